@@ -1,0 +1,74 @@
+# Everything goes into .venv; a second `make install` takes no time.
+#   make demo                 install, bring the data, run the demonstration into demo_out/
+#   make test | lint | bench  what the names say
+#   make install TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"   a smaller torch
+
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
+  $(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+EXTRAS := dev,eval
+TORCH_INDEX ?=
+DEMO_OUT ?= demo_out
+
+DATA_PACKAGE := dataset-fashion-mnist
+DATA := /usr/share/datasets/fashion-mnist
+DATA_FILES := $(addprefix $(DATA)/,train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz \
+  t10k-images-idx3-ubyte.gz t10k-labels-idx1-ubyte.gz)
+
+# Several threads on a busy small machine are up to a hundred times slower than one.
+TEST_THREADS := OMP_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help install data demo test lint bench clean distclean
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@if [ -z "$(PYTHON)" ]; then echo "make install needs Python 3.11 or newer on the PATH (or PYTHON=/path/to/python)" >&2; exit 1; fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	  echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+data:
+	@for file in $(DATA_FILES); do test -s $$file || missing=1; done; \
+	if [ -z "$$missing" ]; then echo "data: Fashion-MNIST is in $(DATA)"; exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get install -y --no-install-recommends $(DATA_PACKAGE) \
+	  || { apt-get update && apt-get install -y --no-install-recommends $(DATA_PACKAGE); } || exit 1; \
+	  for file in $(DATA_FILES); do test -s $$file || { echo "data: $$file is still missing" >&2; exit 1; }; done; \
+	else \
+	  echo "data: Fashion-MNIST is missing. On Debian or Ubuntu run" >&2; \
+	  echo "    sudo apt-get install $(DATA_PACKAGE)" >&2; \
+	  echo "elsewhere put these files, from github.com/zalandoresearch/fashion-mnist, in place:" >&2; \
+	  printf '    %s\n' $(DATA_FILES) >&2; \
+	  exit 1; \
+	fi
+
+demo: install data
+	$(BIN)/unidiff demo --out $(DEMO_OUT)
+
+test: install data
+	$(TEST_THREADS) $(BIN)/python -m pytest -q
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: install data
+	$(TEST_THREADS) $(BIN)/unidiff eval bundled --json
+
+clean:
+	rm -rf build dist *.egg-info $(DEMO_OUT) .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -f $(STAMP)
+
+distclean: clean
+	rm -rf $(VENV)

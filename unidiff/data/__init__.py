@@ -1,0 +1,1 @@
+"""Data: sources, collators, packing and mixtures."""

@@ -1,0 +1,1 @@
+"""Sources of examples: photographs, rendered scenes, library text and the tabletop."""

@@ -1,0 +1,1 @@
+"""Mathematics of discrete diffusion: schedules, noise, objectives, counter-based random numbers."""

@@ -1,0 +1,155 @@
+"""The canvases being denoised, one in each row of the batch: what is known, what is masked, what it cost.
+
+Masked state is a boolean: a pinned token may well be the mask id (DESIGN decision 16).
+"""
+
+# Shapes: B rows, K widest canvas.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """One row's canvas when it is opened.
+
+    Attributes:
+        ids: (k,) int64; read where pinned.
+        pinned: (k,) bool, known tokens.
+        modality: (k,) int64 index into `MODALITIES`.
+        positions: (3, k) int64.
+        first_index: index in the row of the first canvas token.
+        budget: steps that each of its windows may take; None: one per masked position.
+        window_stop: positions before it may be revealed now; the rest wait for `open_window`.
+    """
+
+    ids: np.ndarray
+    pinned: np.ndarray
+    modality: np.ndarray
+    positions: np.ndarray
+    first_index: int
+    budget: int | None
+    window_stop: int
+
+
+@dataclass
+class Canvases:
+    """State of every row's canvas, right-padded to the widest; rows change canvas independently.
+
+    Attributes:
+        ids_BK: (B, K) int64, revealed or pinned tokens; the mask id where masked.
+        masked_BK: (B, K) bool, still to reveal.
+        pinned_BK: (B, K) bool, known from the start.
+        modality_BK: (B, K) int64, index into `MODALITIES`.
+        position_B3K: (B, 3, K) int64.
+        twin_position_B3K: (B, 3, K) int64, positions in the unconditional branch of guidance.
+        log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
+        length_B: (B,) int64, real positions of each row; 0: the row waits to leave the batch.
+        first_index_B: (B,) int64, index in the row of the canvas's first token.
+        window_stop_B: (B,) int64, positions before it may be revealed now.
+        step_B: (B,) int64, steps done in the window.
+        budget_B: (B,) int64, steps the window may take.
+        total_B: (B,) int64, positions masked when the window opened.
+    """
+
+    ids_BK: Tensor
+    masked_BK: Tensor
+    pinned_BK: Tensor
+    modality_BK: Tensor
+    position_B3K: Tensor
+    twin_position_B3K: Tensor
+    log_prob_BK: Tensor
+    length_B: Tensor
+    first_index_B: Tensor
+    window_stop_B: Tensor
+    step_B: Tensor
+    budget_B: Tensor
+    total_B: Tensor
+
+    @classmethod
+    def empty(cls, num_rows: int, width: int, device: torch.device) -> "Canvases":
+        """Rows without a canvas."""
+        flat, wide = (num_rows,), (num_rows, width)
+
+        def zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        return cls(
+            ids_BK=zeros(wide),
+            masked_BK=zeros(wide, torch.bool),
+            pinned_BK=zeros(wide, torch.bool),
+            modality_BK=zeros(wide),
+            position_B3K=zeros((num_rows, 3, width)),
+            twin_position_B3K=zeros((num_rows, 3, width)),
+            log_prob_BK=zeros(wide, torch.float64),
+            length_B=zeros(flat),
+            first_index_B=zeros(flat),
+            window_stop_B=zeros(flat),
+            step_B=zeros(flat),
+            budget_B=zeros(flat) + 1,
+            total_B=zeros(flat),
+        )
+
+    def open(self, row: int, canvas: Canvas, mask_token_id: int) -> None:
+        """Give a row a new canvas; what it held is lost."""
+        length, device = len(canvas.ids), self.ids_BK.device
+        pinned = torch.from_numpy(canvas.pinned).to(device)
+        ids = torch.from_numpy(canvas.ids).to(device)
+        self.close(row)
+        self.ids_BK[row, :length] = torch.where(pinned, ids, mask_token_id)
+        self.masked_BK[row, :length] = ~pinned
+        self.pinned_BK[row, :length] = pinned
+        self.modality_BK[row, :length] = torch.from_numpy(canvas.modality).to(device)
+        self.position_B3K[row, :, :length] = torch.from_numpy(canvas.positions).to(device)
+        self.log_prob_BK[row] = 0.0
+        self.length_B[row] = length
+        self.first_index_B[row] = canvas.first_index
+        self.open_window(row, canvas.window_stop, canvas.budget)
+
+    def open_window(self, row: int, stop: int, budget: int | None) -> None:
+        """Let the positions before `stop` be revealed in `budget` steps, counted afresh."""
+        total = self.masked_BK[row, :stop].sum()
+        self.window_stop_B[row] = stop
+        self.step_B[row] = 0
+        self.total_B[row] = total
+        self.budget_B[row] = total.clamp(min=1) if budget is None else budget
+
+    def close(self, row: int) -> None:
+        """Take a row's canvas away; the row takes no part in forwards."""
+        self.length_B[row] = 0
+        self.masked_BK[row] = False
+        self.pinned_BK[row] = False
+
+    def select(self, rows: Sequence[int]) -> "Canvases":
+        """The given rows, in that order."""
+        index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.ids_BK.device)
+        return Canvases(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @property
+    def index_BK(self) -> Tensor:
+        """(B, K) index of each position in its row."""
+        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
+        return self.first_index_B[:, None] + offset_K
+
+    @property
+    def open_BK(self) -> Tensor:
+        """(B, K) bool, masked positions inside the window."""
+        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
+        return self.masked_BK & (offset_K < self.window_stop_B[:, None])
+
+    def first_end(self, end_ids_BE: Tensor) -> Tensor:
+        """(B,) position of the first generated end token that has no mask before it, else -1.
+
+        Args:
+            end_ids_BE: (B, E) int64 end ids of each row, -1 for none.
+        """
+        is_end_BKE = self.ids_BK[:, :, None] == end_ids_BE[:, None, :]
+        settled_BK = self.masked_BK.cumsum(1) == 0
+        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
+        real_BK = offset_K < self.length_B[:, None]
+        is_end_BK = is_end_BKE.any(2) & settled_BK & real_BK & ~self.pinned_BK
+        return torch.where(is_end_BK.any(1), is_end_BK.int().argmax(1), -1)

@@ -1,0 +1,197 @@
+"""`generate` for any denoiser: options and tensors in, finished rows out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from .autoregressive import Autoregressive
+from .constraints import LogitsProcessor
+from .denoiser import Denoiser
+from .diffusion import BlockDiffusion
+from .inputs import GenerationInputs, build_rows
+from .lockstep import LockStep, Policy
+from .order import CONFIDENCES, unmasking_strategy
+from .output import UniDiffGenerateOutput, assemble
+from .rows import Row
+from .streaming import Delivery, StoppingCriterion, Streamer
+
+
+def generate(
+    denoiser: Denoiser[Any],
+    options: Mapping[str, Any],
+    inputs: GenerationInputs,
+    *,
+    processors: Sequence[LogitsProcessor] = (),
+    criteria: Sequence[StoppingCriterion] = (),
+    streamer: Streamer | None = None,
+    past: Any = None,
+) -> UniDiffGenerateOutput:
+    """Responses, or filled canvases, of a batch of prompts.
+
+    Args:
+        denoiser: the model.
+        options: every option of `unidiff.generation.config.OPTIONS`, as `resolve_options` gives it.
+        inputs: prompts and, if exactly one canvas is to be filled, that canvas.
+        processors: rules on (positions, vocabulary) logits.
+        criteria: conditions on the (1, n) ids of a row that end it.
+        streamer: is shown the prompt, each finished block and, if it wants them, drafts.
+        past: cache of an earlier turn; what it shares with the prompt is not computed again.
+
+    Raises:
+        ValueError: if options, tensors and checkpoint do not fit together.
+        TypeError: if a tensor has the wrong dtype.
+    """
+    reuses_cache = _check_fit(denoiser, options, inputs, past)
+    rows = build_rows(denoiser, options, inputs)
+    _check_grid(denoiser, rows)
+    policy = _policy(denoiser, options, processors, reuses_cache)
+    out = Delivery(streamer, criteria, len(rows))
+    out.put(rows[0].prompt)
+    active = [row for row in rows if not _finish_at_once(row)]
+    finished_caches = {}
+    if active:
+        needs_reading = bool(denoiser.logits_shift) or options["decoding_mode"] == "ar"
+        cache = _start_cache(denoiser, active, past, needs_reading)
+        loop_class: type[LockStep] = BlockDiffusion
+        if options["decoding_mode"] == "ar":
+            loop_class = Autoregressive
+        loop = loop_class(denoiser, policy, active, cache, out)
+        loop.run()
+        finished_caches = loop.finished_caches
+    out.end()
+    pad = options["pad_token_id"]
+    return assemble(
+        rows,
+        inputs.input_ids,
+        denoiser.layout.pad_token_id if pad is None else pad,
+        _handle(denoiser, rows, finished_caches) if policy.keeps_cache else None,
+        _canvas_width(inputs),
+        policy.keeps_log_probs,
+    )
+
+
+def _check_fit(
+    denoiser: Denoiser[Any], options: Mapping[str, Any], inputs: GenerationInputs, past: Any
+) -> bool:
+    """Whether the cache is reused; raises ValueError if options and checkpoint disagree."""
+    pattern, block_length = denoiser.attention_pattern, options["block_length"]
+    if pattern == "block_causal" and block_length not in (None, denoiser.canvas_length):
+        raise ValueError(
+            f"block_length must equal the trained grid {denoiser.canvas_length} of block_causal "
+            f"weights, got {block_length}: leave it out"
+        )
+    reuse = options["cache_reuse"]
+    if reuse == "exact" and pattern == "full":
+        raise ValueError(
+            "cache_reuse='exact' is impossible with attention_pattern='full': later tokens change "
+            "earlier keys; use cache_reuse='none'"
+        )
+    is_exact = pattern != "full" and reuse != "none"
+    if past is not None and not is_exact:
+        raise ValueError("past_key_values need cache_reuse='exact'")
+    is_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
+    if options["decoding_mode"] == "ar" and (pattern != "causal_context" or is_canvas):
+        raise ValueError(
+            "decoding_mode='ar' continues text with attention_pattern='causal_context'; this "
+            f"checkpoint is {pattern!r}" + (" and a canvas was given" if is_canvas else "")
+        )
+    if options["guidance_scale"] != 1.0 and pattern != "causal_context":
+        raise ValueError(
+            "guidance_scale needs attention_pattern='causal_context' in this version, "
+            f"this checkpoint is {pattern!r}"
+        )
+    return is_exact
+
+
+def _check_grid(denoiser: Denoiser[Any], rows: Sequence[Row]) -> None:
+    """Raise ValueError if a given canvas crosses a border of the trained grid."""
+    grid = denoiser.canvas_length
+    for row in rows:
+        if denoiser.attention_pattern != "block_causal" or row.given is None:
+            continue
+        offset = len(row.context) % grid
+        if offset + len(row.given.ids) > grid:
+            raise ValueError(
+                f"row {row.index}: a canvas of {len(row.given.ids)} tokens that starts {offset} "
+                f"tokens into a block does not fit the trained grid of {grid} (block_causal)"
+            )
+
+
+def _policy(
+    denoiser: Denoiser[Any],
+    options: Mapping[str, Any],
+    processors: Sequence[LogitsProcessor],
+    reuses_cache: bool,
+) -> Policy:
+    """Choices shared by all rows."""
+    chunk = options["prefill_chunk_length"]
+    if chunk is not None and denoiser.attention_pattern == "block_causal":
+        chunk = max(1, chunk // denoiser.canvas_length) * denoiser.canvas_length
+    return Policy(
+        strategy=unmasking_strategy(options["unmasking_strategy"], options["confidence_noise"]),
+        confidence=CONFIDENCES[options["confidence_metric"]],
+        block_length=options["block_length"] or denoiser.canvas_length,
+        top_k=options["top_k"],
+        top_p=options["top_p"],
+        guidance_scale=options["guidance_scale"],
+        reuses_cache=reuses_cache,
+        fuses_commit=options["fuse_commit"],
+        prefill_chunk_length=chunk,
+        keeps_cache=reuses_cache and options["return_dict_in_generate"],
+        keeps_log_probs=options["return_logprobs"],
+        processors=processors,
+    )
+
+
+def _finish_at_once(row: Row) -> bool:
+    """Finish a row that has nothing to fill; whether it had nothing."""
+    if row.given is not None and row.given.pinned.all():
+        row.generated = row.given.ids.tolist()
+        row.log_probs = [0.0] * len(row.generated)
+        row.finish_reason = "canvas"
+    elif row.given is None and row.room == 0:
+        row.finish_reason = "length"
+    return row.finish_reason is not None
+
+
+def _start_cache(
+    denoiser: Denoiser[Any], rows: Sequence[Row], past: Any, needs_reading: bool
+) -> Any:
+    """Cache of the rows, then of their twins; holds what the prompts share with `past`."""
+    num_twins = sum(row.twin is not None for row in rows)
+    if past is None:
+        return denoiser.new_cache(len(rows) + num_twins)
+    num_past = len(past.token_ids)
+    if num_past <= max(row.index for row in rows):
+        raise ValueError(f"past_key_values holds {num_past} rows, the prompts need more")
+    cache = past.select_rows([row.index for row in rows])
+    grid = denoiser.canvas_length if denoiser.attention_pattern == "block_causal" else 1
+    for index, row in enumerate(rows):
+        shared = row.context.common_prefix(cache.token_ids[index], cache.positions[index])
+        settled = len(row.context) // grid * grid
+        if needs_reading:
+            shared = min(shared, settled - 1)
+        row.context.num_cached = max(shared, 0) // grid * grid
+    cache.crop([row.context.num_cached for row in rows])
+    if num_twins:
+        cache = denoiser.join_caches([cache, denoiser.new_cache(num_twins)])
+    return cache
+
+
+def _handle(denoiser: Denoiser[Any], rows: Sequence[Row], finished: Mapping[int, Any]) -> Any:
+    """Cache of all rows in the caller's order, with the tokens that were never committed."""
+    handle = denoiser.join_caches(
+        [finished[row.index] if row.index in finished else denoiser.new_cache(1) for row in rows]
+    )
+    for index, row in enumerate(rows):
+        handle.tail[index] = row.known_ids[len(handle.token_ids[index]) :]
+    return handle
+
+
+def _canvas_width(inputs: GenerationInputs) -> int | None:
+    """Columns of the canvas that the caller gave, None for text."""
+    for tensor in (inputs.canvas, inputs.canvas_modality_ids):
+        if tensor is not None:
+            return int(torch.as_tensor(tensor).shape[1])
+    return None

@@ -1,0 +1,266 @@
+"""What the caller passed, checked before the first forward and cut into rows without padding."""
+
+# Shapes: B rows, L prompt columns, K canvas columns.
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.diffusion.random import row_seeds
+from unidiff.tokens.layout import MODALITIES
+
+from .context import Context
+from .denoiser import Denoiser
+from .rows import GivenCanvas, Row, RowSettings
+
+CANVAS_PADDING = -1  # in canvas_modality_ids: no position
+
+
+@dataclass(frozen=True)
+class GenerationInputs:
+    """The tensors of a request.
+
+    Attributes:
+        input_ids: (B, L) int prompt, padded anywhere.
+        attention_mask: (B, L), non-zero at real tokens; None: all are.
+        position_ids: (B, L) or (3, B, L) int; None: derived from the tokens' modalities.
+        canvas: (B, K) int ids, read where pinned; None: continue with text.
+        pinned_mask: (B, K) bool, True at known canvas tokens.
+        canvas_modality_ids: (B, K) int index into `MODALITIES`, -1 behind a shorter row's canvas.
+        negative_input_ids: (B, M) unconditional prompts for guidance.
+        negative_attention_mask: (B, M), non-zero at real tokens.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor | None = None
+    position_ids: Tensor | None = None
+    canvas: Tensor | None = None
+    pinned_mask: Tensor | None = None
+    canvas_modality_ids: Tensor | None = None
+    negative_input_ids: Tensor | None = None
+    negative_attention_mask: Tensor | None = None
+
+
+def build_rows(
+    denoiser: Denoiser[Any], options: Mapping[str, Any], inputs: GenerationInputs
+) -> list[Row]:
+    """Rows of a request, ready to decode.
+
+    Raises:
+        TypeError: if a tensor has the wrong dtype.
+        ValueError: if shapes disagree, ids lie outside the layout, a canvas asks for what the
+            checkpoint cannot do, or a row has no token to start from.
+    """
+    _check_ids(inputs.input_ids, "input_ids", denoiser, 2)
+    num_rows, width = inputs.input_ids.shape
+    if num_rows == 0:
+        raise ValueError("input_ids has no rows: pass at least one prompt")
+    contexts = _contexts(
+        denoiser, options, inputs.input_ids, inputs.attention_mask, inputs.position_ids
+    )
+    canvases = _given_canvases(denoiser, inputs, num_rows)
+    twins = _twins(denoiser, options, inputs, num_rows)
+    settings = _settings(options, denoiser, num_rows, width)
+    return [
+        Row(index, settings[index], contexts[index], canvases[index], twins[index])
+        for index in range(num_rows)
+    ]
+
+
+def _check_ids(ids: Tensor, name: str, denoiser: Denoiser[Any], ndim: int) -> None:
+    """Raise TypeError or ValueError unless `ids` is an integer matrix of known ids."""
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
+        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be an integer tensor of token ids, got {got}")
+    if ids.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(ids.shape)}")
+    denoiser.layout.check_ids(ids, denoiser.vocab_size)
+
+
+def _check_shape(tensor: Tensor, name: str, shape: Sequence[int]) -> None:
+    """Raise ValueError unless a tensor has the shape."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(tensor.shape)}")
+
+
+def _contexts(
+    denoiser: Denoiser[Any],
+    options: Mapping[str, Any],
+    input_ids: Tensor,
+    attention_mask: Tensor | None,
+    position_ids: Tensor | None,
+) -> list[Context]:
+    """Contexts of padded prompts; an empty one starts from the bos token."""
+    if attention_mask is not None:
+        _check_shape(attention_mask, "attention_mask", input_ids.shape)
+    position_3BL = None
+    if position_ids is not None:
+        if position_ids.ndim == 2:
+            position_ids = position_ids.expand(3, *position_ids.shape)
+        _check_shape(position_ids, "position_ids", (3, *input_ids.shape))
+        position_3BL = position_ids.cpu().numpy().astype(np.int64)
+    ids_BL = input_ids.cpu().numpy()
+    real_BL = np.ones_like(ids_BL, dtype=bool)
+    if attention_mask is not None:
+        real_BL = attention_mask.cpu().numpy() != 0
+    contexts = []
+    for row, real_L in enumerate(real_BL):
+        ids = ids_BL[row, real_L].tolist()
+        positions = None if position_3BL is None else position_3BL[:, row, real_L]
+        if not ids:
+            ids, positions = [_start_token(options)], None
+        contexts.append(Context.of(ids, denoiser.layout, positions))
+    return contexts
+
+
+def _start_token(options: Mapping[str, Any]) -> int:
+    """The bos token; raises ValueError if there is none."""
+    if options["bos_token_id"] is None:
+        raise ValueError(
+            "a prompt is empty and the checkpoint has no bos_token_id to start from: "
+            "pass at least one token"
+        )
+    return int(options["bos_token_id"])
+
+
+def _given_canvases(
+    denoiser: Denoiser[Any], inputs: GenerationInputs, num_rows: int
+) -> list[GivenCanvas | None]:
+    """The caller's canvases without padding, None for rows that continue with text."""
+    canvas, pinned, modality = inputs.canvas, inputs.pinned_mask, inputs.canvas_modality_ids
+    if canvas is None and modality is None:
+        if pinned is not None:
+            raise ValueError("pinned_mask needs the canvas that it speaks of")
+        return [None] * num_rows
+    if canvas is None:
+        if pinned is not None:
+            raise ValueError("pinned_mask needs the canvas whose tokens it pins")
+        canvas = torch.full_like(modality, denoiser.layout.mask_token_id)
+        pinned = torch.zeros_like(modality, dtype=torch.bool)
+    _check_ids(canvas, "canvas", denoiser, 2)
+    if pinned is None:
+        raise ValueError("canvas needs pinned_mask: True where its tokens are known")
+    if pinned.dtype != torch.bool:
+        raise TypeError(f"pinned_mask must be bool (True = known), got {pinned.dtype}")
+    if modality is None:
+        modality = torch.zeros_like(canvas)
+        modality[pinned] = torch.from_numpy(
+            denoiser.layout.modality_ids(canvas[pinned].cpu().numpy())
+        ).to(canvas.device)
+    if modality.is_floating_point() or modality.dtype == torch.bool:
+        raise TypeError(f"canvas_modality_ids must be integers, got {modality.dtype}")
+    if canvas.shape[0] != num_rows:
+        raise ValueError(f"canvas has {canvas.shape[0]} rows, the prompts have {num_rows}")
+    _check_shape(pinned, "pinned_mask", canvas.shape)
+    _check_shape(modality, "canvas_modality_ids", canvas.shape)
+    columns = [part.cpu().numpy() for part in (canvas, pinned, modality)]
+    return [_given_canvas(denoiser, *(part[row] for part in columns)) for row in range(num_rows)]
+
+
+def _given_canvas(
+    denoiser: Denoiser[Any], ids: np.ndarray, pinned: np.ndarray, modality: np.ndarray
+) -> GivenCanvas:
+    """One row's canvas, checked against the layout."""
+    length = int((modality != CANVAS_PADDING).sum())
+    if (modality[:length] == CANVAS_PADDING).any():
+        raise ValueError("canvas_modality_ids: padding (-1) must stand behind the canvas")
+    ids, pinned, modality = ids[:length], pinned[:length], modality[:length]
+    if length and (modality.min() < 0 or modality.max() >= len(MODALITIES)):
+        raise ValueError(
+            f"canvas_modality_ids must lie in [0, {len(MODALITIES)}), the index into {MODALITIES}"
+        )
+    for kind in np.unique(modality):
+        denoiser.layout.range_of(MODALITIES[kind])
+    wrong = pinned & (denoiser.layout.modality_ids(ids) != modality)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(
+            f"canvas position {at} is pinned to id {ids[at]}, which is no "
+            f"{MODALITIES[modality[at]]} token: encode it with the layout first"
+        )
+    return GivenCanvas(ids.astype(np.int64), pinned, modality.astype(np.int64))
+
+
+def _twins(
+    denoiser: Denoiser[Any], options: Mapping[str, Any], inputs: GenerationInputs, num_rows: int
+) -> list[Context | None]:
+    """Unconditional contexts, one for each row, when guidance is on."""
+    negative = inputs.negative_input_ids
+    if options["guidance_scale"] == 1.0:
+        return [None] * num_rows
+    if negative is None:
+        raise ValueError(
+            f"guidance_scale={options['guidance_scale']} needs negative_input_ids: the prompt of "
+            "the unconditional branch"
+        )
+    _check_ids(negative, "negative_input_ids", denoiser, 2)
+    mask = inputs.negative_attention_mask
+    if negative.shape[0] == 1 and num_rows > 1:
+        negative = negative.expand(num_rows, -1)
+        mask = None if mask is None else mask.expand(num_rows, -1)
+    if negative.shape[0] != num_rows:
+        raise ValueError(
+            f"negative_input_ids has {negative.shape[0]} rows, the prompts have {num_rows}"
+        )
+    return list(_contexts(denoiser, options, negative, mask, None))
+
+
+def _settings(
+    options: Mapping[str, Any], denoiser: Denoiser[Any], num_rows: int, width: int
+) -> list[RowSettings]:
+    """Each row's own options; a list gives one value per row."""
+    limit = options["max_new_tokens"]
+    if limit is None and options["max_length"] is not None:
+        limit = max(0, options["max_length"] - width)
+    if limit is None:
+        limit = denoiser.canvas_length
+    temperature = options["temperature"] if options["do_sample"] else 0.0
+    limits = per_row("max_new_tokens", limit, num_rows)
+    steps = per_row("max_denoising_steps", options["max_denoising_steps"], num_rows)
+    thresholds = per_row("confidence_threshold", options["confidence_threshold"], num_rows)
+    temperatures = per_row("temperature", temperature, num_rows)
+    seeds = _seeds(options["seed"], num_rows)
+    ends = _end_ids(options["eos_token_id"], denoiser, num_rows)
+    return [
+        RowSettings(seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i])
+        for i in range(num_rows)
+    ]
+
+
+def per_row(name: str, value: Any, num_rows: int) -> list[Any]:
+    """One value per row of an option that may be a list; raises ValueError at a wrong length."""
+    if not isinstance(value, (list, tuple)):
+        return [value] * num_rows
+    if len(value) != num_rows:
+        raise ValueError(f"{name} has {len(value)} values for {num_rows} rows")
+    return list(value)
+
+
+def _seeds(seed: Any, num_rows: int) -> list[int]:
+    """Row keys: a list is taken as it is, a number expanded, None drawn from the system."""
+    if isinstance(seed, (list, tuple)):
+        return [_signed(item) for item in per_row("seed", seed, num_rows)]
+    if seed is None:
+        seed = secrets.randbits(63)
+    return [int(key) for key in row_seeds(seed, num_rows)]
+
+
+def _signed(value: int) -> int:
+    """A seed as int64, wrapped to 64 bits."""
+    value &= (1 << 64) - 1
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _end_ids(value: Any, denoiser: Denoiser[Any], num_rows: int) -> list[tuple[int, ...]]:
+    """End ids of each row; a flat list holds for all rows, a list of lists has one per row."""
+    if value is None:
+        value = list(denoiser.layout.end_token_ids)
+    if isinstance(value, (list, tuple)) and any(isinstance(v, (list, tuple)) for v in value):
+        return [_end_ids(item, denoiser, 1)[0] for item in per_row("eos_token_id", value, num_rows)]
+    ids = list(value) if isinstance(value, (list, tuple)) else [value]
+    return [tuple(int(i) for i in ids if i is not None and i >= 0)] * num_rows

@@ -1,0 +1,194 @@
+"""One row of a request: its prompt, its own settings, and what has come of it so far."""
+
+# Shapes: B rows, K canvas.
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unidiff.tokens.layout import MODALITY_IDS
+
+from .canvases import Canvas
+from .context import Context
+
+
+@dataclass(frozen=True)
+class GivenCanvas:
+    """A canvas that the caller built, without padding.
+
+    Attributes:
+        ids: (k,) int64; read where pinned.
+        pinned: (k,) bool.
+        modality: (k,) int64 index into `MODALITIES`.
+    """
+
+    ids: np.ndarray
+    pinned: np.ndarray
+    modality: np.ndarray
+
+
+@dataclass(frozen=True)
+class RowSettings:
+    """What each row may set for itself.
+
+    Attributes:
+        seed: key of the row's random numbers, int64.
+        max_new_tokens: tokens to generate at most.
+        max_denoising_steps: steps per block; None: one per masked position.
+        confidence_threshold: in (0, 1].
+        temperature: 0 is greedy.
+        end_ids: ids that end the row; empty: none does.
+    """
+
+    seed: int
+    max_new_tokens: int
+    max_denoising_steps: int | None
+    confidence_threshold: float
+    temperature: float
+    end_ids: tuple[int, ...]
+
+
+@dataclass
+class Row:
+    """State of one row while it is decoded.
+
+    Attributes:
+        index: row of the caller's batch.
+        settings: the row's own options.
+        context: clean tokens that the canvas follows; the whole prompt at first.
+        given: the caller's canvas, or None to continue with text.
+        twin: context of the unconditional branch, or None without guidance.
+        prompt: the prompt's ids, real tokens only.
+        generated: tokens of the response, or of the canvas.
+        log_probs: log-probability of each of them when it was revealed, nats; 0 where pinned.
+        num_delivered: leading tokens of the canvas that are prompt or already in `generated`.
+        num_forwards: forwards that chose one of its tokens or stored a generated one.
+        finish_reason: "stop", "length" or "canvas" once finished.
+    """
+
+    index: int
+    settings: RowSettings
+    context: Context
+    given: GivenCanvas | None = None
+    twin: Context | None = None
+    prompt: list[int] = field(init=False)
+    generated: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    num_delivered: int = 0
+    num_forwards: int = 0
+    finish_reason: str | None = None
+
+    def __post_init__(self) -> None:
+        """Remember the prompt before a part of it moves into the first canvas."""
+        self.prompt = list(self.context.ids)
+
+    @property
+    def room(self) -> int:
+        """Tokens that may still be generated."""
+        return self.settings.max_new_tokens - len(self.generated)
+
+    @property
+    def num_chosen(self) -> int:
+        """Tokens of the response that were not pinned."""
+        num_pinned = 0 if self.given is None else int(self.given.pinned.sum())
+        return len(self.generated) - num_pinned
+
+    @property
+    def contexts(self) -> list[Context]:
+        """The context, and that of the unconditional branch if there is one."""
+        return [self.context] if self.twin is None else [self.context, self.twin]
+
+    @property
+    def known_ids(self) -> list[int]:
+        """Prompt and response so far."""
+        return self.prompt + self.generated
+
+    def first_canvas(self, block_length: int, num_settled: int, whole: bool) -> Canvas:
+        """The canvas that follows the prompt; moves prompt tokens into it as a pinned prefix.
+
+        Args:
+            block_length: positions revealed together.
+            num_settled: prompt tokens that stay context; the others open the canvas.
+            whole: whether the whole response is one canvas, revealed block by block (`full`).
+        """
+        if self.given is not None:
+            ids, pinned, modality = self.given.ids, self.given.pinned, self.given.modality
+        else:
+            num_prefix = len(self.context) - num_settled
+            length = self.room if whole else min(block_length - num_prefix, self.room)
+            ids, pinned, modality = _masked_text(length)
+        positions = self.context.next_positions(modality.tolist())
+        prefix = self.context.split(num_settled)
+        self.num_delivered = len(prefix)
+        stop = len(prefix) + len(ids)
+        if whole and self.given is None:
+            stop = min(stop, len(prefix) + block_length)
+        return Canvas(
+            ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), ids]),
+            pinned=np.concatenate([np.ones(len(prefix), dtype=bool), pinned]),
+            modality=np.concatenate([np.asarray(prefix.modality, dtype=np.int64), modality]),
+            positions=np.concatenate([prefix.positions, positions], axis=1),
+            first_index=num_settled,
+            budget=self.settings.max_denoising_steps,
+            window_stop=stop,
+        )
+
+    def next_canvas(self, block_length: int) -> Canvas:
+        """The canvas after a committed block: masked text as long as there is room."""
+        ids, pinned, modality = _masked_text(min(block_length, self.room))
+        self.num_delivered = 0
+        return Canvas(
+            ids=ids,
+            pinned=pinned,
+            modality=modality,
+            positions=self.context.next_positions(modality.tolist()),
+            first_index=len(self.context),
+            budget=self.settings.max_denoising_steps,
+            window_stop=len(ids),
+        )
+
+
+def _masked_text(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, pinned, modality) of masked text positions."""
+    modality = np.full(length, MODALITY_IDS["text"], dtype=np.int64)
+    return np.zeros(length, dtype=np.int64), np.zeros(length, dtype=bool), modality
+
+
+@dataclass(frozen=True)
+class RowTensors:
+    """Settings of the rows in a batch as tensors.
+
+    Attributes:
+        seed_B: (B,) int64.
+        threshold_B: (B,) float64.
+        temperature_B: (B,) float64.
+        end_ids_BE: (B, E) int64, -1 where a row has fewer end ids.
+    """
+
+    seed_B: Tensor
+    threshold_B: Tensor
+    temperature_B: Tensor
+    end_ids_BE: Tensor
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], device: torch.device) -> "RowTensors":
+        """Tensors of these rows; a row with a given canvas ends nowhere."""
+        settings = [row.settings for row in rows]
+        ends = [() if row.given is not None else row.settings.end_ids for row in rows]
+        width = max((len(end) for end in ends), default=0)
+        padded = [[*end, *[-1] * (width - len(end))] for end in ends]
+        return cls(
+            seed_B=torch.tensor([s.seed for s in settings], dtype=torch.int64, device=device),
+            threshold_B=torch.tensor(
+                [s.confidence_threshold for s in settings], dtype=torch.float64, device=device
+            ),
+            temperature_B=torch.tensor(
+                [s.temperature for s in settings], dtype=torch.float64, device=device
+            ),
+            end_ids_BE=torch.tensor(padded, dtype=torch.int64, device=device).view(
+                len(rows), width
+            ),
+        )

@@ -1,0 +1,70 @@
+"""Which token a revealed position takes: the likeliest, or one drawn by inverse CDF in float64.
+
+One uniform number decides a token, whatever the size of the vocabulary; a float32 Gumbel trick
+would silently lower the temperature (DESIGN decision 13).
+"""
+
+# Shapes: N positions, V ids.
+
+import torch
+from torch import Tensor
+
+
+def keep_top_k(logits_NV: Tensor, top_k: int | None) -> Tensor:
+    """Logits with all but the `top_k` highest at -inf; ties with the last one kept stay."""
+    if not top_k or top_k >= logits_NV.shape[-1]:
+        return logits_NV
+    lowest_N1 = logits_NV.topk(top_k, dim=-1).values[:, -1:]
+    return logits_NV.masked_fill(logits_NV < lowest_N1, -torch.inf)
+
+
+def keep_top_p(logits_NV: Tensor, top_p: float) -> Tensor:
+    """Logits of the smallest set of likeliest ids whose mass reaches `top_p`, others -inf."""
+    if top_p >= 1.0:
+        return logits_NV
+    order_NV = torch.sort(logits_NV, dim=-1, descending=True, stable=True)
+    prob_NV = order_NV.values.softmax(-1)
+    before_NV = prob_NV.cumsum(-1) - prob_NV
+    dropped_NV = torch.zeros_like(before_NV, dtype=torch.bool)
+    dropped_NV.scatter_(-1, order_NV.indices, before_NV >= top_p)
+    return logits_NV.masked_fill(dropped_NV, -torch.inf)
+
+
+def inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
+    """(N,) index of the first id whose cumulative probability exceeds the uniform number.
+
+    Args:
+        logits_NV: (N, V) float64; an id at -inf is never drawn.
+        uniform_N: (N,) float64 in (0, 1).
+    """
+    prob_NV = logits_NV.softmax(-1)
+    cdf_NV = prob_NV.cumsum(-1)
+    target_N1 = uniform_N[:, None] * cdf_NV[:, -1:]
+    index_N = (cdf_NV <= target_N1).sum(-1)
+    possible_NV = (prob_NV > 0) * torch.arange(prob_NV.shape[-1], device=prob_NV.device)
+    return torch.minimum(index_N, possible_NV.amax(-1))
+
+
+def choose_tokens(
+    logits_NV: Tensor,
+    temperature_N: Tensor,
+    uniform_N: Tensor,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+) -> Tensor:
+    """(N,) index of the token chosen at each position.
+
+    Args:
+        logits_NV: (N, V) float, -inf at ids that may not be taken.
+        temperature_N: (N,) float64; 0 takes the likeliest id, the lower one in a tie.
+        uniform_N: (N,) float64 in (0, 1), read where the temperature is not 0.
+        top_k: ids kept before drawing; None or 0 keeps all.
+        top_p: probability mass kept before drawing, after temperature and `top_k`.
+    """
+    token_N = logits_NV.argmax(-1)
+    drawn_N = temperature_N > 0
+    if bool(drawn_N.any()):
+        scaled_NV = logits_NV[drawn_N].to(torch.float64) / temperature_N[drawn_N, None]
+        kept_NV = keep_top_p(keep_top_k(scaled_NV, top_k), top_p)
+        token_N[drawn_N] = inverse_cdf(kept_NV, uniform_N[drawn_N])
+    return token_N

@@ -1,0 +1,164 @@
+"""Committed keys and values of a batch of rows, each row with its own length.
+
+Only `commit` forwards write here, and only clean tokens: a probe reads. Rows are right-padded, so
+nothing a row sees depends on its neighbours. Knows nothing of masks, noise or decoding choices.
+"""
+
+# Shapes: B rows, G key-value heads, S slots, Q new tokens, E head dim.
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class BlockCache:
+    """Keys and values per layer, with the ids and lengths they stand for.
+
+    Attributes:
+        lengths_B: (B,) int64, committed tokens of each row.
+        token_ids: committed ids of each row, as lists; `generate` compares a later prompt with
+            them.
+        positions: (3, n) int64 array of each row, where its committed tokens stand.
+        tail: generated ids of each row that are not in the cache yet, as lists.
+        last_hidden_BD: (B, D) output of each row's last committed token, whose reading predicts the
+            next one; None before the first commit and after `crop`.
+    """
+
+    def __init__(self, num_rows: int, num_layers: int, device: torch.device | str = "cpu") -> None:
+        """Empty cache for `num_rows` rows."""
+        self.lengths_B = torch.zeros(num_rows, dtype=torch.int64, device=device)
+        self.token_ids: list[list[int]] = [[] for _ in range(num_rows)]
+        self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
+        self.tail: list[list[int]] = [[] for _ in range(num_rows)]
+        self.last_hidden_BD: Tensor | None = None
+        self._keys: list[Tensor | None] = [None] * num_layers
+        self._values: list[Tensor | None] = [None] * num_layers
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the batch."""
+        return len(self.token_ids)
+
+    @property
+    def num_slots(self) -> int:
+        """Key slots that a forward sees: the longest row's committed length."""
+        return int(self.lengths_B.max()) if self.num_rows else 0
+
+    def get_seq_length(self, layer_index: int = 0) -> int:
+        """Committed tokens of the longest row (transformers' name for it)."""
+        del layer_index
+        return self.num_slots
+
+    def read(self, layer_index: int) -> tuple[Tensor, Tensor] | None:
+        """Keys and values of a layer, each (B, G, S, E); None while nothing is committed."""
+        key, value = self._keys[layer_index], self._values[layer_index]
+        if key is None or value is None or self.num_slots == 0:
+            return None
+        return key[:, :, : self.num_slots], value[:, :, : self.num_slots]
+
+    def write(self, layer_index: int, key: Tensor, value: Tensor, num_stored_B: Tensor) -> None:
+        """Append the first `num_stored_B[b]` of (B, G, Q, E) new keys and values to each row.
+
+        The lengths move only in `advance`, after the last layer has been written.
+        """
+        needed = int((self.lengths_B + num_stored_B).max())
+        self._keys[layer_index] = _grown(self._keys[layer_index], key, needed)
+        self._values[layer_index] = _grown(self._values[layer_index], value, needed)
+        offset_Q = torch.arange(key.shape[2], device=key.device)
+        row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
+        slot = self.lengths_B[row] + token
+        self._keys[layer_index][row, :, slot] = key[row, :, token].detach()
+        self._values[layer_index][row, :, slot] = value[row, :, token].detach()
+
+    def advance(
+        self, new_ids: Sequence[Sequence[int]], new_positions: Sequence[np.ndarray]
+    ) -> None:
+        """Record the ids just written and the (3, n) positions they stand at, for each row."""
+        for row, (ids, position_3N) in enumerate(zip(new_ids, new_positions, strict=True)):
+            self.token_ids[row].extend(ids)
+            self.positions[row] = np.concatenate([self.positions[row], position_3N], axis=1)
+        added_B = torch.tensor([len(ids) for ids in new_ids], device=self.lengths_B.device)
+        self.lengths_B = self.lengths_B + added_B
+
+    def select_rows(self, rows: Sequence[int]) -> "BlockCache":
+        """A cache that holds copies of the given rows, in that order."""
+        chosen = BlockCache(len(rows), len(self._keys), self.lengths_B.device)
+        index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.lengths_B.device)
+        chosen.lengths_B = self.lengths_B[index]
+        chosen.token_ids = [list(self.token_ids[row]) for row in rows]
+        chosen.positions = [self.positions[row] for row in rows]
+        chosen.tail = [list(self.tail[row]) for row in rows]
+        if self.last_hidden_BD is not None:
+            chosen.last_hidden_BD = self.last_hidden_BD[index]
+        slots = chosen.num_slots
+        for layer, (key, value) in enumerate(zip(self._keys, self._values, strict=True)):
+            if key is not None and value is not None:
+                chosen._keys[layer] = key[index, :, :slots]
+                chosen._values[layer] = value[index, :, :slots]
+        return chosen
+
+    @classmethod
+    def concatenate(cls, caches: Sequence["BlockCache"]) -> "BlockCache":
+        """A cache with the rows of several, in order; `last_hidden_BD` is not carried over.
+
+        Raises:
+            ValueError: if no cache is given, or they belong to models of different depth.
+        """
+        if not caches or len({len(cache._keys) for cache in caches}) != 1:
+            raise ValueError("concatenate needs one or more caches of models of the same depth")
+        joined = cls(0, len(caches[0]._keys), caches[0].lengths_B.device)
+        joined.lengths_B = torch.cat([cache.lengths_B for cache in caches])
+        for cache in caches:
+            joined.token_ids += [list(ids) for ids in cache.token_ids]
+            joined.positions += cache.positions
+            joined.tail += [list(ids) for ids in cache.tail]
+        for layer in range(len(joined._keys)):
+            joined._keys[layer] = _stacked([c._keys[layer] for c in caches], caches)
+            joined._values[layer] = _stacked([c._values[layer] for c in caches], caches)
+        return joined
+
+    def crop(self, lengths: Sequence[int]) -> None:
+        """Forget what lies behind the first `lengths[b]` tokens of each row.
+
+        Raises:
+            ValueError: if a length is negative or longer than the row.
+        """
+        for row, length in enumerate(lengths):
+            if not 0 <= length <= len(self.token_ids[row]):
+                raise ValueError(
+                    f"row {row} holds {len(self.token_ids[row])} tokens, cannot keep {length}"
+                )
+            del self.token_ids[row][length:]
+            self.positions[row] = self.positions[row][:, :length]
+            self.tail[row] = []
+        self.lengths_B = torch.tensor(list(lengths), device=self.lengths_B.device)
+        self.last_hidden_BD = None
+
+
+def _stacked(stores: Sequence[Tensor | None], caches: Sequence[BlockCache]) -> Tensor | None:
+    """(sum B, G, S, E) rows of several stores, of which those of an empty cache may be None."""
+    sample = next((store for store in stores if store is not None), None)
+    if sample is None:
+        return None
+    slots = max(cache.num_slots for cache in caches)
+    rows = []
+    for store, cache in zip(stores, caches, strict=True):
+        padded = sample.new_zeros(cache.num_rows, sample.shape[1], slots, sample.shape[3])
+        if store is not None:
+            padded[:, :, : cache.num_slots] = store[:, :, : cache.num_slots]
+        rows.append(padded)
+    return torch.cat(rows)
+
+
+def _grown(store: Tensor | None, sample: Tensor, needed: int) -> Tensor:
+    """A (B, G, capacity, E) store with room for `needed` slots, contents kept."""
+    if store is not None and store.shape[2] >= needed:
+        return store
+    held = 0 if store is None else store.shape[2]
+    capacity = max(needed, 2 * held)
+    grown = sample.new_zeros(sample.shape[0], sample.shape[1], capacity, sample.shape[3])
+    if store is not None:
+        grown[:, :, :held] = store
+    return grown

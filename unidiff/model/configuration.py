@@ -1,0 +1,115 @@
+"""Configuration of the UniDiff transformer: sizes, attention pattern, token layout.
+
+The defaults are a tiny model that a CPU runs in milliseconds; larger shapes are named functions in
+`presets.py`. Weight names and semantics follow Qwen3, so its checkpoints load unchanged.
+"""
+
+from typing import Any, ClassVar
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from unidiff.tokens.layout import IdRange, TokenLayout
+
+ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
+
+
+@strict
+class UniDiffConfig(PreTrainedConfig):
+    """Everything that `config.json` says about a UniDiff model.
+
+    Raises:
+        ValueError: from `validate_architecture`, if fields contradict each other.
+    """
+
+    model_type = "unidiff"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+
+    vocab_size: int = 512  # rows of the embedding
+    hidden_size: int = 64  # width of the residual stream
+    intermediate_size: int = 128  # width inside the SwiGLU MLP
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    num_key_value_heads: int | None = None  # None: as many as attention heads
+    head_dim: int = 32
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 4096  # longest position seen in training
+    initializer_range: float = 0.02  # standard deviation of fresh weights
+    rms_norm_eps: float = 1e-6
+    attention_bias: bool = False  # bias on the q, k, v projections (Qwen2)
+    use_qk_norm: bool = True  # RMSNorm on each query and key head (Qwen3)
+    attention_dropout: float = 0.0
+    tie_word_embeddings: bool = True
+    use_cache: bool = True
+    rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}
+    attention_pattern: str = "causal_context"  # part of the checkpoint, never guessed
+    canvas_length: int = 32  # default canvas; the trained grid under block_causal
+    logits_shift: int = 0  # 0: a canvas row predicts itself; 1: its successor
+    mask_token_id: int = 1
+    token_layout: dict | None = None  # TokenLayout.to_dict(); None: text only
+    bidirectional_spans: list[str] | None = None  # modalities whose span attends within itself
+    trained_on_visible: bool = False  # visible canvas rows carry a trained prediction
+    pad_token_id: int | None = 0
+    bos_token_id: int | None = 2
+    eos_token_id: int | list[int] | None = 3
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        """Fill the fields that follow from others."""
+        if self.num_key_value_heads is None:
+            self.num_key_value_heads = self.num_attention_heads
+        if self.rope_parameters is None:
+            self.rope_parameters = {"rope_type": "default", "rope_theta": 10_000.0}
+        if self.bidirectional_spans is None:
+            self.bidirectional_spans = []
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Raise ValueError when two fields contradict each other."""
+        if self.attention_pattern not in ATTENTION_PATTERNS:
+            raise ValueError(
+                f"attention_pattern must be one of {ATTENTION_PATTERNS}, "
+                f"got {self.attention_pattern!r}"
+            )
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(
+                "num_attention_heads must be a multiple of num_key_value_heads, got "
+                f"{self.num_attention_heads} and {self.num_key_value_heads}"
+            )
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.logits_shift not in (0, 1):
+            raise ValueError(f"logits_shift must be 0 or 1, got {self.logits_shift}")
+        if self.canvas_length < 1:
+            raise ValueError(f"canvas_length must be >= 1, got {self.canvas_length}")
+        if not 0 <= self.mask_token_id < self.vocab_size:
+            raise ValueError(
+                f"mask_token_id must lie in [0, vocab_size={self.vocab_size}), "
+                f"got {self.mask_token_id}"
+            )
+        if self.bidirectional_spans:
+            raise ValueError(
+                f"bidirectional_spans is not supported yet, got {self.bidirectional_spans}: "
+                "leave it empty"
+            )
+        if self.layout.num_ids > self.vocab_size:
+            raise ValueError(
+                f"token_layout uses {self.layout.num_ids} ids but vocab_size is {self.vocab_size}"
+            )
+
+    @property
+    def grid(self) -> int | None:
+        """Length of the blocks that context attends within; None where there is no grid."""
+        return self.canvas_length if self.attention_pattern == "block_causal" else None
+
+    @property
+    def layout(self) -> TokenLayout:
+        """The checkpoint's `TokenLayout`; a text-only one when none is stored."""
+        if self.token_layout is not None:
+            return TokenLayout.from_dict(self.token_layout)
+        ends = self.eos_token_id if isinstance(self.eos_token_id, list) else [self.eos_token_id]
+        return TokenLayout(
+            ranges={"text": IdRange(0, self.vocab_size)},
+            mask_token_id=self.mask_token_id,
+            pad_token_id=self.pad_token_id or 0,
+            end_token_ids=tuple(i for i in ends if i is not None),
+        )

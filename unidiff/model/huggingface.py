@@ -1,0 +1,161 @@
+"""The bridge to transformers' generation: the only file that touches its private helpers.
+
+`UniDiffGenerationMixin` inherits `GenerationMixin`, so that `pipeline`, `peft`, `Trainer` and
+streamers find what they look for, and overrides `generate`. Contract:
+tests/contracts/test_transformers_private.py.
+"""
+
+# Shapes: B rows, L prompt columns, K canvas columns.
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin
+from transformers.generation import StopStringCriteria
+
+from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
+from unidiff.generation.generate import generate as generate_rows
+from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.output import UniDiffGenerateOutput
+
+from .denoiser import ModelDenoiser
+
+# Keywords that transformers and peft pass along and that mean nothing here.
+_IGNORED = ("use_cache", "return_dict", "cache_position", "token_type_ids", "synced_gpus")
+
+
+class UniDiffGenerationMixin(GenerationMixin):
+    """`generate` for masked diffusion under transformers' name and contract."""
+
+    generation_config_class = UniDiffGenerationConfig
+
+    def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
+        """Load `generation_config.json` with transformers, then give it our class back."""
+        super().adjust_generation_fn(*args, **kwargs)
+        self.generation_config = as_unidiff_config(self.generation_config)
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """Inputs of a plain forward; decoding does not call this, peft looks for it."""
+        kwargs.pop("past_key_values", None)
+        return {"input_ids": input_ids, "attention_mask": kwargs.get("attention_mask")}
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Any] | None = None,
+        stopping_criteria: Sequence[Any] | None = None,
+        streamer: Any = None,
+        *,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        canvas: Tensor | None = None,
+        pinned_mask: Tensor | None = None,
+        canvas_modality_ids: Tensor | None = None,
+        negative_input_ids: Tensor | None = None,
+        negative_attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        tokenizer: Any = None,
+        **kwargs: Any,
+    ) -> Tensor | UniDiffGenerateOutput:
+        """Continue prompts with text, or fill one canvas of any modality.
+
+        Args:
+            inputs: (B, L) int64 prompt ids; `input_ids` is the same.
+            generation_config: options for this call; what it leaves out comes from the checkpoint.
+            logits_processor: transformers' processors; they see (positions, vocabulary) logits.
+            stopping_criteria: transformers' criteria; they see (1, n) ids after each new token of a
+                finished block.
+            streamer: receives the prompt, finished blocks and, if it has `put_draft`, every step.
+            input_ids: (B, L) int64 prompt ids, padded anywhere.
+            attention_mask: (B, L), non-zero at real tokens; None: all are.
+            position_ids: (B, L) or (3, B, L) int64; None: from the tokens' modalities.
+            canvas: (B, K) int64; exactly this block is denoised and returned behind the prompt.
+            pinned_mask: (B, K) bool, True where the canvas is known.
+            canvas_modality_ids: (B, K) int64 modality of each position, -1 behind a short canvas.
+            negative_input_ids: (B, M) or (1, M) int64 unconditional prompt for `guidance_scale`.
+            negative_attention_mask: its padding mask.
+            past_key_values: `past_key_values` of an earlier output; never changed.
+            tokenizer: needed by `stop_strings`.
+            kwargs: options of `unidiff.generation.config.OPTIONS`; `max_new_tokens`, `temperature`,
+                `max_denoising_steps`, `confidence_threshold`, `seed` may be lists, one value per
+                row.
+
+        Returns:
+            (B, L + new) int64 sequences, or `UniDiffGenerateOutput` with
+            `return_dict_in_generate=True`.
+
+        Raises:
+            ValueError: if an option is unknown or does not fit the checkpoint or the tensors.
+            TypeError: if a tensor or an option has the wrong type.
+        """
+        overrides = {name: _plain(value) for name, value in kwargs.items() if name not in _IGNORED}
+        has_canvas = canvas is not None or canvas_modality_ids is not None
+        if has_canvas and overrides.get("max_new_tokens") is not None:
+            raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
+        options = resolve_options(self.generation_config, generation_config, overrides)
+        if options["bos_token_id"] is None:
+            options["bos_token_id"] = self.config.bos_token_id
+        prompt_BL = self._prompt(inputs, input_ids, options)
+        criteria = list(stopping_criteria or [])
+        if options["stop_strings"]:
+            criteria.append(_stop_strings(options["stop_strings"], tokenizer))
+        output = generate_rows(
+            ModelDenoiser(self),
+            options,
+            GenerationInputs(
+                input_ids=prompt_BL,
+                attention_mask=attention_mask if prompt_BL.shape[1] else None,
+                position_ids=position_ids,
+                canvas=canvas,
+                pinned_mask=pinned_mask,
+                canvas_modality_ids=canvas_modality_ids,
+                negative_input_ids=negative_input_ids,
+                negative_attention_mask=negative_attention_mask,
+            ),
+            processors=list(logits_processor or []),
+            criteria=criteria,
+            streamer=streamer,
+            past=past_key_values,
+        )
+        return output if options["return_dict_in_generate"] else output.sequences
+
+    def _prompt(
+        self, inputs: Tensor | None, input_ids: Tensor | None, options: dict[str, Any]
+    ) -> Tensor:
+        """(B, L) prompt ids on the model's device; without a prompt, one row of bos."""
+        if inputs is not None and input_ids is not None:
+            raise ValueError("pass the prompt once: inputs or input_ids")
+        prompt = inputs if inputs is not None else input_ids
+        if prompt is None:
+            start = options["bos_token_id"]
+            if start is None:
+                raise ValueError("pass input_ids: the checkpoint has no bos_token_id to start from")
+            prompt = torch.tensor([[start]], dtype=torch.int64)
+        if not isinstance(prompt, Tensor):
+            raise TypeError(f"input_ids must be a tensor, got {type(prompt).__name__}")
+        return prompt.to(self.device)
+
+
+def as_unidiff_config(config: GenerationConfig) -> UniDiffGenerationConfig:
+    """The same options in our class."""
+    if isinstance(config, UniDiffGenerationConfig):
+        return config
+    values = {name: value for name, value in config.to_dict().items() if value is not None}
+    return UniDiffGenerationConfig(**values)
+
+
+def _plain(value: Any) -> Any:
+    """An option given as a tensor, as a list (row keys as they are in `row_seeds`)."""
+    return torch.atleast_1d(value).tolist() if isinstance(value, Tensor) else value
+
+
+def _stop_strings(strings: Any, tokenizer: Any) -> StopStringCriteria:
+    """Criterion that ends a row behind a stop string; raises ValueError without a tokenizer."""
+    if tokenizer is None:
+        raise ValueError("stop_strings needs tokenizer=: the tokenizer that decodes the ids")
+    return StopStringCriteria(tokenizer=tokenizer, stop_strings=strings)

@@ -1,0 +1,126 @@
+"""Who attends to whom: boolean masks for training, prefill, probes and commits.
+
+One rule for each attention pattern, on absolute token indices counted from a row's first real token:
+
+    causal_context  a context token sees context up to itself; a canvas token sees the context before its
+                    block and its whole block
+    block_causal    the same, and a context token also sees the rest of its own block of the grid
+    full            every token of a row sees every token of that row
+
+Source: DESIGN decision 4; the concatenated mask follows BD3-LM (arXiv 2503.09573, section 3.2 and
+appendix B.6). Checked in tests/model/test_masks.py (printed matrices) and test_invariances.py.
+"""
+
+# Shapes: B batch, L context tokens, K canvas tokens, S cached slots, T committed tokens, Q = T + K.
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Tokens of one kind in a batch of packed rows: whose they are and where they stand.
+
+    Attributes:
+        sample_BL: (B, L) int64, sample each token belongs to; negative for padding.
+        index_BL: (B, L) int64, index of the token inside its sample.
+        block_BL: (B, L) int64, block of a canvas token, -1 for context.
+        first_BL: (B, L) int64, index of the first token of the token's block.
+    """
+
+    sample_BL: Tensor
+    index_BL: Tensor
+    block_BL: Tensor
+    first_BL: Tensor
+
+
+def _same_sample(query: Stream, key: Stream) -> Tensor:
+    """(B, Q, S) bool, True where both tokens are real and of one sample."""
+    same = query.sample_BL[:, :, None] == key.sample_BL[:, None, :]
+    return same & (query.sample_BL >= 0)[:, :, None]
+
+
+def context_mask(context: Stream, grid: int | None) -> Tensor:
+    """(B, L, L) bool mask among context tokens; `grid` is the block length under block_causal."""
+    query, key = context.index_BL[:, :, None], context.index_BL[:, None, :]
+    if grid is not None:
+        query, key = query // grid, key // grid
+    return _same_sample(context, context) & (key <= query)
+
+
+def concatenated_mask(context: Stream, canvas: Stream, grid: int | None) -> Tensor:
+    """Mask of the [context ; canvas] training pass.
+
+    Args:
+        context: clean tokens, (B, L).
+        canvas: noisy tokens, (B, K).
+        grid: block length under block_causal, None under causal_context.
+
+    Returns:
+        (B, 1, L + K, L + K) bool, True = attends. A padding row attends to itself only.
+    """
+    before = canvas.first_BL[:, :, None] > context.index_BL[:, None, :]
+    sees_context = _same_sample(canvas, context) & before
+    same_block = canvas.block_BL[:, :, None] == canvas.block_BL[:, None, :]
+    sees_canvas = _same_sample(canvas, canvas) & same_block
+    top_left = context_mask(context, grid)
+    nothing = top_left.new_zeros(top_left.shape[0], top_left.shape[1], canvas.index_BL.shape[1])
+    top = torch.cat([top_left, nothing], dim=2)
+    mask = torch.cat([top, torch.cat([sees_context, sees_canvas], dim=2)], dim=1)
+    return keep_diagonal(mask).unsqueeze(1)
+
+
+def decode_mask(
+    lengths_B: Tensor, num_slots: int, commit_B: Tensor, canvas_B: Tensor, widths: tuple[int, int],
+    grid: int | None,
+) -> Tensor:
+    """Mask of one decoding forward: [committed run ; canvas] over the cache.
+
+    Args:
+        lengths_B: (B,) committed tokens of each row.
+        num_slots: key slots S of the cache.
+        commit_B: (B,) real tokens of each row's run to commit.
+        canvas_B: (B,) real tokens of each row's canvas.
+        widths: (T, K), padded widths of run and canvas.
+        grid: block length under block_causal, None under causal_context.
+
+    Returns:
+        (B, 1, T + K, S + T + K) bool, True = attends. Padding attends to itself only.
+    """
+    width, canvas_width = widths
+    device = lengths_B.device
+    slot_S = torch.arange(num_slots, device=device)
+    run_T = torch.arange(width, device=device)
+    canvas_K = torch.arange(canvas_width, device=device)
+    cached_BS = slot_S < lengths_B[:, None]
+    real_BT = run_T < commit_B[:, None]
+    real_BK = canvas_K < canvas_B[:, None]
+    index_BT = lengths_B[:, None] + run_T
+    if grid is not None:
+        index_BT = index_BT // grid
+    run_sees_run = index_BT[:, None, :] <= index_BT[:, :, None]
+    run = _blocks(real_BT, [cached_BS, real_BT, torch.zeros_like(real_BK)])
+    run[:, :, num_slots : num_slots + width] &= run_sees_run
+    canvas = _blocks(real_BK, [cached_BS, real_BT, real_BK])
+    mask = torch.cat([run, canvas], dim=1)
+    diagonal = keep_diagonal(mask[:, :, num_slots:])
+    return torch.cat([mask[:, :, :num_slots], diagonal], dim=2).unsqueeze(1)
+
+
+def _blocks(query_BQ: Tensor, keys: list[Tensor]) -> Tensor:
+    """(B, Q, S) bool: every real query sees every real key."""
+    return query_BQ[:, :, None] & torch.cat(keys, dim=1)[:, None, :]
+
+
+def full_mask(attention_mask_BL: Tensor) -> Tensor:
+    """(B, 1, L, L) bool: every real token sees every real token of its row."""
+    real_BL = attention_mask_BL.bool()
+    return keep_diagonal(_blocks(real_BL, [real_BL])).unsqueeze(1)
+
+
+def keep_diagonal(mask_BQQ: Tensor) -> Tensor:
+    """The mask with every token attending to itself, so that no softmax is empty."""
+    eye = torch.eye(mask_BQQ.shape[-1], dtype=torch.bool, device=mask_BQQ.device)
+    return mask_BQQ | eye

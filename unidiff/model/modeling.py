@@ -1,0 +1,247 @@
+"""The UniDiff transformer and its head.
+
+`UniDiffModel` turns ids into hidden states under any boolean mask. `UniDiffForBlockDiffusion` reads logits
+at the positions asked for, in the id range asked for. Which tokens are noisy, which are committed and
+which are revealed is decided elsewhere (`streams.py`, `denoiser.py`, `unidiff.generation`).
+"""
+
+# Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions.
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
+
+from unidiff.tokens.layout import MODALITIES
+
+from .cache import BlockCache
+from .configuration import UniDiffConfig
+from .huggingface import UniDiffGenerationMixin
+from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
+from .masks import Stream, context_mask, full_mask
+
+
+@dataclass
+class UniDiffOutput(ModelOutput):
+    """What `UniDiffForBlockDiffusion.forward` returns.
+
+    Attributes:
+        logits: (B, Q, V), or (N, range) at the positions and ids asked for; None when scoring labels.
+        token_losses: (B, Q) float32 cross-entropy in nats, zero where a label is -100.
+        past_key_values: the cache handed in.
+        hidden_states: (B, Q, D) after the final norm.
+    """
+
+    logits: Tensor | None = None
+    token_losses: Tensor | None = None
+    past_key_values: BlockCache | None = None
+    hidden_states: Tensor | None = None
+
+
+class UniDiffPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation shared by the UniDiff classes."""
+
+    config: UniDiffConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar[list[str]] = ["UniDiffLayer"]
+    _skip_keys_device_placement: ClassVar[list[str]] = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = False
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Normal weights, and rotary frequencies recomputed (they are not in the checkpoint)."""
+        super()._init_weights(module)
+        if isinstance(module, UniDiffRotaryEmbedding):
+            module.inv_freq.copy_(module.inverse_frequencies())
+
+
+class UniDiffModel(UniDiffPreTrainedModel):
+    """Embedding, layers and final norm."""
+
+    def __init__(self, config: UniDiffConfig) -> None:
+        """Fresh weights from the configuration."""
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(
+            UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
+        )
+        self.norm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.rotary = UniDiffRotaryEmbedding(config)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: BlockCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        num_stored: Tensor | None = None,
+        **kwargs: object,
+    ) -> BaseModelOutputWithPast:
+        """Hidden states of new tokens.
+
+        Args:
+            input_ids: (B, Q) int64.
+            attention_mask: (B, 1, Q, S + Q) bool, True = attends; or (B, Q) padding mask or None,
+                which give the checkpoint's own pattern over clean tokens (without cache).
+            position_ids: (3, B, Q), or (B, Q) for text; None counts each row's real tokens.
+            past_key_values: committed tokens that every new token may attend to.
+            inputs_embeds: (B, Q, D) instead of `input_ids`.
+            num_stored: (B,) how many leading tokens of each row are stored; None stores nothing.
+            kwargs: ignored (transformers passes `use_cache`, `return_dict`).
+
+        Raises:
+            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or a cache
+                comes without a four-dimensional mask.
+        """
+        del kwargs
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        if position_ids is None:
+            position_ids = default_positions(hidden, attention_mask)
+        if position_ids.ndim == 2:
+            position_ids = position_ids.expand(3, *position_ids.shape)
+        if attention_mask is None or attention_mask.ndim == 2:
+            if past_key_values is not None and past_key_values.num_slots:
+                raise ValueError("with past_key_values pass a (B, 1, Q, S + Q) bool attention_mask")
+            attention_mask = self.clean_mask(hidden, attention_mask)
+        rotation = self.rotary(position_ids, hidden.dtype)
+        for layer in self.layers:
+            hidden = layer(hidden, rotation, attention_mask, past_key_values, num_stored)
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.norm(hidden), past_key_values=past_key_values
+        )
+
+    def clean_mask(self, hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
+        """(B, 1, Q, Q) mask of the checkpoint's pattern over clean, possibly padded rows."""
+        if attention_mask is None:
+            attention_mask = hidden_BQD.new_ones(hidden_BQD.shape[:2], dtype=torch.bool)
+        if self.config.attention_pattern == "full":
+            return full_mask(attention_mask)
+        real = attention_mask.bool()
+        index = real.long().cumsum(1) - 1
+        sample = torch.where(real, 0, -1)
+        stream = Stream(sample, index, torch.full_like(index, -1), index)
+        mask = context_mask(stream, self.config.grid)
+        eye = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
+        return (mask | eye).unsqueeze(1)
+
+
+def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """(B, Q) positions that count each row's real tokens from zero."""
+    if attention_mask is not None and attention_mask.ndim == 2:
+        return (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+    length = hidden_BQD.shape[1]
+    return torch.arange(length, device=hidden_BQD.device).expand(hidden_BQD.shape[0], length)
+
+
+class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
+    """The transformer with its token head; `generate`, `nll` and the denoiser build on it."""
+
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "lm_head.weight": "model.embed_tokens.weight"
+    }
+
+    def __init__(self, config: UniDiffConfig) -> None:
+        """Fresh weights from the configuration."""
+        super().__init__(config)
+        self.model = UniDiffModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: BlockCache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        logits_at: Tensor | None = None,
+        id_range: tuple[int, int] | None = None,
+        num_stored: Tensor | None = None,
+        **kwargs: object,
+    ) -> UniDiffOutput:
+        """Logits, or per-token losses when `labels` are given.
+
+        Args:
+            input_ids: as in `UniDiffModel.forward`, like every argument not named here.
+            attention_mask: see there.
+            position_ids: see there.
+            past_key_values: see there.
+            inputs_embeds: see there.
+            labels: (B, Q) int64, the id each row should score at its own place (nothing is shifted
+                here), -100 for none. The softmax runs over the ids of the label's modality.
+            logits_at: (B, Q) bool, positions whose logits are wanted; None: all.
+            id_range: (start, stop) of the ids whose logits are wanted; None: all.
+            num_stored: see there.
+            kwargs: ignored.
+        """
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            num_stored=num_stored,
+            **kwargs,
+        )
+        hidden = output.last_hidden_state
+        result = UniDiffOutput(past_key_values=past_key_values, hidden_states=hidden)
+        if labels is not None:
+            result.token_losses = self.token_losses(hidden, labels)
+            return result
+        if logits_at is not None:
+            hidden = hidden[logits_at]
+        result.logits = self.read_head(hidden, id_range)
+        return result
+
+    def read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
+        """(..., V) logits of (..., D) hidden states, or those of the ids in [start, stop) alone."""
+        if id_range is None:
+            return self.lm_head(hidden)
+        ids = slice(*id_range)
+        if type(self.lm_head) is not nn.Linear:  # an adapter on the head: its weight is not all
+            return self.lm_head(hidden)[..., ids]
+        bias = self.lm_head.bias[ids] if self.lm_head.bias is not None else None
+        return nn.functional.linear(hidden, self.lm_head.weight[ids], bias)
+
+    def token_losses(self, hidden_BQD: Tensor, labels_BQ: Tensor) -> Tensor:
+        """(B, Q) float32 cross-entropy in nats over the ids allowed to each label's modality.
+
+        Raises:
+            ValueError: if a label is an id that no canvas position may take.
+        """
+        layout = self.config.layout
+        loss_BQ = hidden_BQD.new_zeros(labels_BQ.shape, dtype=torch.float32)
+        num_scored = 0
+        for modality in MODALITIES:
+            if modality not in layout.ranges:
+                continue
+            id_range = layout.range_of(modality)
+            allowed_V = layout.allowed_ids(modality, self.config.vocab_size).to(labels_BQ.device)
+            at_BQ = (labels_BQ >= id_range.start) & (labels_BQ < id_range.stop)
+            at_BQ &= allowed_V[labels_BQ.clamp(min=0)]
+            ids = slice(id_range.start, id_range.stop)
+            logits_NV = nn.functional.linear(hidden_BQD[at_BQ], self.lm_head.weight[ids]).float()
+            logits_NV = logits_NV.masked_fill(~allowed_V[ids], float("-inf"))
+            target_N = labels_BQ[at_BQ] - id_range.start
+            loss_N = nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
+            loss_BQ = loss_BQ.masked_scatter(at_BQ, loss_N)
+            num_scored += int(at_BQ.sum())
+        if num_scored != int((labels_BQ != -100).sum()):
+            raise ValueError(
+                "labels hold ids that no canvas position may take (the mask id, a reserved special "
+                "id, or an id outside the layout): check the collator's loss mask"
+            )
+        return loss_BQ

@@ -1,0 +1,1 @@
+"""The interface a plugin implements, and the registry."""

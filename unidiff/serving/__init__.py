@@ -1,0 +1,1 @@
+"""Servers and chat front ends."""

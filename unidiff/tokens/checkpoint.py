@@ -1,0 +1,85 @@
+"""The processor's files in a checkpoint folder: are they all there and whole?
+
+Also loads the image tokenizer from its sub-folder. Knows file names; knows nothing of sequences.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .image import FSQImageTokenizer
+
+IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
+_JSON_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+_REMEDY = "fetch the checkpoint again, or write it with UniDiffProcessor.save_pretrained"
+
+
+def check_processor_folder(folder: Path) -> None:
+    """Raise an error that names the first missing or damaged file of the processor.
+
+    Args:
+        folder: a local checkpoint folder.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is cut short or is no JSON.
+    """
+    for name in (*_JSON_FILES, "chat_template.jinja"):
+        _check_exists(folder / name)
+    contents = {name: _read_json(folder / name) for name in _JSON_FILES}
+    layout = contents["processor_config.json"].get("token_layout")
+    if not isinstance(layout, dict) or "ranges" not in layout:
+        raise ValueError(f"{folder / _JSON_FILES[0]} holds no 'token_layout': {_REMEDY}")
+    if "image" in layout["ranges"]:
+        _check_exists(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
+        _read_json(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
+        _check_weights(folder / IMAGE_TOKENIZER_FOLDER / "model.safetensors")
+
+
+def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
+    """The image tokenizer in a checkpoint's sub-folder, in float32 and evaluation mode.
+
+    Raises:
+        OSError: if there is none.
+        ValueError: if its weights are incomplete.
+    """
+    model, report = FSQImageTokenizer.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, **kwargs
+    )
+    if report["missing_keys"]:
+        raise ValueError(
+            f"the image tokenizer of {source} lacks the weights {sorted(report['missing_keys'])}: "
+            f"{_REMEDY}"
+        )
+    tokenizer: FSQImageTokenizer = model.eval().requires_grad_(False)
+    return tokenizer
+
+
+def _check_exists(path: Path) -> None:
+    """Raise FileNotFoundError if there is no such file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {_REMEDY}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The file's object; raises ValueError if it is damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): {_REMEDY}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}: {_REMEDY}")
+    return values
+
+
+def _check_weights(path: Path) -> None:
+    """Raise an error if a safetensors file is missing or cut short; reads its header only."""
+    _check_exists(path)
+    try:
+        with safe_open(path, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): {_REMEDY}") from error

@@ -1,0 +1,107 @@
+"""Infilling as one canvas: the known part is pinned, the holes are wanted.
+
+The sequence is `<|bos|><|infill|>` and then one canvas: first the image, if there is one, as
+`<|image|>`, its codes, `<|/image|>`; then the text, if there is one; then `<|end|>`. Training and
+the processor build it here, so both see the same tokens. Knows nothing of models.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .layout import TokenLayout
+from .sequence import SequenceEncoder, TokenSequence, join, run_of
+
+INFILL_PROMPT_LENGTH = 2  # <|bos|><|infill|>
+HOLE_MARKER = "<|hole|>"
+
+
+def infill_sequence(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]) -> TokenSequence:
+    """The prompt and canvas of an infilling; exactly the holes are wanted.
+
+    Args:
+        encoder: tokenizer and layout.
+        parts: in the order image, text; either may be left out. One part is
+            `{"type": "image", "codes": ints, "is_hole": bools of the same shape}`, or
+            `{"type": "text", "ids": (n,) ids, "is_hole": (n,) bool}`, or
+            `{"type": "text", "text": str or a list of str and int}`, where an int stands for a
+            hole of that many tokens whose ids are the mask id. Without `is_hole` nothing is wanted.
+
+    Returns:
+        `TokenSequence` whose first `INFILL_PROMPT_LENGTH` tokens are the prompt.
+
+    Raises:
+        ValueError: if a part's type is unknown, its shapes differ or a hole's length is below 1.
+    """
+    canvas = [_part(encoder, part) for part in parts]
+    prompt = run_of([encoder.special("<|bos|>"), encoder.special("<|infill|>")], "text")
+    return join([prompt, *canvas, run_of([encoder.special("<|end|>")], "text")])
+
+
+def masked_ids(sequence: TokenSequence, layout: TokenLayout) -> np.ndarray:
+    """(L,) int64 ids with the mask id where a token is wanted."""
+    return np.where(sequence.is_wanted_L, layout.mask_token_id, sequence.ids_L)
+
+
+def split_at_markers(text: str, hole_length: int, allow_none: bool = False) -> list[str | int]:
+    """Text and hole lengths of a string with `HOLE_MARKER` where a hole of `hole_length` tokens is.
+
+    One space before a marker belongs to the hole, because a token holds the space before its word.
+
+    Raises:
+        ValueError: if the text has no marker and `allow_none` is False.
+    """
+    pieces = text.split(HOLE_MARKER)
+    if len(pieces) == 1 and not allow_none:
+        raise ValueError(
+            f"the text has no hole: write {HOLE_MARKER} where one belongs, or pass a list such as "
+            "['a photo of ', 2, '.'] in which a number is a hole of that many tokens"
+        )
+    filled: list[str | int] = []
+    for piece in pieces[:-1]:
+        filled += [piece.removesuffix(" "), hole_length]
+    filled.append(pieces[-1])
+    return [piece for piece in filled if piece != ""]
+
+
+def _part(encoder: SequenceEncoder, part: Mapping[str, Any]) -> TokenSequence:
+    """The pinned and wanted tokens of one part."""
+    kind = part.get("type")
+    if kind == "image":
+        sequence = encoder.codes("image", part["codes"])
+        is_hole = _holes(part, len(sequence) - 2)
+        return TokenSequence(
+            sequence.ids_L, sequence.modality_L, np.concatenate([[False], is_hole, [False]])
+        )
+    if kind == "text" and "ids" in part:
+        sequence = run_of(part["ids"], "text")
+        return TokenSequence(sequence.ids_L, sequence.modality_L, _holes(part, len(sequence)))
+    if kind == "text":
+        pieces = [part["text"]] if isinstance(part["text"], str) else part["text"]
+        return join([_text_piece(encoder, piece) for piece in pieces])
+    raise ValueError(f"an infilling's part must be of type image or text, got {kind!r}")
+
+
+def _holes(part: Mapping[str, Any], length: int) -> np.ndarray:
+    """(length,) bool of a part's holes."""
+    if part.get("is_hole") is None:
+        return np.zeros(length, dtype=bool)
+    is_hole = np.asarray(part["is_hole"], dtype=bool).reshape(-1)
+    if len(is_hole) != length:
+        raise ValueError(
+            f"is_hole must have one entry for each of the {length} {part['type']} tokens, "
+            f"got {len(is_hole)}"
+        )
+    return is_hole
+
+
+def _text_piece(encoder: SequenceEncoder, piece: str | int) -> TokenSequence:
+    """Plain text, or a hole of that many tokens."""
+    if isinstance(piece, str):
+        return encoder.text(piece)
+    if isinstance(piece, bool) or not isinstance(piece, (int, np.integer)):
+        raise ValueError(f"a piece of text must be a str or a hole's length, got {type(piece)}")
+    if piece < 1:
+        raise ValueError(f"a hole needs at least 1 token, got {piece}")
+    return run_of([encoder.layout.mask_token_id] * int(piece), "text", wanted=True)

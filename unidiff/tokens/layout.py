@@ -1,0 +1,220 @@
+"""One id space for every modality: which ids are text, image codes, action bins and state bins.
+
+Knows ids, ranges and grids; knows nothing of strings, pixels or models. Ids are contiguous per
+modality, a modality's own tokenizer speaks in codes that start at 0, and this module moves between
+the two.
+"""
+
+# Shapes: B batch, L sequence.
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MODALITIES = ("text", "image", "action", "state")
+MODALITY_IDS = {name: index for index, name in enumerate(MODALITIES)}
+
+
+@dataclass(frozen=True)
+class IdRange:
+    """The ids `start` to `stop - 1` of one modality."""
+
+    start: int
+    size: int
+
+    def __post_init__(self) -> None:
+        """Reject a negative start and an empty range."""
+        if self.start < 0 or self.size < 1:
+            raise ValueError(
+                f"an id range needs start >= 0 and size >= 1, got start={self.start}, "
+                f"size={self.size}"
+            )
+
+    @property
+    def stop(self) -> int:
+        """First id after the range."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """The named id ranges of a checkpoint, its special ids and its default grids.
+
+    Attributes:
+        ranges: id range of each modality the checkpoint knows; ranges may overlap padding rows.
+        mask_token_id: id that stands for "not known yet"; it is never emitted.
+        pad_token_id: id behind a row's last real token.
+        end_token_ids: ids that end a response.
+        reserved_token_ids: ids inside the text range that a text canvas may never contain.
+        image_grid: (rows, columns) of one image's codes.
+        action_grid: (timesteps, dimensions) of one action chunk.
+    """
+
+    ranges: Mapping[str, IdRange]
+    mask_token_id: int
+    pad_token_id: int
+    end_token_ids: tuple[int, ...]
+    reserved_token_ids: tuple[int, ...] = ()
+    image_grid: tuple[int, int] = (8, 8)
+    action_grid: tuple[int, int] = (8, 2)
+    _allowed: dict[tuple[str, int], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Check that the modalities are known and that a text range exists."""
+        unknown = set(self.ranges) - set(MODALITIES)
+        if unknown:
+            raise ValueError(f"unknown modalities {sorted(unknown)}; known are {MODALITIES}")
+        if "text" not in self.ranges:
+            raise ValueError("a layout needs a 'text' range: special tokens live there")
+
+    @property
+    def num_ids(self) -> int:
+        """Smallest vocabulary that holds every range and special id."""
+        stops = [id_range.stop for id_range in self.ranges.values()]
+        return max([*stops, self.mask_token_id + 1, self.pad_token_id + 1])
+
+    def range_of(self, modality: str) -> IdRange:
+        """Id range of a modality; raises ValueError if the checkpoint has none."""
+        if modality not in self.ranges:
+            raise ValueError(
+                f"this checkpoint has no {modality!r} tokens; it has {sorted(self.ranges)}. "
+                "Load a checkpoint that was trained with that modality."
+            )
+        return self.ranges[modality]
+
+    def grid_of(self, modality: str) -> tuple[int, int] | None:
+        """(rows, columns) of a modality laid out as a grid, None for a line of tokens."""
+        return {"image": self.image_grid, "action": self.action_grid}.get(modality)
+
+    def encode(self, modality: str, codes: np.ndarray) -> np.ndarray:
+        """Ids of a modality's codes.
+
+        Args:
+            modality: one of `MODALITIES`.
+            codes: int array of any shape, each in [0, size of the range).
+
+        Returns:
+            int64 array of the same shape.
+
+        Raises:
+            ValueError: if a code lies outside the modality's range.
+        """
+        id_range = self.range_of(modality)
+        codes = np.asarray(codes, dtype=np.int64)
+        if codes.size and (codes.min() < 0 or codes.max() >= id_range.size):
+            raise ValueError(
+                f"{modality} codes must lie in [0, {id_range.size}), got "
+                f"[{codes.min()}, {codes.max()}]: were they made by another tokenizer?"
+            )
+        return codes + id_range.start
+
+    def decode(self, modality: str, ids: np.ndarray) -> np.ndarray:
+        """Codes of a modality's ids; ids outside its range are clamped to the nearest code.
+
+        Args:
+            modality: one of `MODALITIES`.
+            ids: int array of any shape.
+
+        Returns:
+            int64 array of the same shape, each in [0, size of the range).
+        """
+        id_range = self.range_of(modality)
+        return np.clip(np.asarray(ids, dtype=np.int64) - id_range.start, 0, id_range.size - 1)
+
+    def modality_ids(self, ids_L: np.ndarray) -> np.ndarray:
+        """(L,) modality index of each id: the range it lies in, text where none claims it."""
+        ids_L = np.asarray(ids_L, dtype=np.int64)
+        modality_L = np.full(ids_L.shape, MODALITY_IDS["text"], dtype=np.int64)
+        for name, id_range in self.ranges.items():
+            if name != "text":
+                inside = (ids_L >= id_range.start) & (ids_L < id_range.stop)
+                modality_L[inside] = MODALITY_IDS[name]
+        return modality_L
+
+    def allowed_ids(self, modality: str, vocab_size: int) -> Tensor:
+        """(vocab_size,) bool, True at ids that a canvas position of this modality may take.
+
+        The mask id and, for text, every reserved special id are excluded. The tensor is shared
+        between calls: do not write to it.
+        """
+        key = (modality, vocab_size)
+        if key not in self._allowed:
+            id_range = self.range_of(modality)
+            allowed = torch.zeros(vocab_size, dtype=torch.bool)
+            allowed[id_range.start : id_range.stop] = True
+            blocked = [self.mask_token_id]
+            if modality == "text":
+                blocked += self.reserved_token_ids
+            allowed[[i for i in blocked if i < vocab_size]] = False
+            self._allowed[key] = allowed
+        return self._allowed[key]
+
+    def check_ids(self, ids: Tensor, vocab_size: int) -> None:
+        """Raise ValueError if an id lies outside [0, vocab_size)."""
+        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
+            raise ValueError(
+                f"token ids must lie in [0, {vocab_size}), got "
+                f"[{int(ids.min())}, {int(ids.max())}]: use the processor of this checkpoint"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionary for `config.json`."""
+        return {
+            "ranges": {name: [r.start, r.size] for name, r in self.ranges.items()},
+            "mask_token_id": self.mask_token_id,
+            "pad_token_id": self.pad_token_id,
+            "end_token_ids": list(self.end_token_ids),
+            "reserved_token_ids": list(self.reserved_token_ids),
+            "image_grid": list(self.image_grid),
+            "action_grid": list(self.action_grid),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TokenLayout":
+        """Layout from `to_dict`'s dictionary; raises ValueError naming a missing or unknown key."""
+        expected = {
+            "ranges",
+            "mask_token_id",
+            "pad_token_id",
+            "end_token_ids",
+            "reserved_token_ids",
+            "image_grid",
+            "action_grid",
+        }
+        if set(values) != expected:
+            raise ValueError(
+                f"token layout needs exactly the keys {sorted(expected)}, got {sorted(values)}"
+            )
+        return cls(
+            ranges={name: IdRange(*pair) for name, pair in values["ranges"].items()},
+            mask_token_id=values["mask_token_id"],
+            pad_token_id=values["pad_token_id"],
+            end_token_ids=tuple(values["end_token_ids"]),
+            reserved_token_ids=tuple(values["reserved_token_ids"]),
+            image_grid=tuple(values["image_grid"]),
+            action_grid=tuple(values["action_grid"]),
+        )
+
+
+def contiguous_layout(
+    sizes: Mapping[str, int], reserved_token_ids: tuple[int, ...] = (), **specials: Any
+) -> TokenLayout:
+    """Layout whose modalities follow each other in the order given, starting at id 0.
+
+    Args:
+        sizes: number of codes of each modality, text first.
+        reserved_token_ids: see `TokenLayout`.
+        specials: the remaining fields of `TokenLayout`.
+    """
+    ranges = {}
+    start = 0
+    for name, size in sizes.items():
+        ranges[name] = IdRange(start, size)
+        start += size
+    return TokenLayout(ranges=ranges, reserved_token_ids=reserved_token_ids, **specials)

@@ -1,0 +1,119 @@
+"""Content parts of a message: pictures, states and actions become codes.
+
+Knows the values that people pass; knows nothing of ids, turns or canvases.
+"""
+
+# Shapes: h x w image codes, T timesteps, D dimensions.
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .actions import BinTokenizer
+from .decoding import as_ids
+from .image import FSQImageTokenizer
+from .image_processing import UniDiffImageProcessor
+from .layout import TokenLayout
+
+_VALUE_NAMES = {"image": ("image", "path"), "state": ("state",), "action": ("action",)}
+
+
+class PartCoder:
+    """The coding half of `UniDiffProcessor`, which provides the attributes."""
+
+    layout: TokenLayout
+    image_processor: UniDiffImageProcessor
+    image_tokenizer: FSQImageTokenizer
+    action_bins: BinTokenizer | None
+    state_bins: BinTokenizer | None
+
+    def image_codes(self, image: Any) -> NDArray[np.int64]:
+        """(h * w,) codes of one picture.
+
+        Args:
+            image: PIL image of any mode, array, tensor, path, or {"codes": (h, w) or (h * w,)}.
+
+        Raises:
+            TypeError: if it is not an image.
+            ValueError: if it cannot be one, or the number of codes is wrong.
+        """
+        if isinstance(image, Mapping):
+            codes: NDArray[np.int64] = self.coded_part({"type": "image", **image})["codes"]
+            return codes
+        pixels = self.image_processor(self.picture(image), return_tensors="pt")["pixel_values"]
+        ids = self.image_tokenizer.get_image_tokens(pixels.to(self.image_tokenizer.device))
+        return as_ids(ids[0])
+
+    def picture(self, image: Any) -> Image.Image:
+        """RGB picture, in its own size, of a PIL image of any mode, an array, a tensor or a path.
+
+        Raises:
+            TypeError: if it is not an image.
+            ValueError: if it cannot be one.
+        """
+        if isinstance(image, (str, Path)):
+            with Image.open(image) as opened:
+                image = opened.copy()
+        channels = self.image_processor.process_image(image, self.image_processor.pad_value)
+        return Image.fromarray(np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
+
+    def coded(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The conversation with every image, state and action replaced by its codes."""
+        coded = []
+        for message in messages:
+            content = message["content"]
+            if isinstance(content, str):
+                content = [{"type": "text", "text": content}]
+            parts = [self.coded_part(part) for part in content]
+            coded.append({"role": message["role"], "content": parts})
+        return coded
+
+    def coded_part(self, part: Mapping[str, Any]) -> dict[str, Any]:
+        """One content part as `SequenceEncoder` takes it: text, or codes of the right number.
+
+        Raises:
+            TypeError: if the part is no mapping or a text is no str.
+            ValueError: if the value is missing, not finite, or the number of codes wrong.
+        """
+        if not isinstance(part, Mapping):
+            raise TypeError(f"a content part must be a dict with a 'type', got {part!r}")
+        kind = part.get("type")
+        if kind == "text" and not isinstance(part.get("text"), str):
+            raise TypeError(f"a text part needs a str under 'text', got {part.get('text')!r}")
+        if kind not in _VALUE_NAMES:
+            return dict(part)
+        codes = part.get("codes")
+        codes = as_ids(self._codes_of(kind, part) if codes is None else codes).reshape(-1)
+        if len(codes) != self._num_codes(kind):
+            raise ValueError(f"{kind} needs {self._num_codes(kind)} codes, got {len(codes)}")
+        return {"type": kind, "codes": codes}
+
+    def bins_of(self, modality: str) -> BinTokenizer:
+        """Bins of "action" or "state"; raises ValueError if the checkpoint has none."""
+        bins = self.action_bins if modality == "action" else self.state_bins
+        if bins is None:
+            raise ValueError(
+                f"this processor has no {modality}_bins: load a checkpoint trained with {modality}s"
+            )
+        return bins
+
+    def _codes_of(self, kind: str, part: Mapping[str, Any]) -> NDArray[np.int64]:
+        """Codes of the value that an image, state or action part carries."""
+        names = _VALUE_NAMES[kind]
+        value = next((part[name] for name in names if part.get(name) is not None), None)
+        if value is None:
+            raise ValueError(
+                f"a part of type {kind!r} needs one of {(*names, 'codes')}, got {sorted(part)}"
+            )
+        return self.image_codes(value) if kind == "image" else self.bins_of(kind).encode(value)
+
+    def _num_codes(self, kind: str) -> int:
+        """Codes of one image, state or action chunk."""
+        self.layout.range_of(kind)
+        grid = self.layout.grid_of(kind)
+        return self.bins_of(kind).num_tokens if grid is None else math.prod(grid)

@@ -1,0 +1,284 @@
+"""The processor: conversations, pictures and states become ids, and any ids become answers.
+
+Holds the text tokenizer, the image processor, the image tokenizer (in the sub-folder
+`image_tokenizer/`), the token layout and the bins. What a user writes is always plain text: only
+the template writes special tokens.
+"""
+
+# Shapes: B batch, L prompt, h x w image codes, T timesteps, D dimensions.
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
+from transformers.processing_utils import ProcessorMixin
+
+from .actions import BinTokenizer
+from .checkpoint import IMAGE_TOKENIZER_FOLDER, check_processor_folder, load_image_tokenizer
+from .decoding import AnswerDecoder
+from .image import FSQImageTokenizer, FSQImageTokenizerConfig
+from .image_processing import UniDiffImageProcessor
+from .layout import TokenLayout
+from .parts import PartCoder
+from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
+from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
+from .sequence import CHAT_TEMPLATE
+
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin):
+    """Everything between what people use and token ids.
+
+    Args:
+        image_processor: a default one when None.
+        tokenizer: text tokenizer with the special tokens of `unidiff.tokens.text`.
+        chat_template: Jinja template; `sequence.CHAT_TEMPLATE` when None.
+        token_layout: `TokenLayout` or its dictionary; None derives one from the other arguments.
+        action_bins: `BinTokenizer` with a horizon, or its dictionary; None without actions.
+        state_bins: `BinTokenizer` without horizon, or its dictionary; None without states.
+        image_model: the image tokenizer; None without images, or to set `image_tokenizer` later.
+
+    Raises:
+        TypeError: if a part is of the wrong class.
+        ValueError: if the parts do not fit the layout.
+    """
+
+    def __init__(
+        self,
+        image_processor: UniDiffImageProcessor | None = None,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        chat_template: str | None = None,
+        token_layout: TokenLayout | Mapping[str, Any] | None = None,
+        action_bins: BinTokenizer | Mapping[str, Any] | None = None,
+        state_bins: BinTokenizer | Mapping[str, Any] | None = None,
+        image_model: FSQImageTokenizer | None = None,
+    ) -> None:
+        super().__init__(
+            image_processor or UniDiffImageProcessor(),
+            tokenizer,
+            chat_template=chat_template or CHAT_TEMPLATE,
+        )
+        self.action_bins = _as_bins(action_bins)
+        self.state_bins = _as_bins(state_bins)
+        self._image_tokenizer: FSQImageTokenizer | None = None
+        self._image_source: tuple[str, dict[str, Any]] | None = None
+        self._encoder = None
+        if token_layout is None:
+            token_layout = self._derived_layout(image_model)
+        if isinstance(token_layout, Mapping):
+            token_layout = TokenLayout.from_dict(token_layout)
+        self.layout = token_layout
+        _check_bins(self.layout, "action", self.action_bins, self.layout.action_grid)
+        _check_bins(self.layout, "state", self.state_bins, None)
+        if image_model is not None:
+            self.image_tokenizer = image_model
+
+    @property
+    def image_tokenizer(self) -> FSQImageTokenizer:
+        """The image tokenizer, loaded on first use; raises ValueError when there is none."""
+        if self._image_tokenizer is None:
+            if self._image_source is None:
+                raise ValueError(
+                    "this processor has no image tokenizer: load it with from_pretrained from a "
+                    "checkpoint that has one, or set processor.image_tokenizer"
+                )
+            source, options = self._image_source
+            self.image_tokenizer = load_image_tokenizer(source, **options)
+        return self._image_tokenizer  # type: ignore[return-value]
+
+    @image_tokenizer.setter
+    def image_tokenizer(self, model: FSQImageTokenizer) -> None:
+        if not isinstance(model, FSQImageTokenizer):
+            raise TypeError(f"image_tokenizer must be an FSQImageTokenizer, got {type(model)}")
+        size = self.layout.range_of("image").size
+        if model.codebook_size != size:
+            raise ValueError(
+                f"the image tokenizer has {model.codebook_size} codes but the layout's image range "
+                f"holds {size}: they belong to different checkpoints"
+            )
+        self._image_tokenizer = model.eval()
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Keys of every result that a model reads."""
+        return ["input_ids", "attention_mask"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content of `processor_config.json`."""
+        bins = {"action_bins": self.action_bins, "state_bins": self.state_bins}
+        return {
+            "processor_class": type(self).__name__,
+            "image_processor": self.image_processor.to_dict(),
+            "token_layout": self.layout.to_dict(),
+            **{name: None if one is None else one.to_dict() for name, one in bins.items()},
+        }
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
+        """Write all files of the processor, the image tokenizer included.
+
+        Returns:
+            Paths of the files, as transformers does.
+
+        Raises:
+            ValueError: if the layout has images but no image tokenizer was set.
+        """
+        if kwargs.get("push_to_hub"):
+            raise ValueError("push_to_hub is not supported: save to a folder, then upload it")
+        files: list[str] = super().save_pretrained(save_directory, **kwargs)
+        if "image" in self.layout.ranges:
+            folder = Path(save_directory) / IMAGE_TOKENIZER_FOLDER
+            self.image_tokenizer.save_pretrained(folder)
+            files += [str(folder / name) for name in ("config.json", "model.safetensors")]
+        return files
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+    ) -> "UniDiffProcessor":
+        """Processor of a checkpoint; the image tokenizer is loaded when it is first used.
+
+        Raises:
+            FileNotFoundError: if a file is missing in a local folder.
+            ValueError: if a file is damaged or cut short.
+        """
+        folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        if folder.is_dir():
+            check_processor_folder(folder)
+        processor: UniDiffProcessor = super().from_pretrained(
+            pretrained_model_name_or_path, **kwargs
+        )
+        if "image" in processor.layout.ranges:
+            options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+            subfolder = Path(kwargs.get("subfolder", ""), IMAGE_TOKENIZER_FOLDER).as_posix()
+            source = str(pretrained_model_name_or_path)
+            processor._image_source = (source, {"subfolder": subfolder, **options})
+        return processor
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickling: the encoder's caches are rebuilt on demand."""
+        return {**self.__dict__, "_encoder": None}
+
+    def __call__(
+        self,
+        text: str | Sequence[str] | None = None,
+        images: Any = None,
+        messages: Conversation | Sequence[Conversation] | None = None,
+        add_generation_prompt: bool = True,
+        return_tensors: str | None = "pt",
+        padding: bool | str = True,
+    ) -> BatchFeature:
+        """`input_ids` and `attention_mask`, (B, L), padded on the left.
+
+        Args:
+            text: without images, a text to continue (`<|bos|>` and the text); with images, what
+                a user says about them. A list is a batch.
+            images: one image for a text, or a list with one for each text.
+            messages: one conversation or several, instead of text.
+            add_generation_prompt: end conversations with the opening of the assistant's turn.
+            return_tensors: "pt", "np" or None for lists.
+            padding: True or "longest"; rows are always padded to the longest.
+
+        Raises:
+            ValueError: if neither or both of text and messages are given, or counts differ.
+        """
+        if padding not in (True, "longest"):
+            raise ValueError(f"padding must be True or 'longest', got {padding!r}")
+        if (text is None) == (messages is None) or (messages is not None and images is not None):
+            raise ValueError("pass text, text and images, or messages (with the images in them)")
+        if messages is None and images is None:
+            return converted(self.for_completion(text), return_tensors)  # type: ignore[arg-type]
+        if messages is None:
+            messages = turns(text, images)
+        result: BatchFeature = self.apply_chat_template(
+            messages, add_generation_prompt=add_generation_prompt, return_tensors=return_tensors
+        )
+        return result
+
+    def apply_chat_template(
+        self,
+        conversation: Conversation | Sequence[Conversation],
+        add_generation_prompt: bool = True,
+        tokenize: bool = True,
+        return_dict: bool = True,
+        return_tensors: str | None = "pt",
+        return_assistant_tokens_mask: bool = False,
+    ) -> Any:
+        """Conversations as ids, or as text without the codes.
+
+        Args:
+            conversation: a list of messages {"role", "content"}, or a list of such lists. Content
+                is a str or a list of parts: {"type": "text", "text": str};
+                {"type": "image", "image": PIL image, array or path};
+                {"type": "state", "state": (D,)}; {"type": "action", "action": (T, D)}; each of the
+                last three may carry "codes" instead.
+            add_generation_prompt: end with the opening of the assistant's turn.
+            tokenize: False returns a str (or a list of them) with the special tokens spelled out.
+            return_dict: False returns the ids only.
+            return_tensors: "pt", "np" or None for lists.
+            return_assistant_tokens_mask: add `assistant_masks`, 1 at what the assistant says.
+
+        Raises:
+            TypeError: if a value is of the wrong class.
+            ValueError: if a conversation is empty, or a role, part or value is not valid.
+        """
+        rows = [
+            self.encoder.conversation(self.coded(messages), add_generation_prompt)
+            for messages in as_batch(conversation)
+        ]
+        if not tokenize:
+            texts = [self.decode(row.ids_L, skip_special_tokens=False) for row in rows]
+            return texts[0] if is_conversation(conversation) else texts
+        data = batch_prompts(rows, self.layout)
+        if return_assistant_tokens_mask:
+            masks = left_padded([row.is_wanted_L for row in rows], data["input_ids"].shape[1], 0)
+            data["assistant_masks"] = torch.from_numpy(masks)
+        result = converted(BatchFeature(data), return_tensors)
+        return result if return_dict else result["input_ids"]
+
+    def _derived_layout(self, image_model: FSQImageTokenizer | None) -> TokenLayout:
+        """Layout of the parts given: text, then image, action and state where there are any."""
+        sizes = {}
+        grids = {}
+        if image_model is not None:
+            sizes["image"] = image_model.codebook_size
+            codes = image_model.config.image_size // image_model.config.downsample_factor
+            grids["image_grid"] = (codes, codes)
+        if self.action_bins is not None:
+            sizes["action"] = self.action_bins.num_bins
+            grids["action_grid"] = (self.action_bins.horizon or 1, self.action_bins.dim)
+        if self.state_bins is not None:
+            sizes["state"] = self.state_bins.num_bins
+        return layout_for_tokenizer(self.tokenizer, sizes, **grids)
+
+
+def _as_bins(bins: BinTokenizer | Mapping[str, Any] | None) -> BinTokenizer | None:
+    """Bins from bins, a dictionary or nothing."""
+    return BinTokenizer.from_dict(bins) if isinstance(bins, Mapping) else bins
+
+
+def _check_bins(
+    layout: TokenLayout, modality: str, bins: BinTokenizer | None, grid: tuple[int, int] | None
+) -> None:
+    """Raise ValueError if bins and layout contradict each other."""
+    if bins is None:
+        return
+    if layout.range_of(modality).size != bins.num_bins:
+        raise ValueError(
+            f"{modality}_bins has {bins.num_bins} bins but the layout's {modality} range holds "
+            f"{layout.range_of(modality).size}"
+        )
+    if grid is not None and (bins.horizon, bins.dim) != tuple(grid):
+        raise ValueError(
+            f"{modality}_bins has (horizon, dim) {(bins.horizon, bins.dim)} but the layout's grid "
+            f"is {tuple(grid)}"
+        )
+    if grid is None and bins.horizon is not None:
+        raise ValueError(f"{modality}_bins must have horizon None, got {bins.horizon}")
+
+
+# UniDiffConfig lives in model/, which this room may not import; the class is found by its name in
+# processor_config.json, so any configuration of this package may stand for it.
+AutoProcessor.register(FSQImageTokenizerConfig, UniDiffProcessor, exist_ok=True)

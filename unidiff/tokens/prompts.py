@@ -1,0 +1,137 @@
+"""Token sequences as the tensors that `generate()` takes: left-padded prompts, canvases, pins.
+
+Knows sequences and the layout; knows nothing of strings, pixels or models.
+"""
+
+# Shapes: B batch, L prompt, K canvas.
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import BatchFeature
+
+from .infill import INFILL_PROMPT_LENGTH, masked_ids
+from .layout import MODALITY_IDS, TokenLayout, contiguous_layout
+from .sequence import TokenSequence, run_of
+from .text import SPECIAL_TOKENS
+
+
+def layout_for_tokenizer(
+    tokenizer: object,
+    sizes: dict[str, int],
+    image_grid: tuple[int, int] = (8, 8),
+    action_grid: tuple[int, int] = (8, 2),
+) -> TokenLayout:
+    """Layout with the tokenizer's ids first and the other modalities behind them.
+
+    Args:
+        tokenizer: a tokenizer of `build_text_tokenizer`.
+        sizes: number of codes of each further modality, such as {"image": 240, "action": 256}.
+        image_grid: (rows, columns) of one image's codes.
+        action_grid: (timesteps, dimensions) of one chunk.
+    """
+    ids = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))  # type: ignore[attr-defined]
+    end = tokenizer.eos_token_id  # type: ignore[attr-defined]
+    return contiguous_layout(
+        {"text": len(tokenizer), **sizes},  # type: ignore[arg-type]
+        reserved_token_ids=tuple(i for i in ids if i != end),
+        mask_token_id=tokenizer.mask_token_id,  # type: ignore[attr-defined]
+        pad_token_id=tokenizer.pad_token_id,  # type: ignore[attr-defined]
+        end_token_ids=(end,),
+        image_grid=image_grid,
+        action_grid=action_grid,
+    )
+
+
+def batch_prompts(prompts: Sequence[TokenSequence], layout: TokenLayout) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, (B, L) int64, padded on the left.
+
+    Raises:
+        ValueError: if there is no prompt or one has no token.
+    """
+    if not prompts or min(len(prompt) for prompt in prompts) == 0:
+        raise ValueError("a prompt needs at least one token, and a batch at least one prompt")
+    length = max(len(prompt) for prompt in prompts)
+    ids = left_padded([prompt.ids_L for prompt in prompts], length, layout.pad_token_id)
+    mask = left_padded([np.ones(len(prompt)) for prompt in prompts], length, 0)
+    return {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+
+
+def left_padded(values: Sequence[np.ndarray], length: int, fill: int) -> np.ndarray:
+    """(B, length) int64 of rows of different lengths, filled on the left."""
+    batch = np.full((len(values), length), fill, dtype=np.int64)
+    for row, value in zip(batch, values, strict=True):
+        row[length - len(value) :] = value
+    return batch
+
+
+def empty_canvas(modality: str, layout: TokenLayout) -> TokenSequence:
+    """One whole image or action chunk of which nothing is known."""
+    grid = layout.grid_of(modality)
+    if grid is None:
+        raise ValueError(f"{modality!r} has no fixed length: its prompt needs no canvas")
+    layout.range_of(modality)
+    return run_of([layout.mask_token_id] * math.prod(grid), modality, wanted=True)
+
+
+def prompts_with_canvases(
+    prompts: Sequence[TokenSequence], canvases: Sequence[TokenSequence], layout: TokenLayout
+) -> BatchFeature:
+    """Arguments of `generate()`: the prompts, and per row a canvas whose known part is pinned.
+
+    Args:
+        prompts: B token sequences of any lengths.
+        canvases: B token sequences of one length; what is wanted in them is to be filled.
+        layout: mask and padding ids.
+
+    Returns:
+        `BatchFeature` of input_ids and attention_mask (B, L), canvas (B, K) int64, pinned_mask
+        (B, K) bool and canvas_modality_ids (B, K) int64.
+
+    Raises:
+        ValueError: if a canvas has nothing to fill, or their lengths differ.
+    """
+    lengths = sorted({len(canvas) for canvas in canvases})
+    if len(lengths) != 1:
+        raise ValueError(
+            f"the canvases of one batch must have the same length, got {lengths}: "
+            "generate rows of different lengths in separate calls"
+        )
+    if not all(canvas.is_wanted_L.any() for canvas in canvases):
+        raise ValueError("the canvas has nothing to fill: mark at least one hole")
+    fields = {
+        "canvas": [masked_ids(canvas, layout) for canvas in canvases],
+        "pinned_mask": [~canvas.is_wanted_L for canvas in canvases],
+        "canvas_modality_ids": [canvas.modality_L for canvas in canvases],
+    }
+    tensors = {name: torch.from_numpy(np.stack(rows)) for name, rows in fields.items()}
+    return BatchFeature({**batch_prompts(prompts, layout), **tensors})
+
+
+def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:
+    """Arguments of `generate()` for one sequence of `infill_sequence`."""
+    return prompts_with_canvases(
+        [sequence[:INFILL_PROMPT_LENGTH]], [sequence[INFILL_PROMPT_LENGTH:]], layout
+    )
+
+
+def canvas_modalities(canvas: TokenSequence, layout: TokenLayout) -> list[str]:
+    """Modalities that a canvas holds; text counts if it is more than pinned special tokens."""
+    special = [*layout.reserved_token_ids, *layout.end_token_ids]
+    is_content = canvas.is_wanted_L | ~np.isin(canvas.ids_L, special)
+    present = set(canvas.modality_L[is_content].tolist())
+    return [name for name, index in MODALITY_IDS.items() if index in present]
+
+
+def converted(result: BatchFeature, return_tensors: str | None) -> BatchFeature:
+    """The tensors as "pt", "np", or lists for None."""
+    if return_tensors == "pt":
+        return result
+    if return_tensors == "np":
+        return BatchFeature({name: value.numpy() for name, value in result.items()})
+    if return_tensors is None:
+        return BatchFeature({name: value.tolist() for name, value in result.items()})
+    raise ValueError(f"return_tensors must be 'pt', 'np' or None, got {return_tensors!r}")

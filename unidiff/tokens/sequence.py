@@ -1,0 +1,193 @@
+"""Conversations as token sequences: text, images, states and actions in one row of ids.
+
+A message's text is always tokenised as plain text, so "<|mask|>" typed by a user is nine ordinary
+characters; only the chat template and the delimiters written here produce special ids.
+"""
+
+# Shapes: L sequence.
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from .layout import MODALITY_IDS, TokenLayout
+from .text import encode_plain
+
+_PLACEHOLDER = re.compile("\ue000(\\d+)\ue001")
+
+ROLES = ("system", "user", "assistant")
+
+# Text parts stand in a slot here; the branches without one serve a bare tokenizer's chats.
+CHAT_TEMPLATE = (
+    "<|bos|>"
+    "{% for message in messages %}"
+    "{{ '<|' + message['role'] + '|>' }}"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
+    "{% for part in message['content'] %}"
+    "{{ part['slot'] if 'slot' in part else part['text'] }}"
+    "{% endfor %}{% endif %}"
+    "<|end|>"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One row of tokens.
+
+    Attributes:
+        ids_L: (L,) int64 token ids.
+        modality_L: (L,) int64 index into `MODALITIES`.
+        is_wanted_L: (L,) bool, tokens that the model is to produce.
+    """
+
+    ids_L: np.ndarray
+    modality_L: np.ndarray
+    is_wanted_L: np.ndarray
+
+    def __len__(self) -> int:
+        """Number of tokens."""
+        return len(self.ids_L)
+
+    def __add__(self, other: "TokenSequence") -> "TokenSequence":
+        """The two sequences one after the other."""
+        return join([self, other])
+
+    def __getitem__(self, part: slice) -> "TokenSequence":
+        """A stretch of the sequence."""
+        return TokenSequence(self.ids_L[part], self.modality_L[part], self.is_wanted_L[part])
+
+
+def join(parts: Sequence[TokenSequence]) -> TokenSequence:
+    """Sequences one after the other; no parts give an empty sequence."""
+    if not parts:
+        return run_of([], "text")
+    return TokenSequence(
+        np.concatenate([part.ids_L for part in parts]),
+        np.concatenate([part.modality_L for part in parts]),
+        np.concatenate([part.is_wanted_L for part in parts]),
+    )
+
+
+def run_of(ids: Sequence[int] | np.ndarray, modality: str, wanted: bool = False) -> TokenSequence:
+    """A run of tokens of one modality, all wanted or none."""
+    ids_L = np.asarray(ids, dtype=np.int64).reshape(-1)
+    return TokenSequence(
+        ids_L,
+        np.full(len(ids_L), MODALITY_IDS[modality], dtype=np.int64),
+        np.full(len(ids_L), wanted, dtype=bool),
+    )
+
+
+class SequenceEncoder:
+    """Turns conversations into token sequences with one tokenizer and one layout."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        layout: TokenLayout,
+        chat_template: str | None = None,
+    ) -> None:
+        """Encoder whose chat template writes `{{ part['slot'] }}` where a part belongs."""
+        self.tokenizer = tokenizer
+        self.layout = layout
+        self.chat_template = chat_template or CHAT_TEMPLATE
+        self._plain = lru_cache(maxsize=65536)(lambda text: tuple(encode_plain(tokenizer, text)))
+        self._template = lru_cache(maxsize=4096)(self._template_ids)
+
+    def special(self, name: str) -> int:
+        """Id of a special token; raises ValueError when the tokenizer has none of that name."""
+        token_id = self.tokenizer.convert_tokens_to_ids(name)
+        if token_id is None or token_id == self.tokenizer.unk_token_id:
+            raise ValueError(f"the tokenizer has no special token {name!r}")
+        return token_id
+
+    def text(self, text: str, wanted: bool = False) -> TokenSequence:
+        """Plain text; what looks like a special token stays text."""
+        return run_of(self._plain(text), "text", wanted)
+
+    def codes(self, modality: str, codes: np.ndarray, wanted: bool = False) -> TokenSequence:
+        """Delimited codes of an image, a state or an action chunk; delimiters are not wanted."""
+        ids = self.layout.encode(modality, np.asarray(codes).reshape(-1))
+        opening = run_of([self.special(f"<|{modality}|>")], "text")
+        closing = run_of([self.special(f"<|/{modality}|>")], "text")
+        return join([opening, run_of(ids, modality, wanted), closing])
+
+    def part(self, part: Mapping[str, Any], wanted: bool) -> TokenSequence:
+        """One content part: {"type": "text", "text": ...} or {"type": modality, "codes": ...}.
+
+        `{"type": "uncond"}` stands for a dropped condition.
+
+        Raises:
+            ValueError: if the part's type is unknown.
+        """
+        kind = part.get("type")
+        if kind == "text":
+            return self.text(part["text"], wanted)
+        if kind == "uncond":
+            return run_of([self.special("<|uncond|>")], "text")
+        if kind in ("image", "state", "action"):
+            return self.codes(kind, part["codes"], wanted)
+        raise ValueError(
+            f"a content part's type must be text, image, state, action or uncond, got {kind!r}"
+        )
+
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False
+    ) -> TokenSequence:
+        """A whole conversation; what the assistant says, and the end of its turn, is wanted.
+
+        Args:
+            messages: each {"role": one of `ROLES`, "content": str or list of parts}.
+            add_generation_prompt: end with the opening of the assistant's turn.
+
+        Raises:
+            ValueError: if a role or a part's type is unknown.
+        """
+        parts: list[TokenSequence] = []
+        slotted = []
+        for message in messages:
+            if message["role"] not in ROLES:
+                raise ValueError(f"a message's role must be in {ROLES}, got {message['role']!r}")
+            content = message["content"]
+            if isinstance(content, str):
+                content = [{"type": "text", "text": content}]
+            slots = []
+            for part in content:
+                slots.append({"type": part.get("type"), "slot": f"\ue000{len(parts)}\ue001"})
+                parts.append(self.part(part, wanted=message["role"] == "assistant"))
+            slotted.append({"role": message["role"], "content": slots})
+        return self._render(slotted, parts, add_generation_prompt)
+
+    def _render(
+        self, slotted: list[dict[str, Any]], parts: list[TokenSequence], add_generation_prompt: bool
+    ) -> TokenSequence:
+        """The template's text with each slot replaced by its tokens."""
+        rendered = self.tokenizer.apply_chat_template(
+            slotted,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+        pieces = _PLACEHOLDER.split(rendered)
+        sequence = [self._template(pieces[0], False)]
+        for number, following in zip(pieces[1::2], pieces[2::2], strict=True):
+            part = parts[int(number)]
+            sequence.append(part)
+            ends_wanted_text = bool(part.is_wanted_L.any()) and bool(part.is_wanted_L[-1])
+            sequence.append(self._template(following, ends_wanted_text))
+        return join(sequence)
+
+    def _template_ids(self, text: str, end_is_wanted: bool) -> TokenSequence:
+        """Template text with its special tokens; a leading end-of-turn may be wanted."""
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        run = run_of(ids, "text")
+        if end_is_wanted and ids and ids[0] in self.layout.end_token_ids:
+            run.is_wanted_L[0] = True
+        return run

@@ -1,0 +1,1 @@
+"""Trainer, recipes and their parts."""

@@ -1,0 +1,226 @@
+"""The recipe of the bundled checkpoint: mixture, model size, rates. `unidiff train --recipe bundled`.
+
+Everything is decided by the seed and the step, so a run can be interrupted and resumed at any checkpoint; the
+rate is warmed up, held, and decayed over the last steps, so that a longer run continues a shorter one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+from transformers.trainer_utils import get_last_checkpoint
+
+from unidiff.data.blocks import BlockOptions
+from unidiff.data.collator import BlockCollator
+from unidiff.data.prepared import Arrays, load_arrays
+from unidiff.data.stream import MixtureStream, Weighted
+from unidiff.data.tasks import (
+    Demonstrated,
+    GarmentDrawing,
+    GarmentTalk,
+    LibraryText,
+    PictureInfill,
+    RowMaker,
+    SceneDrawing,
+    SceneTalk,
+)
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.actions import BinTokenizer
+from unidiff.tokens.layout import TokenLayout, contiguous_layout
+from unidiff.tokens.sequence import SequenceEncoder
+from unidiff.tokens.text import MASK_TOKEN, SPECIAL_TOKENS
+
+from .objective import BlockObjective, ModalityLoss
+from .trainer import BlockDiffusionTrainer, BlockTrainingArguments
+
+MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have like lengths
+    "garment_talk": 32,
+    "garment_drawing": 14,
+    "scene_drawing": 18,
+    "demonstrated": 24,
+    "picture_infill": 8,
+    "scene_talk": 20,
+    "library_text": 12,
+}
+MICRO_BATCH = 32
+IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
+NUM_BINS = 256
+
+
+@dataclass(frozen=True)
+class BundledRecipe:
+    """Sizes and rates.
+
+    Attributes:
+        steps: optimiser steps in all, the decay included; one cycle of the mixture each.
+        decay_steps: last steps, over which the rate falls to zero.
+        warmup_steps: first steps, over which it rises.
+        learning_rate: peak rate of Muon and AdamW.
+        average_decay: decay of the weight average that is shipped.
+        seed: decides weights, data order and noise.
+        hidden_size: width.
+        num_layers: depth.
+        intermediate_size: width inside the MLP.
+        save_steps: steps between checkpoints.
+        bf16: autocast to bfloat16.
+    """
+
+    steps: int = 6000
+    decay_steps: int = 1000
+    warmup_steps: int = 100
+    learning_rate: float = 3e-3
+    average_decay: float = 0.995
+    seed: int = 0
+    hidden_size: int = 192
+    num_layers: int = 6
+    intermediate_size: int = 512
+    save_steps: int = 200
+    bf16: bool = True
+
+    def __post_init__(self) -> None:
+        """Check that warm-up and decay fit into the run."""
+        if self.warmup_steps + self.decay_steps > self.steps:
+            raise ValueError(
+                f"warmup_steps + decay_steps must be <= steps, got {self.warmup_steps} + "
+                f"{self.decay_steps} > {self.steps}"
+            )
+
+
+def bundled_layout(tokenizer: PreTrainedTokenizerBase, num_image_codes: int) -> TokenLayout:
+    """Token layout of the bundled checkpoint: text, image codes, action bins, state bins."""
+    end = tokenizer.eos_token_id
+    special = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
+    return contiguous_layout(
+        {"text": len(tokenizer), "image": num_image_codes, "action": NUM_BINS, "state": NUM_BINS},
+        reserved_token_ids=tuple(i for i in special if i != end),
+        mask_token_id=tokenizer.convert_tokens_to_ids(MASK_TOKEN),
+        pad_token_id=tokenizer.pad_token_id,
+        end_token_ids=(end,),
+    )
+
+
+def bundled_config(layout: TokenLayout, recipe: BundledRecipe) -> UniDiffConfig:
+    """Model configuration of the recipe; the vocabulary is padded to a multiple of 64."""
+    return UniDiffConfig(
+        vocab_size=-(-layout.num_ids // 64) * 64,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=recipe.hidden_size // 64,
+        num_key_value_heads=recipe.hidden_size // 64,
+        head_dim=64,
+        canvas_length=16,
+        max_position_embeddings=1024,
+        token_layout=layout.to_dict(),
+        mask_token_id=layout.mask_token_id,
+        pad_token_id=layout.pad_token_id,
+        bos_token_id=2,
+        eos_token_id=layout.end_token_ids[0],
+    )
+
+
+def bins_of(demonstrations: Arrays) -> tuple[BinTokenizer, BinTokenizer]:
+    """(state bins, action bins) fitted to the demonstrations."""
+    states = BinTokenizer.fit(demonstrations["states"], num_bins=NUM_BINS)
+    horizon = demonstrations["chunks"].shape[1]
+    return states, BinTokenizer.fit(demonstrations["chunks"], num_bins=NUM_BINS, horizon=horizon)
+
+
+def bundled_stream(
+    data_dir: Path, encoder: SequenceEncoder, length: int, seed: int,
+    mixture: Mapping[str, int] = MIXTURE,
+) -> MixtureStream:
+    """The training stream over the prepared parts in `data_dir`."""
+    maker = RowMaker(encoder, BlockOptions(max_block_length=32))
+    garments = load_arrays(data_dir, "garments_train")
+    scenes = load_arrays(data_dir, "scenes_train")
+    demonstrations = load_arrays(data_dir, "demonstrations_train")
+    states, actions = bins_of(demonstrations)
+    sources = [
+        GarmentTalk(maker, garments),
+        GarmentDrawing(maker, garments),
+        SceneDrawing(maker, scenes),
+        Demonstrated(maker, demonstrations, states, actions),
+        PictureInfill(maker, garments, scenes),
+        SceneTalk(maker, scenes),
+        LibraryText(maker, load_arrays(data_dir, "text_train")),
+    ]
+    weighted = [Weighted(source, mixture[source.name]) for source in sources]
+    return MixtureStream(weighted, length, seed)
+
+
+def bundled_objective(seed: int) -> BlockObjective:
+    """Loss of the recipe: ELBO for text, cosine and unweighted for images and actions."""
+    return BlockObjective(
+        image=ModalityLoss("cosine", elbo_weights=False, coefficient=IMAGE_COEFFICIENT), seed=seed
+    )
+
+
+def train_bundled(
+    data_dir: Path,
+    output_dir: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    num_image_codes: int,
+    recipe: BundledRecipe,
+) -> UniDiffForBlockDiffusion:
+    """Train, or resume from the newest checkpoint in `output_dir`; returns the averaged model.
+
+    Args:
+        data_dir: prepared parts (`unidiff prepare`).
+        output_dir: checkpoints, log and, in `averaged/`, the result.
+        tokenizer: text tokenizer.
+        num_image_codes: codebook size of the image tokenizer.
+        recipe: sizes and rates.
+    """
+    layout = bundled_layout(tokenizer, num_image_codes)
+    torch.manual_seed(recipe.seed)
+    model = UniDiffForBlockDiffusion(bundled_config(layout, recipe))
+    model.set_attn_implementation("eager")
+    cycle = sum(MIXTURE.values())
+    stream = bundled_stream(
+        data_dir, SequenceEncoder(tokenizer, layout), recipe.steps * cycle, recipe.seed
+    )
+    trainer = BlockDiffusionTrainer(
+        model=model,
+        args=_arguments(output_dir, recipe, cycle),
+        train_dataset=stream,
+        data_collator=BlockCollator(),
+        objective=bundled_objective(recipe.seed),
+    )
+    resume = get_last_checkpoint(str(output_dir)) if Path(output_dir).exists() else None
+    trainer.train(resume_from_checkpoint=resume)
+    trainer.average.copy_to(model)
+    averaged = Path(output_dir) / "averaged"
+    model.save_pretrained(averaged)
+    log = json.dumps({"recipe": asdict(recipe), "history": trainer.state.log_history}, indent=1)
+    (averaged / "training_log.json").write_text(log)
+    return model
+
+
+def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrainingArguments:
+    """Trainer arguments of the recipe."""
+    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
+    return BlockTrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=cycle // MICRO_BATCH // world,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": recipe.decay_steps, "min_lr_ratio": 0.02},
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        average_decay=recipe.average_decay,
+        bf16=recipe.bf16,
+        logging_steps=20,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        report_to=[],
+        seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+    )

@@ -1,0 +1,290 @@
+"""Training of the image tokenizer: autoencode uint8 images, keep a resumable checkpoint, measure.
+
+Images are shown left-right flipped half of the time. The loss of a batch is the mean logarithm of
+each image's squared error, which is its PSNR up to a constant, plus a small absolute error.
+"""
+
+import logging
+import math
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from tqdm.auto import tqdm
+
+from unidiff.tokens.image import FSQImageTokenizer, FSQImageTokenizerConfig
+
+_logger = logging.getLogger(__name__)
+
+_STATE_FILE = "training_state.pt"
+_EVALUATION_BATCH = 250
+
+
+@dataclass(frozen=True)
+class TrainImageTokenizerOptions:
+    """How `train_image_tokenizer` trains.
+
+    Measured with the defaults and the default config on 50 % Fashion-MNIST, 35 % scenes and 15 %
+    tabletop frames: 26.4, 33.7 and 33.2 dB on held-out images, in 10 minutes on one CPU thread.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: images per step.
+        lr: highest learning rate of the one-cycle schedule.
+        seed: fixes initial weights, batches and flips.
+        weight_decay: of AdamW.
+        absolute_weight: weight of the mean absolute error beside the logarithmic squared error.
+        error_floor: squared error (in [-1, 1] units) below which an image no longer matters.
+        max_grad_norm: gradients are clipped to this norm.
+        flip: show images mirrored left to right half of the time.
+        bfloat16: run the convolutions in bfloat16 (a residual block ran 1.6 times
+            faster on a CPU with avx512_bf16).
+        save_every: steps between checkpoints.
+        show_progress: draw a progress bar.
+    """
+
+    steps: int = 8000
+    batch_size: int = 32
+    lr: float = 3e-3
+    seed: int = 0
+    weight_decay: float = 0.01
+    absolute_weight: float = 0.1
+    error_floor: float = 1e-3
+    max_grad_norm: float = 1.0
+    flip: bool = True
+    bfloat16: bool = True
+    save_every: int = 500
+    show_progress: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: if a count, the learning rate or the error floor is not positive.
+        """
+        for name in ("steps", "batch_size", "lr", "error_floor", "max_grad_norm", "save_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be > 0; got {getattr(self, name)}")
+
+
+def train_image_tokenizer(
+    images: NDArray[np.uint8],
+    config: FSQImageTokenizerConfig,
+    options: TrainImageTokenizerOptions,
+    output_dir: str | Path,
+    sampling_weights: NDArray[np.floating] | None = None,
+) -> FSQImageTokenizer:
+    """A tokenizer trained on the images and saved in `output_dir`; resumes what it finds there.
+
+    Args:
+        images: (N, H, W, 3) uint8. H and W are multiples of the config's downsample factor.
+        config: sizes of the tokenizer.
+        options: how to train.
+        output_dir: receives the weights and, until the last step, the training state.
+        sampling_weights: (N,) float >= 0. How often each image is drawn, relative to the others;
+            None draws all alike.
+
+    Returns:
+        The trained tokenizer in evaluation mode.
+
+    Raises:
+        ValueError: if the images, the weights or a stored training state do not fit.
+    """
+    check_images(images)
+    cumulative = _cumulative_weights(len(images), sampling_weights)
+    run = _TrainingRun(config, options, Path(output_dir))
+    remaining = range(run.start(), options.steps)
+    progress = tqdm(remaining, desc="image tokenizer", disable=not options.show_progress)
+    for step in progress:
+        pixels = _draw_batch(images, cumulative, options, step)
+        loss = run.update(pixels)
+        if (step + 1) % options.save_every == 0 and step + 1 < options.steps:
+            run.save(step + 1)
+            progress.set_postfix(loss=f"{loss:.3f}")
+    run.finish()
+    return run.model.eval()
+
+
+def reconstruction_psnr(model: FSQImageTokenizer, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio of each reconstruction, (N,) dB, of (N, H, W, 3) uint8 images.
+
+    Reconstructions are clamped but not rounded to bytes. An exact one counts as 100 dB.
+
+    Raises:
+        ValueError: if the images have another shape or type.
+    """
+    psnr = []
+    for pixels in _evaluation_batches(images):
+        decoded = model.decode(model.encode(pixels))
+        error = ((decoded - pixels) / 2).double().square().mean((1, 2, 3))
+        psnr.append(-10 * torch.log10(error.clamp(min=1e-10)))
+    return torch.cat(psnr).numpy()
+
+
+def code_use(model: FSQImageTokenizer, images: NDArray[np.uint8]) -> float:
+    """Share of the codebook, in [0, 1], that occurs in (N, H, W, 3) uint8 images.
+
+    Raises:
+        ValueError: if the images have another shape or type.
+    """
+    is_used = torch.zeros(model.codebook_size, dtype=torch.bool)
+    for pixels in _evaluation_batches(images):
+        is_used[model.encode(pixels).flatten()] = True
+    return is_used.double().mean().item()
+
+
+def images_to_pixels(images: NDArray[np.uint8]) -> Tensor:
+    """(N, 3, H, W) float32 pixels in [-1, 1] of (N, H, W, 3) uint8 images."""
+    channels_first = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
+    return channels_first.contiguous().float() / 127.5 - 1
+
+
+def check_images(images: NDArray[np.uint8]) -> None:
+    """Raise unless the array holds at least one RGB image of bytes.
+
+    Raises:
+        ValueError: if the shape is not (N, H, W, 3) with N >= 1, or the type is not uint8.
+    """
+    if images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8 or not len(images):
+        raise ValueError(
+            "images must be a non-empty (N, H, W, 3) uint8 array; "
+            f"got {images.shape} {images.dtype}. Repeat a grey channel three times"
+        )
+
+
+class _TrainingRun:
+    """Model, optimizer and schedule of one run, and their checkpoint on disk."""
+
+    def __init__(
+        self, config: FSQImageTokenizerConfig, options: TrainImageTokenizerOptions, folder: Path
+    ) -> None:
+        self.options = options
+        self.folder = folder
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)  # only inside the fork: the caller's state is untouched
+            self.model = FSQImageTokenizer(config)
+        self.optimizer = AdamW(
+            self.model.parameters(),
+            options.lr,
+            betas=(0.9, 0.95),
+            weight_decay=options.weight_decay,
+        )
+        total = options.steps + 1  # the schedule counts its initial value as a step
+        self.schedule = OneCycleLR(self.optimizer, options.lr, total, pct_start=0.15)
+
+    def identity(self) -> dict[str, object]:
+        """What must agree for a stored state to be continued."""
+        cosmetic = ("show_progress", "save_every")
+        kept = {key: value for key, value in asdict(self.options).items() if key not in cosmetic}
+        config = self.model.config
+        sizes = ("levels", "hidden_sizes", "num_encoder_blocks", "num_decoder_blocks")
+        kept.update((name, getattr(config, name)) for name in (*sizes, "num_stage_blocks"))
+        return kept
+
+    def start(self) -> int:
+        """Number of steps already done: 0, or those of the state found on disk, which is loaded."""
+        path = self.folder / _STATE_FILE
+        self.model.train()
+        if not path.exists():
+            return 0
+        state = torch.load(path, weights_only=True)
+        if state["identity"] != self.identity():
+            raise ValueError(
+                f"{path} belongs to another run ({state['identity']}); expected "
+                f"{self.identity()}. Delete it or choose another output_dir"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        _logger.info("resuming the image tokenizer at step %d", state["step"])
+        return state["step"]
+
+    def update(self, pixels: Tensor) -> float:
+        """Loss of a (B, 3, H, W) batch before the step that it causes."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16):
+            reconstruction = self.model(pixels).reconstruction
+        loss = _reconstruction_loss(reconstruction.float() - pixels, self.options)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_grad_norm_(self.model.parameters(), self.options.max_grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        return loss.item()
+
+    def save(self, step: int) -> None:
+        """Write the state under a temporary name, then rename it: never half a file."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.folder / f"{_STATE_FILE}.partial"
+        state = {
+            "identity": self.identity(),
+            "step": step,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        torch.save(state, temporary)
+        os.replace(temporary, self.folder / _STATE_FILE)
+
+    def finish(self) -> None:
+        """Save the weights for `from_pretrained` and drop the training state."""
+        temporary = self.folder / "partial"
+        self.model.save_pretrained(temporary)
+        for path in sorted(temporary.iterdir()):
+            os.replace(path, self.folder / path.name)
+        shutil.rmtree(temporary)
+        (self.folder / _STATE_FILE).unlink(missing_ok=True)
+
+
+def _reconstruction_loss(error: Tensor, options: TrainImageTokenizerOptions) -> Tensor:
+    """Scalar loss of a (B, 3, H, W) error in [-1, 1] units."""
+    squared = error.square().mean((1, 2, 3))
+    logarithm = torch.log(squared + options.error_floor).mean()
+    return logarithm + options.absolute_weight * error.abs().mean()
+
+
+def _cumulative_weights(
+    num_images: int, weights: NDArray[np.floating] | None
+) -> NDArray[np.float64]:
+    """(N,) float64 cumulative probabilities of drawing each image."""
+    if weights is None:
+        weights = np.ones(num_images)
+    if weights.shape != (num_images,) or not np.all(weights >= 0) or not weights.sum() > 0:
+        raise ValueError(
+            f"sampling_weights must be ({num_images},) numbers >= 0 with a positive sum; "
+            f"got shape {weights.shape}"
+        )
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    if not math.isfinite(cumulative[-1]):
+        raise ValueError("sampling_weights must be finite")
+    return cumulative / cumulative[-1]
+
+
+def _draw_batch(
+    images: NDArray[np.uint8],
+    cumulative: NDArray[np.float64],
+    options: TrainImageTokenizerOptions,
+    step: int,
+) -> Tensor:
+    """(B, 3, H, W) pixels of one step; depends on the seed and the step only, so runs resume."""
+    random = np.random.default_rng([options.seed, step])
+    rows = np.searchsorted(cumulative, random.random(options.batch_size), side="right")
+    batch = images[np.minimum(rows, len(images) - 1)]
+    if options.flip:
+        is_flipped = random.random(options.batch_size) < 0.5
+        batch = np.where(is_flipped[:, None, None, None], batch[:, :, ::-1], batch)
+    return images_to_pixels(batch)
+
+
+def _evaluation_batches(images: NDArray[np.uint8]) -> Iterator[Tensor]:
+    check_images(images)
+    for start in range(0, len(images), _EVALUATION_BATCH):
+        yield images_to_pixels(images[start : start + _EVALUATION_BATCH])

@@ -1,0 +1,144 @@
+"""The block-diffusion loss of a batch: noise from counters, one forward, one normalisation.
+
+Text is weighted as the ELBO asks; images and actions are unweighted under a cosine schedule (DESIGN decision
+8). Every random number is a hash of the sample's key, so the loss of a sample does not depend on the batch,
+the rank or the point of resumption.
+"""
+
+# Shapes: B batch, C context tokens, K canvas tokens.
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unidiff.diffusion.absorbing import mask_exact_count
+from unidiff.diffusion.objective import stratified_times
+from unidiff.diffusion.random import uniform
+from unidiff.diffusion.schedules import SCHEDULES
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.streams import TrainingStreams, training_streams
+from unidiff.tokens.layout import MODALITIES
+
+DRAW_TIME, DRAW_MASK = 101, 102
+
+
+@dataclass(frozen=True)
+class ModalityLoss:
+    """How one modality is noised and weighted.
+
+    Attributes:
+        schedule: name in `unidiff.diffusion.schedules.SCHEDULES`.
+        elbo_weights: weight n / k (the ELBO; asks for the linear schedule) or one.
+        coefficient: factor on this modality's loss.
+    """
+
+    schedule: str = "linear"
+    elbo_weights: bool = True
+    coefficient: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the schedule's name and that ELBO weights go with the linear schedule."""
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {self.schedule!r}")
+        if self.elbo_weights and self.schedule != "linear":
+            raise ValueError("elbo_weights with exact counts need schedule='linear'")
+
+
+_UNWEIGHTED = ModalityLoss("cosine", elbo_weights=False)
+
+
+@dataclass(frozen=True)
+class BlockObjective:
+    """NELBO on canvas rows + `ar_weight` times cross-entropy of each context row's successor.
+
+    Attributes:
+        text: loss of text tokens.
+        image: loss of image codes.
+        action: loss of action tokens.
+        state: loss of state tokens.
+        ar_weight: factor on the autoregressive reading of text responses.
+        seed: key of the rotations that stratify the times.
+    """
+
+    text: ModalityLoss = ModalityLoss()
+    image: ModalityLoss = _UNWEIGHTED
+    action: ModalityLoss = _UNWEIGHTED
+    state: ModalityLoss = _UNWEIGHTED
+    ar_weight: float = 0.5
+    seed: int = 0
+
+    def corrupt(self, streams: TrainingStreams) -> tuple[Tensor, Tensor]:
+        """((B, K) bool masked positions, (B, K) float32 loss weights)."""
+        rotation = uniform(self.seed, DRAW_TIME, streams.canvas_values("block_ids").clamp(min=0), 0)
+        time_BK = stratified_times(streams.canvas_values("stream_positions"), rotation)
+        modality_BK = streams.canvas_values("modality_ids")
+        rate_BK, is_elbo_BK = torch.ones_like(time_BK), torch.zeros_like(modality_BK).bool()
+        scale_BK = torch.ones_like(time_BK)
+        for index, name in enumerate(MODALITIES):
+            loss: ModalityLoss = getattr(self, name)
+            here = modality_BK == index
+            rate_BK[here] = 1.0 - SCHEDULES[loss.schedule].alpha(time_BK[here])
+            scale_BK[here] = loss.coefficient
+            is_elbo_BK |= here & loss.elbo_weights
+        draw_BK = uniform(
+            streams.canvas_values("sample_keys"),
+            DRAW_MASK,
+            streams.canvas_values("token_index"),
+            streams.canvas_values("modality_ids"),
+        )
+        group_BK = streams.canvas_group_BK * len(MODALITIES) + modality_BK
+        is_masked_BK, weight_BK = mask_exact_count(
+            draw_BK, group_BK, rate_BK, streams.can_mask_BK
+        )
+        weight_BK = torch.where(is_elbo_BK, weight_BK, 1.0) * scale_BK
+        return is_masked_BK, torch.where(is_masked_BK, weight_BK, 0.0).float()
+
+    def __call__(
+        self,
+        model: nn.Module,
+        batch: Mapping[str, Tensor],
+        config: UniDiffConfig,
+        num_response_tokens: int | Tensor | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss in nats per response token, and its parts summed over the batch.
+
+        Args:
+            model: `UniDiffForBlockDiffusion`, possibly wrapped (DDP, peft).
+            batch: as documented in `unidiff.data.collator.BlockCollator`.
+            config: the model's configuration.
+            num_response_tokens: labels in the global batch; None counts this batch's.
+
+        Raises:
+            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation.
+        """
+        if config.logits_shift:
+            raise ValueError("BlockObjective trains models with logits_shift=0")
+        streams = training_streams(batch, config.grid)
+        is_masked_BK, weight_BK = self.corrupt(streams)
+        inputs = streams.inputs(is_masked_BK, config.mask_token_id)
+        successor_BC = streams.successor_labels()
+        width = successor_BC.shape[1]
+        if self.ar_weight > 0:
+            inputs["labels"][:, :width] = successor_BC
+        losses = model(**inputs).token_losses
+        diffusion_BK = losses[:, width:] * weight_BK
+        ar = losses[:, :width].sum()
+        if num_response_tokens is None:
+            num_response_tokens = (batch["labels"] != -100).sum()
+        total = (diffusion_BK.sum() + self.ar_weight * ar) / num_response_tokens
+        return total, self._parts(streams, diffusion_BK.detach(), ar.detach(), successor_BC)
+
+    def _parts(
+        self, streams: TrainingStreams, diffusion_BK: Tensor, ar: Tensor, successor_BC: Tensor
+    ) -> dict[str, Tensor]:
+        """Sums and counts by modality, for the log."""
+        modality_BK = streams.canvas_values("modality_ids")
+        parts = {"ar_sum": ar, "ar_count": (successor_BC != -100).sum()}
+        for index, name in enumerate(MODALITIES):
+            here = (modality_BK == index) & streams.can_mask_BK
+            coefficient = getattr(self, name).coefficient or 1.0
+            parts[f"{name}_sum"] = diffusion_BK[here].sum() / coefficient
+            parts[f"{name}_count"] = here.sum()
+        return parts
