@@ -188,6 +188,41 @@ def test_mask_like_text_in_a_prompt_is_plain_text(processor, typed):
     assert (inputs["input_ids"] == END).sum() == 1
 
 
+def test_requests_of_different_lengths_make_one_batch(processor):
+    hole = np.eye(8, dtype=bool)
+    requests = [
+        processor.for_joint_infill(PICTURE, hole, "a photo"),
+        processor.for_text_infill(["a", 1]),
+        processor.for_image(["draw a sneaker", "a"]),
+    ]
+    batch = processor.batch(requests)
+    lengths = [one["canvas"].shape[1] for one in requests]
+    real = (batch["canvas_modality_ids"] >= 0).sum(dim=1)
+    assert real.tolist() == [lengths[0], lengths[1], 64, 64]
+    assert batch["input_ids"].shape == (4, requests[2]["input_ids"].shape[1])
+    start = processor.layout.ranges["image"].start
+    codes = torch.full((int((~batch["pinned_mask"]).sum()),), start)
+    answers = processor.post_process(filled(batch, codes), batch)
+    assert answers[0]["text"] == "a photo"
+    assert answers[1] == "a"
+    assert answers[3].size == (32, 32)
+    again = processor.batch([batch])
+    assert all(torch.equal(again[key], batch[key]) for key in batch)
+
+
+def test_a_batch_of_chats_has_no_canvas(processor):
+    chats = [processor.for_chat(user({"type": "text", "text": one})) for one in ("a", "a photo")]
+    batch = processor.batch(chats)
+    assert sorted(batch) == ["attention_mask", "input_ids"]
+    for row, chat in enumerate(chats):
+        kept = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        assert kept.tolist() == chat["input_ids"][0].tolist()
+    with pytest.raises(ValueError, match="all have"):
+        processor.batch([chats[0], processor.for_image("a")])
+    with pytest.raises(ValueError, match="all have"):
+        processor.batch([])
+
+
 # --- transformers' interface
 
 
@@ -249,7 +284,7 @@ def test_a_loaded_processor_builds_the_same_inputs(processor, folder):
 
 
 def test_a_custom_chat_template_is_saved(processor, tmp_path):
-    template = "<|bos|>{% for m in messages %}{% for p in m['content'] %}{{ p['slot'] }}{% endfor %}{% endfor %}"
+    template = "<|bos|>{% for part in messages[0]['content'] %}{{ part['slot'] }}{% endfor %}"
     custom = UniDiffProcessor(tokenizer=processor.tokenizer, chat_template=template)
     custom.save_pretrained(tmp_path)
     loaded = AutoProcessor.from_pretrained(tmp_path)
@@ -418,7 +453,7 @@ def test_paths_arrays_and_tensors_of_one_picture_have_the_same_codes(processor, 
         ({"type": "image", "image": 7}, TypeError),
         ({"type": "image", "image": [[1, 2], [3, 4]]}, TypeError),
         ({"type": "image", "image": np.full((4, 4, 3), np.nan)}, ValueError),
-        ({"type": "image", "image": np.zeros((4, 4, 2))}, ValueError),
+        ({"type": "image", "image": np.zeros((5, 5, 2))}, ValueError),
         ({"type": "image", "image": "no_such_file.png"}, FileNotFoundError),
         ({"type": "image"}, ValueError),
         ({"type": "image", "codes": [1, 2, 3]}, ValueError),

@@ -1,4 +1,4 @@
-"""The other reading of the same weights: context rows predict their successors, one token per forward."""
+"""The other reading of the same weights: each context row predicts its successor."""
 
 # Shapes: B rows in the batch, A live rows, V ids.
 
@@ -35,7 +35,7 @@ class Autoregressive(LockStep):
         logits_BV = self.denoiser.commit(self.cache, run, needs_logits=True)
         assert logits_BV is not None
         if self.is_guided:
-            logits_BV = guide(*logits_BV.chunk(2), self.policy.guidance_scale)
+            logits_BV = guide(logits_BV, self.policy.guidance_scale)
         live = self.live
         row_A = torch.tensor(live, dtype=torch.int64, device=logits_BV.device)
         layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size

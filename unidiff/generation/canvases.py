@@ -1,4 +1,4 @@
-"""The canvases being denoised, one in each row of the batch: what is known, what is masked, what it cost.
+"""The canvases being denoised, one in each row: what is known, masked, and spent.
 
 Masked state is a boolean: a pinned token may well be the mask id (DESIGN decision 16).
 """
@@ -130,13 +130,13 @@ class Canvases:
         return Canvases(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     @property
-    def index_BK(self) -> Tensor:
+    def row_index(self) -> Tensor:
         """(B, K) index of each position in its row."""
         offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
         return self.first_index_B[:, None] + offset_K
 
     @property
-    def open_BK(self) -> Tensor:
+    def is_open(self) -> Tensor:
         """(B, K) bool, masked positions inside the window."""
         offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
         return self.masked_BK & (offset_K < self.window_stop_B[:, None])

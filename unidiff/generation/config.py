@@ -1,4 +1,4 @@
-"""Decoding options: one table of names and defaults, the class that saves them, the checks of their values.
+"""Decoding options: a table of names and defaults, the class that saves them, their checks.
 
 Options are flat scalars, saved with the checkpoint in `generation_config.json`. A name that is not
 in the table is an error; the name that another project uses for an option is an error that says
@@ -82,22 +82,36 @@ FOREIGN_NAMES = {
     "generator": "seed",
     "prefill_chunk_size": "prefill_chunk_length",
 }
-# transformers' options that change nothing when they hold one of these values.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "use_cache": (None, True, False),
-    "num_beams": (None, 1),
-    "num_return_sequences": (None, 1),
-    "transformers_version": (),
-    "output_attentions": (None, False),
-    "output_hidden_states": (None, False),
-    "output_scores": (None, False),
-    "output_logits": (None, False),
-    "min_length": (None, 0),
-    "min_new_tokens": (None, 0),
+# Values of transformers' other options that change nothing, besides None and False.
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "use_cache": (True,),
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "num_return_sequences": (1,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "repetition_penalty": (1.0,),
+    "encoder_repetition_penalty": (1.0,),
+    "length_penalty": (1.0,),
+    "diversity_penalty": (0.0,),
+    "typical_p": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_no_repeat_ngram_size": (0,),
 }
+# Settings of transformers' assisted generation and metadata: without effect by themselves.
+_INERT = (
+    "transformers_version",
+    "num_assistant_tokens",
+    "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold",
+    "assistant_lookbehind",
+    "target_lookbehind",
+)
 
 
-class UniDiffGenerationConfig(GenerationConfig):  # type: ignore[misc]
+class UniDiffGenerationConfig(GenerationConfig):
     """Saved decoding options; an option left out is None and takes the checkpoint's or our default.
 
     Accepts every name of `OPTIONS` and, for files written by others, transformers' own names.
@@ -197,16 +211,14 @@ def resolve_options(
 
 def _check_unused(values: Mapping[str, Any]) -> None:
     """Raise ValueError if an option of transformers that we do not honour is switched on."""
-    defaults = {**GenerationConfig._get_default_generation_params()}
-    for name in set(_transformers_options()) - set(OPTIONS):
+    for name in set(_transformers_options()) - set(OPTIONS) - set(_INERT):
         value = values.get(name)
-        if value is None or name == "transformers_version":
+        if value is None or value is False or value in _NEUTRAL.get(name, ()):
             continue
-        if value not in _HARMLESS.get(name, (defaults.get(name),)):
-            raise ValueError(
-                f"{name}={value!r} is not supported by masked-diffusion decoding; the options are "
-                f"{sorted(OPTIONS)}. Penalties and biases can be passed as logits_processor."
-            )
+        raise ValueError(
+            f"{name}={value!r} is not supported by masked-diffusion decoding; the options are "
+            f"{sorted(OPTIONS)}. Penalties and biases can be passed as logits_processor."
+        )
 
 
 def check_option(name: str, value: Any) -> None:

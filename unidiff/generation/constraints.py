@@ -54,12 +54,20 @@ def limit_to_modality(
     return logits_NV
 
 
-def guide(conditional_NV: Tensor, unconditional_NV: Tensor, scale: float) -> Tensor:
-    """(N, V) logits moved away from the unconditional ones: u + scale (c - u).
+def guide(logits_NV: Tensor, scale: float) -> Tensor:
+    """Conditional logits moved away from the unconditional ones: u + scale (c - u).
 
-    Source: classifier-free guidance, arXiv 2207.12598, with `scale` = 1 + its w; on logits as in
-        Muse, arXiv 2301.00704, section 2.7.
+    Args:
+        logits_NV: (2 N, V) float, the conditional half first.
+        scale: 1 gives the conditional logits back.
+
+    Returns:
+        (N, V) float.
+
+    Source: classifier-free guidance, arXiv 2207.12598, with `scale` = 1 + its w, on the logits of
+        masked tokens as in Muse, arXiv 2301.00704.
     """
+    conditional_NV, unconditional_NV = logits_NV.chunk(2)
     return unconditional_NV + scale * (conditional_NV - unconditional_NV)
 
 

@@ -37,7 +37,7 @@ class Context:
     def of(
         cls, ids: Sequence[int], layout: TokenLayout, positions: np.ndarray | None = None
     ) -> "Context":
-        """Context of a prompt; `positions` (3, n) as the caller gave them, or None to derive them."""
+        """Context of a prompt; `positions` (3, n) as the caller gave them, None to derive them."""
         modality = layout.modality_ids(np.asarray(ids, dtype=np.int64))
         given = 0 if positions is None else len(ids)
         if positions is None:
@@ -79,7 +79,7 @@ class Context:
         return len(self) - self.num_cached
 
     def take_pending(self, limit: int | None = None) -> tuple[list[int], np.ndarray]:
-        """(ids, (3, n) positions) of the next tokens to commit, which count as cached from now on."""
+        """(ids, (3, n) positions) of the next tokens to commit, counted as cached from now on."""
         stop = len(self) if limit is None else min(len(self), self.num_cached + limit)
         start, self.num_cached = self.num_cached, stop
         return self.ids[start:stop], self.positions[:, start:stop]

@@ -1,4 +1,4 @@
-"""The block-diffusion decode loop: probe every canvas, reveal some positions, close the blocks that are done."""
+"""The block-diffusion decode loop: probe every canvas, reveal positions, close finished blocks."""
 
 # Shapes: B rows, K canvas, N positions asked for, V ids.
 
@@ -49,7 +49,7 @@ class BlockDiffusion(LockStep):
         cache: Any,
         out: Delivery,
     ) -> None:
-        """Open every row's first canvas; prompts move into it where the attention pattern asks so."""
+        """Open every row's first canvas; prompts move into it where the pattern asks so."""
         super().__init__(denoiser, policy, rows, cache, out)
         first = [
             row.first_canvas(policy.block_length, self._num_settled(row), self.is_whole)
@@ -94,7 +94,7 @@ class BlockDiffusion(LockStep):
         """Forward over all live canvases, with the blocks that await their commit."""
         canvases, policy = self.canvases, self.policy
         width = int(canvases.length_B.max())
-        open_BK = canvases.open_BK[:, :width]
+        open_BK = canvases.is_open[:, :width]
         row_N, column_N = torch.nonzero(open_BK, as_tuple=True)
         modality_N = canvases.modality_BK[row_N, column_N]
         layout = self.denoiser.layout
@@ -109,7 +109,7 @@ class BlockDiffusion(LockStep):
         for index in self.live:
             self.rows[index].num_forwards += len(self.rows[index].contexts)
         if self.is_guided:
-            logits_NV = guide(*logits_NV.chunk(2), policy.guidance_scale)
+            logits_NV = guide(logits_NV, policy.guidance_scale)
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         if policy.processors:
@@ -148,18 +148,18 @@ class BlockDiffusion(LockStep):
         confidence_BK[found.row_N, found.column_N] = confidence_N
         view = StepView(
             confidence_BK=confidence_BK,
-            masked_BK=canvases.open_BK,
+            masked_BK=canvases.is_open,
             step_B=canvases.step_B,
             budget_B=canvases.budget_B,
             total_B=canvases.total_B,
             threshold_B=tensors.threshold_B,
-            index_BK=canvases.index_BK,
+            index_BK=canvases.row_index,
             seed_B=tensors.seed_B,
         )
         chosen_N = policy.strategy(view)[found.row_N, found.column_N]
         row, column = found.row_N[chosen_N], found.column_N[chosen_N]
         logits = found.logits_NV[chosen_N]
-        index = canvases.index_BK[row, column]
+        index = canvases.row_index[row, column]
         token = choose_tokens(
             logits,
             tensors.temperature_B[row],
@@ -187,7 +187,7 @@ class BlockDiffusion(LockStep):
     def _close_blocks(self) -> None:
         """Deliver the windows without masks, and the rows that have reached an end token."""
         end_B = self.canvases.first_end(self.tensors.end_ids_BE)
-        is_done_B = ~self.canvases.open_BK.any(1)
+        is_done_B = ~self.canvases.is_open.any(1)
         facts = torch.stack([end_B, is_done_B.long(), self.canvases.window_stop_B]).tolist()
         for index, (end, is_done, stop) in enumerate(zip(*facts, strict=True)):
             if self.rows[index].finish_reason is not None:

@@ -133,15 +133,14 @@ def _given_canvases(
 ) -> list[GivenCanvas | None]:
     """The caller's canvases without padding, None for rows that continue with text."""
     canvas, pinned, modality = inputs.canvas, inputs.pinned_mask, inputs.canvas_modality_ids
+    if canvas is None and pinned is not None:
+        raise ValueError("pinned_mask needs the canvas whose tokens it pins")
     if canvas is None and modality is None:
-        if pinned is not None:
-            raise ValueError("pinned_mask needs the canvas that it speaks of")
         return [None] * num_rows
-    if canvas is None:
-        if pinned is not None:
-            raise ValueError("pinned_mask needs the canvas whose tokens it pins")
+    if canvas is None and modality is not None:
         canvas = torch.full_like(modality, denoiser.layout.mask_token_id)
         pinned = torch.zeros_like(modality, dtype=torch.bool)
+    assert canvas is not None
     _check_ids(canvas, "canvas", denoiser, 2)
     if pinned is None:
         raise ValueError("canvas needs pinned_mask: True where its tokens are known")

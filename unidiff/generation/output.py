@@ -14,7 +14,7 @@ from .rows import Row
 
 
 @dataclass
-class UniDiffGenerateOutput(ModelOutput):  # type: ignore[misc]
+class UniDiffGenerateOutput(ModelOutput):
     """Result of `generate(return_dict_in_generate=True)`.
 
     Attributes:

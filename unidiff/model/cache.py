@@ -64,18 +64,19 @@ class BlockCache:
         The lengths move only in `advance`, after the last layer has been written.
         """
         needed = int((self.lengths_B + num_stored_B).max())
-        self._keys[layer_index] = _grown(self._keys[layer_index], key, needed)
-        self._values[layer_index] = _grown(self._values[layer_index], value, needed)
+        stored_keys = _grown(self._keys[layer_index], key, needed)
+        stored_values = _grown(self._values[layer_index], value, needed)
         offset_Q = torch.arange(key.shape[2], device=key.device)
         row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
         slot = self.lengths_B[row] + token
-        self._keys[layer_index][row, :, slot] = key[row, :, token].detach()
-        self._values[layer_index][row, :, slot] = value[row, :, token].detach()
+        stored_keys[row, :, slot] = key[row, :, token].detach()
+        stored_values[row, :, slot] = value[row, :, token].detach()
+        self._keys[layer_index], self._values[layer_index] = stored_keys, stored_values
 
     def advance(
         self, new_ids: Sequence[Sequence[int]], new_positions: Sequence[np.ndarray]
     ) -> None:
-        """Record the ids just written and the (3, n) positions they stand at, for each row."""
+        """Record the ids just written and the (3, n) positions they stand at."""
         for row, (ids, position_3N) in enumerate(zip(new_ids, new_positions, strict=True)):
             self.token_ids[row].extend(ids)
             self.positions[row] = np.concatenate([self.positions[row], position_3N], axis=1)

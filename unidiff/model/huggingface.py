@@ -2,7 +2,7 @@
 
 `UniDiffGenerationMixin` inherits `GenerationMixin`, so that `pipeline`, `peft`, `Trainer` and
 streamers find what they look for, and overrides `generate`. Contract:
-tests/contracts/test_transformers_private.py.
+tests/contracts/test_transformers_helpers.py.
 """
 
 # Shapes: B rows, L prompt columns, K canvas columns.
@@ -29,7 +29,7 @@ _IGNORED = ("use_cache", "return_dict", "cache_position", "token_type_ids", "syn
 class UniDiffGenerationMixin(GenerationMixin):
     """`generate` for masked diffusion under transformers' name and contract."""
 
-    generation_config_class = UniDiffGenerationConfig
+    generation_config: GenerationConfig
 
     def adjust_generation_fn(self, *args: Any, **kwargs: Any) -> None:
         """Load `generation_config.json` with transformers, then give it our class back."""
@@ -122,7 +122,10 @@ class UniDiffGenerationMixin(GenerationMixin):
             streamer=streamer,
             past=past_key_values,
         )
-        return output if options["return_dict_in_generate"] else output.sequences
+        if options["return_dict_in_generate"]:
+            return output
+        assert output.sequences is not None
+        return output.sequences
 
     def _prompt(
         self, inputs: Tensor | None, input_ids: Tensor | None, options: dict[str, Any]

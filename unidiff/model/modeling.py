@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
+from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.tokens.layout import MODALITIES
 
 from .cache import BlockCache
@@ -148,6 +149,8 @@ def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tens
 class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
     """The transformer with its token head; `generate`, `nll` and the denoiser build on it."""
 
+    # PreTrainedModel's own comes first among the bases.
+    generation_config_class = UniDiffGenerationConfig
     _tied_weights_keys: ClassVar[dict[str, str]] = {
         "lm_head.weight": "model.embed_tokens.weight"
     }

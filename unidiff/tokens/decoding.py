@@ -20,7 +20,7 @@ from .actions import BinTokenizer
 from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
 from .layout import MODALITY_IDS, TokenLayout
-from .prompts import canvas_modalities
+from .prompts import canvas_modalities, canvases_of
 from .sequence import TokenSequence
 from .text import decode_plain
 
@@ -152,14 +152,8 @@ class AnswerDecoder:
         generated = sequences[:, inputs["input_ids"].shape[1] :]
         if "canvas" not in inputs:
             return [self.decode_text(row) for row in generated]
-        fields = zip(
-            as_ids(inputs["canvas"]),
-            as_ids(inputs["canvas_modality_ids"]),
-            torch.as_tensor(inputs["pinned_mask"]).cpu().bool().numpy(),
-            strict=True,
-        )
-        canvases = [TokenSequence(ids, modality, ~pinned) for ids, modality, pinned in fields]
-        return [self._answer(row, canvas) for row, canvas in zip(generated, canvases, strict=True)]
+        rows = zip(generated, canvases_of(inputs), strict=True)
+        return [self._answer(row, canvas) for row, canvas in rows]
 
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
         """Answer of one filled canvas."""

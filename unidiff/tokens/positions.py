@@ -10,7 +10,7 @@ continues after the largest position used. Own derivation along the lines of M-R
 
 import numpy as np
 
-from unidiff.tokens.layout import MODALITIES, MODALITY_IDS, TokenLayout
+from .layout import MODALITIES, MODALITY_IDS, TokenLayout
 
 
 def sequence_positions(

@@ -6,7 +6,8 @@ Knows sequences and the layout; knows nothing of strings, pixels or models.
 # Shapes: B batch, L prompt, K canvas.
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,9 @@ from .infill import INFILL_PROMPT_LENGTH, masked_ids
 from .layout import MODALITY_IDS, TokenLayout, contiguous_layout
 from .sequence import TokenSequence, run_of
 from .text import SPECIAL_TOKENS
+
+CANVAS_PADDING = -1  # in canvas_modality_ids: no position, see generation/inputs.py
+CANVAS_FIELDS = ("canvas", "pinned_mask", "canvas_modality_ids")
 
 
 def layout_for_tokenizer(
@@ -84,31 +88,56 @@ def prompts_with_canvases(
 
     Args:
         prompts: B token sequences of any lengths.
-        canvases: B token sequences of one length; what is wanted in them is to be filled.
+        canvases: B token sequences; what is wanted in them is to be filled.
         layout: mask and padding ids.
 
     Returns:
         `BatchFeature` of input_ids and attention_mask (B, L), canvas (B, K) int64, pinned_mask
-        (B, K) bool and canvas_modality_ids (B, K) int64.
+        (B, K) bool and canvas_modality_ids (B, K) int64; behind a canvas shorter than K the
+        modality is `CANVAS_PADDING`.
 
     Raises:
-        ValueError: if a canvas has nothing to fill, or their lengths differ.
+        ValueError: if a canvas has nothing to fill.
     """
-    lengths = sorted({len(canvas) for canvas in canvases})
-    if len(lengths) != 1:
-        raise ValueError(
-            f"the canvases of one batch must have the same length, got {lengths}: "
-            "generate rows of different lengths in separate calls"
-        )
     if not all(canvas.is_wanted_L.any() for canvas in canvases):
         raise ValueError("the canvas has nothing to fill: mark at least one hole")
-    fields = {
-        "canvas": [masked_ids(canvas, layout) for canvas in canvases],
-        "pinned_mask": [~canvas.is_wanted_L for canvas in canvases],
-        "canvas_modality_ids": [canvas.modality_L for canvas in canvases],
-    }
-    tensors = {name: torch.from_numpy(np.stack(rows)) for name, rows in fields.items()}
+    shape = (len(canvases), max(len(canvas) for canvas in canvases))
+    ids = np.full(shape, layout.pad_token_id, dtype=np.int64)
+    pinned = np.ones(shape, dtype=bool)
+    modality = np.full(shape, CANVAS_PADDING, dtype=np.int64)
+    for row, canvas in enumerate(canvases):
+        ids[row, : len(canvas)] = masked_ids(canvas, layout)
+        pinned[row, : len(canvas)] = ~canvas.is_wanted_L
+        modality[row, : len(canvas)] = canvas.modality_L
+    fields = {"canvas": ids, "pinned_mask": pinned, "canvas_modality_ids": modality}
+    tensors = {name: torch.from_numpy(values) for name, values in fields.items()}
     return BatchFeature({**batch_prompts(prompts, layout), **tensors})
+
+
+def canvases_of(inputs: Mapping[str, Any]) -> list[TokenSequence]:
+    """The canvas of each row, without padding; inverse of `prompts_with_canvases`."""
+    fields = [torch.as_tensor(inputs[name]).cpu().numpy() for name in CANVAS_FIELDS]
+    rows = [TokenSequence(ids, kind, ~pinned) for ids, pinned, kind in zip(*fields, strict=True)]
+    return [row[: int((row.modality_L != CANVAS_PADDING).sum())] for row in rows]
+
+
+def stacked(requests: Sequence[Mapping[str, Any]], layout: TokenLayout) -> BatchFeature:
+    """One batch of the rows of several requests, all with a canvas or all without.
+
+    Raises:
+        ValueError: if there is none, or only some have a canvas.
+    """
+    if len({"canvas" in request for request in requests}) != 1:
+        raise ValueError("a batch needs requests that all have a canvas, or all have none")
+    prompts = []
+    for request in requests:
+        for ids, mask in zip(request["input_ids"], request["attention_mask"], strict=True):
+            real = ids[mask.bool()].cpu().numpy()
+            prompts.append(TokenSequence(real, layout.modality_ids(real), real < 0))
+    if "canvas" not in requests[0]:
+        return BatchFeature(batch_prompts(prompts, layout))
+    canvases = [canvas for request in requests for canvas in canvases_of(request)]
+    return prompts_with_canvases(prompts, canvases, layout)
 
 
 def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:

@@ -17,7 +17,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 from .image_processing import UniDiffImageProcessor
 from .infill import infill_sequence, split_at_markers
 from .layout import TokenLayout
-from .prompts import batch_prompts, empty_canvas, infill_inputs, prompts_with_canvases
+from .prompts import batch_prompts, empty_canvas, infill_inputs, prompts_with_canvases, stacked
 from .sequence import SequenceEncoder, TokenSequence, run_of
 
 Conversation = Sequence[Mapping[str, Any]]
@@ -158,6 +158,10 @@ class RequestBuilders:
                 {"type": "text", "text": pieces},
             ]
         )
+
+    def batch(self, requests: Sequence[BatchFeature]) -> BatchFeature:
+        """One batch of several requests, all with a canvas or all without; lengths may differ."""
+        return stacked(requests, self.layout)
 
     def _infill(self, parts: list[dict[str, Any]]) -> BatchFeature:
         """Arguments of `generate()` for the parts of one infilling."""

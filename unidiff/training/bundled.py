@@ -30,9 +30,9 @@ from unidiff.data.tasks import (
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.actions import BinTokenizer
-from unidiff.tokens.layout import TokenLayout, contiguous_layout
+from unidiff.tokens.layout import TokenLayout
+from unidiff.tokens.prompts import layout_for_tokenizer
 from unidiff.tokens.sequence import SequenceEncoder
-from unidiff.tokens.text import MASK_TOKEN, SPECIAL_TOKENS
 
 from .objective import BlockObjective, ModalityLoss
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments
@@ -92,15 +92,8 @@ class BundledRecipe:
 
 def bundled_layout(tokenizer: PreTrainedTokenizerBase, num_image_codes: int) -> TokenLayout:
     """Token layout of the bundled checkpoint: text, image codes, action bins, state bins."""
-    end = tokenizer.eos_token_id
-    special = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
-    return contiguous_layout(
-        {"text": len(tokenizer), "image": num_image_codes, "action": NUM_BINS, "state": NUM_BINS},
-        reserved_token_ids=tuple(i for i in special if i != end),
-        mask_token_id=tokenizer.convert_tokens_to_ids(MASK_TOKEN),
-        pad_token_id=tokenizer.pad_token_id,
-        end_token_ids=(end,),
-    )
+    sizes = {"image": num_image_codes, "action": NUM_BINS, "state": NUM_BINS}
+    return layout_for_tokenizer(tokenizer, sizes)
 
 
 def bundled_config(layout: TokenLayout, recipe: BundledRecipe) -> UniDiffConfig:

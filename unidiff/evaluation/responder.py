@@ -1,0 +1,149 @@
+"""Asking a model many questions: batches of requests in, answers out, forwards counted.
+
+The metrics see a model only as a `Responder`, so that a test can answer in its place.
+"""
+
+# Shapes: N requests, h x w image codes, T timesteps, D dimensions.
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from unidiff.diffusion.random import hash_integers
+
+Conversation = Sequence[Mapping[str, Any]]
+Tick = Callable[[int], None]
+
+
+@dataclass
+class Usage:
+    """What answering has cost so far.
+
+    Attributes:
+        num_forwards: forwards of each request, summed over requests.
+        num_tokens: tokens produced, end tokens included.
+        num_requests: requests answered.
+    """
+
+    num_forwards: int = 0
+    num_tokens: float = 0.0
+    num_requests: int = 0
+
+
+class Responder(Protocol):
+    """Whatever answers requests.
+
+    Attributes:
+        usage: cost of everything asked since it was last replaced.
+    """
+
+    usage: Usage
+
+    def texts(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> list[str]:
+        """One text for each conversation."""
+        ...
+
+    def images(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> np.ndarray:
+        """(N, h * w) int64 image codes, one image for each conversation."""
+        ...
+
+    def actions(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> np.ndarray:
+        """(N, T, D) action chunks, one for each conversation."""
+        ...
+
+
+class ModelResponder:
+    """A UniDiff model and its processor as a `Responder`.
+
+    `options` are keywords of `generate()`, and `batch_size`: requests answered together. The answer to
+    request i depends on the seed and i, not on the batch it is answered in.
+    """
+
+    def __init__(self, model: Any, processor: Any, tick: Tick | None = None) -> None:
+        """Responder that reports each batch's size to `tick`."""
+        self.model = model
+        self.processor = processor
+        self.tick = tick
+        self.usage = Usage()
+
+    def texts(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> list[str]:
+        """One text for each conversation."""
+        answers = []
+        for sequences, _ in self._sequences(conversations, "text", options, seed):
+            answers += [self.processor.decode_text(ids) for ids in sequences]
+        return answers
+
+    def images(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> np.ndarray:
+        """(N, h * w) int64 image codes, one image for each conversation."""
+        layout = self.processor.layout
+        parts = [
+            layout.decode("image", sequences[:, :width].numpy())
+            for sequences, width in self._sequences(conversations, "image", options, seed)
+        ]
+        return np.concatenate(parts)
+
+    def actions(
+        self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
+    ) -> np.ndarray:
+        """(N, T, D) action chunks, one for each conversation."""
+        parts = []
+        for sequences, width in self._sequences(conversations, "action", options, seed):
+            parts += [self.processor.decode_actions(ids[:width]) for ids in sequences]
+        return np.stack(parts)
+
+    def _sequences(
+        self,
+        conversations: Sequence[Conversation],
+        want: str,
+        options: Mapping[str, Any],
+        seed: int,
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """((n, G) generated ids, canvas length or 0) of each batch."""
+        settings = {**options}
+        batch_size = settings.pop("batch_size", 64)
+        seeds = hash_integers(seed, torch.arange(len(conversations), dtype=torch.int64))
+        for start in range(0, len(conversations), batch_size):
+            part = list(conversations[start : start + batch_size])
+            inputs = self.processor.build(part, want=want)
+            inputs |= self._guidance(settings, want)
+            output = self.model.generate(
+                **inputs,
+                **settings,
+                seed=seeds[start : start + len(part)].tolist(),
+                return_dict_in_generate=True,
+            )
+            self._count(output, len(part))
+            width = inputs["canvas"].shape[1] if "canvas" in inputs else 0
+            yield output.sequences[:, inputs["input_ids"].shape[1] :].cpu(), width
+
+    def _guidance(self, settings: Mapping[str, Any], want: str) -> dict[str, Any]:
+        """The prompt with a dropped condition, when guidance is on."""
+        if settings.get("guidance_scale", 1.0) == 1.0:
+            return {}
+        dropped = [{"role": "user", "content": [{"type": "uncond"}]}]
+        inputs = self.processor.build([dropped], want=want)
+        return {
+            "negative_input_ids": inputs["input_ids"],
+            "negative_attention_mask": inputs["attention_mask"],
+        }
+
+    def _count(self, output: Any, num_requests: int) -> None:
+        """Add a batch to the usage and report it."""
+        self.usage.num_forwards += int(output.num_forwards.sum())
+        self.usage.num_tokens += float((output.tokens_per_forward * output.num_forwards).sum())
+        self.usage.num_requests += num_requests
+        if self.tick is not None:
+            self.tick(num_requests)
