@@ -1,4 +1,4 @@
-"""`generate` under transformers' contract: options, saving, pipeline, peft, streamers, bad input."""
+"""`generate` under the contract of transformers: options, saving, pipeline, peft, bad input."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -20,7 +21,6 @@ from transformers import (
     pipeline,
 )
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from unidiff.generation.config import OPTIONS, UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
@@ -136,9 +136,7 @@ def test_num_forwards_counts_each_forward_once(model: Any, prompt: Tensor) -> No
     options = {"max_new_tokens": 20, "max_denoising_steps": 2, "unmasking_strategy": "static"}
     options |= {"eos_token_id": -1, "return_dict_in_generate": True}
     fused = model.generate(prompt, **options)
-    assert fused.num_forwards.tolist() == [
-        6
-    ]  # three blocks of two steps, prefill and commits fused
+    assert fused.num_forwards.tolist() == [6]  # three blocks of two steps
     assert fused.tokens_per_forward.tolist() == [20 / 6]
     assert model.generate(prompt, fuse_commit=False, **options).num_forwards.tolist() == [8]
     chunked = model.generate(prompt, prefill_chunk_length=2, **options)

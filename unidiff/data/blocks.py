@@ -1,12 +1,14 @@
 """From a token sequence to a training row: which wanted tokens are denoised together.
 
-A run of wanted text is cut into blocks of log-uniform length; a wanted image or action chunk is one block. Training
-thereby contains what decoding asks: any canvas length, and a canvas that reaches beyond the end of the turn.
+A run of wanted text is cut into blocks of log-uniform length; a wanted image or action chunk is
+one block. Training thereby contains what decoding asks: any canvas length, and a canvas that
+reaches beyond the end of the turn.
 """
 
 # Shapes: L sequence.
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -25,9 +27,10 @@ class BlockOptions:
     Attributes:
         max_block_length: longest block of text; lengths are log-uniform from 1. Under `grid` it is
             the block length itself.
-        prob_end_fill: probability that the last block of a turn reaches beyond the end token, as a
-            canvas at decoding does; the surplus positions learn the end token.
-        prob_merge: probability that a block of text is merged with the wanted run before it.
+        prob_end_fill: probability that the last block of the last turn reaches beyond the end
+            token, as a canvas at decoding does; the surplus positions learn the end token.
+        prob_merge: probability that a wanted run is merged with the last block before it; what
+            stands between them is pinned.
         grid: blocks aligned to multiples of `max_block_length` from the row's first token, for
             `block_causal` models; prompt tokens inside the first one are pinned.
     """
@@ -142,9 +145,7 @@ def _wanted_runs(sequence: TokenSequence) -> list[tuple[int, int]]:
     key = np.where(sequence.is_wanted_L, sequence.modality_L, -1)
     cuts = np.flatnonzero(np.diff(key)) + 1
     bounds = np.r_[0, cuts, len(key)]
-    return [
-        (int(a), int(b)) for a, b in zip(bounds[:-1], bounds[1:], strict=True) if key[a] >= 0
-    ]
+    return [(int(a), int(b)) for a, b in pairwise(bounds) if key[a] >= 0]
 
 
 def _needed_context(sequence: TokenSequence, block: np.ndarray) -> np.ndarray:
@@ -188,9 +189,7 @@ def _with_end_fill(row: TrainingRow, count: int, stop: int) -> TrainingRow:
     }
     return TrainingRow(
         **grown,
-        position_ids=np.concatenate(
-            [row.position_ids, row.position_ids[:, extra] + steps], axis=1
-        ),
+        position_ids=np.concatenate([row.position_ids, row.position_ids[:, extra] + steps], axis=1),
         context_mask=np.concatenate([row.context_mask, np.zeros(count, dtype=bool)]),
         token_index=np.concatenate([row.token_index, row.token_index[extra] + steps]),
     )

@@ -24,9 +24,10 @@ _FILL |= {"context_mask": 0, "token_index": 0}
 class BlockCollator:
     """Pads, or packs, samples {"row": TrainingRow, "key": int, "stream_position": int}.
 
-    The batch has, each (B, L): input_ids, modality_ids, labels, block_ids, context_mask, token_index,
-    attention_mask, sample_ids (number of the sample in its row, -1 padding), sample_keys (the sample's
-    random key), stream_positions (its place in the training stream); and position_ids (3, B, L).
+    The batch has, each (B, L): input_ids, modality_ids, labels, block_ids, context_mask,
+    token_index, attention_mask, sample_ids (number of the sample in its row, -1 padding),
+    sample_keys (the sample's random key), stream_positions (its place in the training stream); and
+    position_ids (3, B, L).
 
     Attributes:
         packed_length: None pads one sample a row; otherwise samples share rows of at most this

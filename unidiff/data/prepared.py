@@ -1,7 +1,7 @@
 """Codes made once: the arrays that `unidiff prepare` writes and training reads.
 
-Encoding images and tokenising text is done here and never again; a manifest with the fingerprints of both
-tokenizers guards against codes made by others.
+Encoding images and tokenising text is done here and never again; a manifest with the fingerprints
+of both tokenizers guards against codes made by others.
 """
 
 import hashlib
@@ -169,9 +169,7 @@ def training_scene(seed: int) -> Scene:
     return sample_scene(scene_generator("train", seed), "train")
 
 
-def _demonstrations(
-    options: PrepareOptions, image_tokenizer: FSQImageTokenizer
-) -> Arrays:
+def _demonstrations(options: PrepareOptions, image_tokenizer: FSQImageTokenizer) -> Arrays:
     """Codes of the frames and the raw states, chunks and instructions."""
     recorded = record_demonstrations(options.num_demonstrations, options.seed)
     return {
@@ -188,9 +186,7 @@ def _text(tokenizer: PreTrainedTokenizerBase) -> Arrays:
     return token_documents(tokenizer, (text for _, text in iter_documents("train")))
 
 
-def token_documents(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]
-) -> Arrays:
+def token_documents(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> Arrays:
     """{"ids": (N,) uint16 of all texts, "starts": (documents + 1,) int64}."""
     documents = [np.array(encode_plain(tokenizer, text), dtype=np.uint16) for text in texts]
     starts = np.cumsum([0] + [len(document) for document in documents])

@@ -1,7 +1,8 @@
 """An endless, counter-based mixture of training sources.
 
-Item i of the stream is decided by (seed, i) alone: which source, which sample, which epoch, which random choices.
-So a run can resume at any item, on any number of ranks, and see what it would have seen.
+Item i of the stream is decided by (seed, i) alone: which source, which sample, which epoch, which
+random choices. So a run can resume at any item, on any number of ranks, and see what it would have
+seen.
 """
 
 from collections.abc import Sequence
@@ -58,7 +59,9 @@ class MixtureStream(Dataset):
     def __init__(self, sources: Sequence[Weighted], length: int, seed: int) -> None:
         """Stream of the sources; raises ValueError when there is none or the length is < 1."""
         if not sources or length < 1:
-            raise ValueError(f"a stream needs sources and length >= 1, got {len(sources)}, {length}")
+            raise ValueError(
+                f"a stream needs sources and length >= 1, got {len(sources)}, {length}"
+            )
         self.sources = list(sources)
         self.length = length
         self.seed = seed

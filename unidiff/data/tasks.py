@@ -1,7 +1,8 @@
 """Training sources of the bundled checkpoint: one small class for each kind of sample.
 
-Each makes a conversation (or a row to fill in) from a prepared part and cuts it into blocks. Formats are
-those the processor builds at decoding; tests/tokens/test_processor.py holds the two together.
+Each makes a conversation (or a row to fill in) from a prepared part and cuts it into blocks.
+Formats are those the processor builds at decoding; tests/tokens/test_processor.py holds the two
+together.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,6 @@ from .sources.garments import draw_caption, draw_drawing_request, garment_conver
 from .sources.scene_language import caption, drawing_request, scene_conversation
 
 PROB_CONDITION_DROPPED = 0.1
-
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class GarmentTalk:
     def row(self, index: int, rng: np.random.Generator) -> TrainingRow:
         """Row of one conversation."""
         codes = garment_codes(self.arrays, index, rng)
-        turns = garment_conversation(int(self.arrays["labels"][index]), rng, int(rng.integers(1, 4)))
+        turns = garment_conversation(
+            int(self.arrays["labels"][index]), rng, int(rng.integers(1, 4))
+        )
         return self.maker.conversation(image_messages(codes, turns), rng)
 
 
@@ -266,4 +268,3 @@ def rectangle(grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     corner = [int(rng.integers(0, side - s + 1)) for side, s in zip(grid, size, strict=True)]
     is_hole[corner[0] : corner[0] + size[0], corner[1] : corner[1] + size[1]] = True
     return is_hole.reshape(-1)
-

@@ -1,7 +1,7 @@
 """The absorbing process: each token is replaced by the mask id, independently or by exact count.
 
-Pure functions; the random numbers are arguments. Masked state is a boolean: a clean token may well be the
-mask id itself.
+Pure functions; the random numbers are arguments. Masked state is a boolean: a clean token may
+well be the mask id itself.
 """
 
 # Shapes: B batch, K canvas.
@@ -29,12 +29,12 @@ def mask_exact_count(
 ) -> tuple[Tensor, Tensor]:
     """Masks exactly k = ceil(rate n), at least one, of the n maskable positions of each group.
 
-    With the linear schedule (rate = t, t uniform) k is uniform on 1..n, and the weight n / k gives the
-    ELBO of every schedule: no clamp on t, and less variance than independent masking.
+    With the linear schedule (rate = t, t uniform) k is uniform on 1..n, and the weight n / k gives
+    the ELBO of every schedule: no clamp on t, and less variance than independent masking.
 
     Args:
         uniform_BK: (B, K) float in (0, 1); the k smallest of a group are masked.
-        group_BK: (B, K) int64, which group (a block of one sample) of its row a position belongs to.
+        group_BK: (B, K) int64, group (a block of one sample) of its row a position belongs to.
         mask_rate_BK: (B, K) float in (0, 1], equal within a group.
         can_mask_BK: (B, K) bool.
 

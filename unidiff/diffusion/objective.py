@@ -38,7 +38,8 @@ def weighted_row_loss(loss_BK: Tensor, is_masked_BK: Tensor, weight_BK: Tensor) 
 def mask_set_weight(num_masked: int, length: int) -> float:
     """Total ELBO weight (k-1)! (L-k)! / L! of one mask set of k among L positions.
 
-    The same for every schedule: the integral of -alpha'/(1-alpha) (1-alpha)^k alpha^(L-k) over time.
+    The same for every schedule: the integral over time of
+    -alpha' / (1 - alpha) (1 - alpha)^k alpha^(L - k).
 
     Args:
         num_masked: k, from 1 to `length`.
@@ -47,8 +48,8 @@ def mask_set_weight(num_masked: int, length: int) -> float:
     Raises:
         ValueError: if k is not in 1..L.
 
-    Source: own derivation (beta integral), DESIGN section 6; checked against numerical integration in
-        tests/diffusion/test_objective.py::test_mask_set_weight_is_schedule_free.
+    Source: own derivation (beta integral), DESIGN section 6; checked against numerical
+        integration in tests/diffusion/test_objective.py::test_mask_set_weight_is_schedule_free.
     """
     if not 1 <= num_masked <= length:
         raise ValueError(f"num_masked must lie in 1..{length}, got {num_masked}")
@@ -61,9 +62,9 @@ def mask_set_weight(num_masked: int, length: int) -> float:
 def stratified_times(position_B: Tensor, rotation: Tensor) -> Tensor:
     """Times in (0, 1) that cover the interval evenly over consecutive samples of the stream.
 
-    Time of sample n is frac(rotation + n / golden ratio): any run of consecutive samples is stratified,
-    whatever the batch size, number of ranks or point of resumption. A fresh rotation for each block
-    index and epoch makes every single time uniform.
+    Time of sample n is frac(rotation + n / golden ratio): any run of consecutive samples is
+    stratified, whatever the batch size, number of ranks or point of resumption. A random rotation
+    makes every single time uniform; one for each block index keeps blocks of a sample apart.
 
     Args:
         position_B: int64, place of the sample in the training stream, any shape.

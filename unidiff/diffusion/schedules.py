@@ -1,7 +1,7 @@
 """Noise schedules: how much of a block is masked at time t, and the loss weight that follows.
 
-A schedule is alpha: [0, 1] -> [0, 1], the probability that a token is still clean. Time 0 is clean, time 1
-is all noise. Knows nothing about tokens or models.
+A schedule is alpha: [0, 1] -> [0, 1], the probability that a token is still clean. Time 0 is
+clean, time 1 is all noise. Knows nothing about tokens or models.
 """
 
 # Shapes: B batch, N blocks (any shape works: schedules are elementwise).
@@ -47,8 +47,8 @@ class LinearSchedule:
 class CosineSchedule:
     """alpha(t) = 1 - cos(pi/2 (1 - t)): most of the time most of the tokens are masked.
 
-    Source: MaskGIT, arXiv 2202.04200, section 3.2 (its mask ratio cos(pi/2 r), r = 1 - t); weight as in
-    MD4, arXiv 2406.04329, table 1. Checked in tests/diffusion/test_schedules.py.
+    Source: MaskGIT, arXiv 2202.04200, section 3.2 (its mask ratio cos(pi/2 r), r = 1 - t); weight
+    as in MD4, arXiv 2406.04329, table 1. Checked in tests/diffusion/test_schedules.py.
     """
 
     def alpha(self, time: Tensor) -> Tensor:

@@ -43,6 +43,7 @@ OPTIONS: dict[str, Any] = {
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
     "fuse_commit": True,  # store a block in the forward that starts the next one
     "return_dict_in_generate": False,
+    "use_cache": True,  # whether the output carries `past_key_values` for the next turn
     "return_logprobs": False,  # log-probability of each token when it was revealed, nats
 }
 PER_ROW = (
@@ -84,7 +85,6 @@ FOREIGN_NAMES = {
 }
 # Values of transformers' other options that change nothing, besides None and False.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "use_cache": (True,),
     "num_beams": (1,),
     "num_beam_groups": (1,),
     "num_return_sequences": (1,),
@@ -225,7 +225,8 @@ def check_option(name: str, value: Any) -> None:
     """Raise ValueError or TypeError if an option's value is impossible; lists are per row."""
     if isinstance(value, (list, tuple)) and name in PER_ROW and name != "eos_token_id":
         for item in value:
-            check_option(name, item)
+            if item is not None:
+                check_option(name, item)
         return
     check = _CHECKS.get(name)
     if check is not None:
@@ -256,6 +257,14 @@ def _check_number(low: float, high: float, low_included: bool) -> Any:
             raise ValueError(f"{name} must be in {bracket}{low:g}, {high:g}], got {value}")
 
     return check
+
+
+def _check_ids(name: str, value: Any) -> None:
+    """Raise TypeError unless the value is an id, a list of ids, or a list of such lists."""
+    for item in value if isinstance(value, (list, tuple)) else ():
+        _check_ids(name, item)
+    if isinstance(value, bool) or not isinstance(value, (int, list, tuple)):
+        raise TypeError(f"{name} must be token ids (-1 for none), got {value!r}")
 
 
 def _check_flag(name: str, value: Any) -> None:
@@ -290,6 +299,10 @@ _CHECKS = {
     "top_k": _check_count(0),
     "top_p": _check_number(0.0, 1.0, low_included=False),
     "seed": _check_count(-(2**63)),
+    "eos_token_id": _check_ids,
+    "bos_token_id": _check_count(0),
+    "pad_token_id": _check_count(0),
+    "use_cache": _check_flag,
     "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
     "decoding_mode": _check_name(DECODING_MODES, LATER_DECODING_MODES),
     "guidance_scale": _check_number(0.0, float("inf"), low_included=True),

@@ -138,7 +138,7 @@ def _policy(
         reuses_cache=reuses_cache,
         fuses_commit=options["fuse_commit"],
         prefill_chunk_length=chunk,
-        keeps_cache=reuses_cache and options["return_dict_in_generate"],
+        keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
         processors=processors,
     )

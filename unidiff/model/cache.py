@@ -7,6 +7,7 @@ nothing a row sees depends on its neighbours. Knows nothing of masks, noise or d
 # Shapes: B rows, G key-value heads, S slots, Q new tokens, E head dim.
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ class BlockCache:
         self.last_hidden_BD: Tensor | None = None
         self._keys: list[Tensor | None] = [None] * num_layers
         self._values: list[Tensor | None] = [None] * num_layers
+        self._num_slots = 0
+        self._write_plan: _WritePlan | None = None
 
     @property
     def num_rows(self) -> int:
@@ -44,7 +47,7 @@ class BlockCache:
     @property
     def num_slots(self) -> int:
         """Key slots that a forward sees: the longest row's committed length."""
-        return int(self.lengths_B.max()) if self.num_rows else 0
+        return self._num_slots
 
     def get_seq_length(self, layer_index: int = 0) -> int:
         """Committed tokens of the longest row (transformers' name for it)."""
@@ -63,15 +66,13 @@ class BlockCache:
 
         The lengths move only in `advance`, after the last layer has been written.
         """
-        needed = int((self.lengths_B + num_stored_B).max())
-        stored_keys = _grown(self._keys[layer_index], key, needed)
-        stored_values = _grown(self._values[layer_index], value, needed)
-        offset_Q = torch.arange(key.shape[2], device=key.device)
-        row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
-        slot = self.lengths_B[row] + token
-        stored_keys[row, :, slot] = key[row, :, token].detach()
-        stored_values[row, :, slot] = value[row, :, token].detach()
-        self._keys[layer_index], self._values[layer_index] = stored_keys, stored_values
+        plan = self._write_plan
+        if plan is None or plan.num_stored_B is not num_stored_B:
+            plan = self._write_plan = _WritePlan.of(self.lengths_B, num_stored_B, key.shape[2])
+        for stores, new in ((self._keys, key), (self._values, value)):
+            store = _grown(stores[layer_index], new, plan.num_needed)
+            store[plan.row, :, plan.slot] = new[plan.row, :, plan.token].detach()
+            stores[layer_index] = store
 
     def advance(
         self, new_ids: Sequence[Sequence[int]], new_positions: Sequence[np.ndarray]
@@ -82,6 +83,7 @@ class BlockCache:
             self.positions[row] = np.concatenate([self.positions[row], position_3N], axis=1)
         added_B = torch.tensor([len(ids) for ids in new_ids], device=self.lengths_B.device)
         self.lengths_B = self.lengths_B + added_B
+        self._refresh()
 
     def select_rows(self, rows: Sequence[int]) -> "BlockCache":
         """A cache that holds copies of the given rows, in that order."""
@@ -91,6 +93,7 @@ class BlockCache:
         chosen.token_ids = [list(self.token_ids[row]) for row in rows]
         chosen.positions = [self.positions[row] for row in rows]
         chosen.tail = [list(self.tail[row]) for row in rows]
+        chosen._refresh()
         if self.last_hidden_BD is not None:
             chosen.last_hidden_BD = self.last_hidden_BD[index]
         slots = chosen.num_slots
@@ -115,6 +118,7 @@ class BlockCache:
             joined.token_ids += [list(ids) for ids in cache.token_ids]
             joined.positions += cache.positions
             joined.tail += [list(ids) for ids in cache.tail]
+        joined._refresh()
         for layer in range(len(joined._keys)):
             joined._keys[layer] = _stacked([c._keys[layer] for c in caches], caches)
             joined._values[layer] = _stacked([c._values[layer] for c in caches], caches)
@@ -136,6 +140,39 @@ class BlockCache:
             self.tail[row] = []
         self.lengths_B = torch.tensor(list(lengths), device=self.lengths_B.device)
         self.last_hidden_BD = None
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Recompute what follows from the lengths, without asking the device."""
+        self._num_slots = max(map(len, self.token_ids), default=0)
+        self._write_plan = None
+
+
+@dataclass(frozen=True)
+class _WritePlan:
+    """Where the new keys of one forward go; the same in every layer.
+
+    Attributes:
+        num_stored_B: (B,) int64, what the plan was made for.
+        num_needed: slots that a store must have.
+        row: (N,) row of each stored token.
+        token: (N,) its place among the new tokens.
+        slot: (N,) its place in the store.
+    """
+
+    num_stored_B: Tensor
+    num_needed: int
+    row: Tensor
+    token: Tensor
+    slot: Tensor
+
+    @classmethod
+    def of(cls, lengths_B: Tensor, num_stored_B: Tensor, width: int) -> "_WritePlan":
+        """Plan of a forward with `width` new tokens."""
+        offset_Q = torch.arange(width, device=lengths_B.device)
+        row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
+        num_needed = int((lengths_B + num_stored_B).max())
+        return cls(num_stored_B, num_needed, row, token, lengths_B[row] + token)
 
 
 def _stacked(stores: Sequence[Tensor | None], caches: Sequence[BlockCache]) -> Tensor | None:

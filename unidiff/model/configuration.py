@@ -19,7 +19,8 @@ class UniDiffConfig(PreTrainedConfig):
     """Everything that `config.json` says about a UniDiff model.
 
     Raises:
-        ValueError: from `validate_architecture`, if fields contradict each other.
+        StrictDataclassError: of huggingface_hub, around the ValueError of `validate_architecture`
+            when two fields contradict each other, or around a TypeError for a wrong type.
     """
 
     model_type = "unidiff"
@@ -86,6 +87,12 @@ class UniDiffConfig(PreTrainedConfig):
                 f"mask_token_id must lie in [0, vocab_size={self.vocab_size}), "
                 f"got {self.mask_token_id}"
             )
+        rope_type = self.rope_parameters.get("rope_type", "default")
+        if rope_type != "default" or "rope_theta" not in self.rope_parameters:
+            raise ValueError(
+                "rope_parameters must be {'rope_type': 'default', 'rope_theta': ...}, "
+                f"got {self.rope_parameters}: scaled rotary positions are not supported"
+            )
         if self.bidirectional_spans:
             raise ValueError(
                 f"bidirectional_spans is not supported yet, got {self.bidirectional_spans}: "
@@ -94,6 +101,11 @@ class UniDiffConfig(PreTrainedConfig):
         if self.layout.num_ids > self.vocab_size:
             raise ValueError(
                 f"token_layout uses {self.layout.num_ids} ids but vocab_size is {self.vocab_size}"
+            )
+        if self.layout.mask_token_id != self.mask_token_id:
+            raise ValueError(
+                f"mask_token_id is {self.mask_token_id}, but token_layout says "
+                f"{self.layout.mask_token_id}: make them equal"
             )
 
     @property

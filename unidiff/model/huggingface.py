@@ -82,8 +82,9 @@ class UniDiffGenerationMixin(GenerationMixin):
             past_key_values: `past_key_values` of an earlier output; never changed.
             tokenizer: needed by `stop_strings`.
             kwargs: options of `unidiff.generation.config.OPTIONS`; `max_new_tokens`, `temperature`,
-                `max_denoising_steps`, `confidence_threshold`, `seed` may be lists, one value per
-                row.
+                `max_denoising_steps`, `confidence_threshold`, `eos_token_id`, `seed` may be lists
+                with one value per row. A `seed` that is a number is expanded to one key per row; a
+                list or tensor holds the keys themselves, as `row_seeds` of an earlier output.
 
         Returns:
             (B, L + new) int64 sequences, or `UniDiffGenerateOutput` with
@@ -109,7 +110,7 @@ class UniDiffGenerationMixin(GenerationMixin):
             options,
             GenerationInputs(
                 input_ids=prompt_BL,
-                attention_mask=attention_mask if prompt_BL.shape[1] else None,
+                attention_mask=attention_mask,
                 position_ids=position_ids,
                 canvas=canvas,
                 pinned_mask=pinned_mask,

@@ -1,7 +1,7 @@
 """The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
-Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names are
-those of Qwen3.
+Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
+are those of Qwen3.
 """
 
 # Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim.
@@ -27,7 +27,9 @@ class UniDiffRMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Normalised tensor of the same shape and dtype."""
-        return nn.functional.rms_norm(hidden, self.weight.shape, self.weight.to(hidden.dtype), self.eps)
+        return nn.functional.rms_norm(
+            hidden, self.weight.shape, self.weight.to(hidden.dtype), self.eps
+        )
 
 
 class UniDiffRotaryEmbedding(nn.Module):
@@ -42,11 +44,10 @@ class UniDiffRotaryEmbedding(nn.Module):
         super().__init__()
         self.head_dim = config.head_dim
         self.theta = config.rope_parameters["rope_theta"]
-        self.inv_freq = nn.Buffer(self.inverse_frequencies(), persistent=False)
 
-    def inverse_frequencies(self) -> Tensor:
-        """(E / 2,) float32 radians per position."""
-        exponent = torch.arange(0, self.head_dim, 2, dtype=torch.int64).float() / self.head_dim
+    def inverse_frequencies(self, device: torch.device | str = "cpu") -> Tensor:
+        """(E / 2,) float32 radians per position; no buffer, which `.bfloat16()` would round."""
+        exponent = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
         return self.theta**-exponent
 
     @torch.no_grad()
@@ -54,7 +55,7 @@ class UniDiffRotaryEmbedding(nn.Module):
         """Cosine and sine, each (B, 1, Q, E), of (3, B, Q) positions."""
         section = torch.arange(self.head_dim // 2, device=position_ids.device) % 3
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
-        angle_BQF = position_BQF * self.inv_freq.float()
+        angle_BQF = position_BQF * self.inverse_frequencies(position_ids.device)
         angle_BQE = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
         return angle_BQE.cos().to(dtype), angle_BQE.sin().to(dtype)
 

@@ -1,9 +1,10 @@
 """Who attends to whom: boolean masks for training, prefill, probes and commits.
 
-One rule for each attention pattern, on absolute token indices counted from a row's first real token:
+One rule for each attention pattern, on absolute token indices counted from a row's first real
+token:
 
-    causal_context  a context token sees context up to itself; a canvas token sees the context before its
-                    block and its whole block
+    causal_context  a context token sees context up to itself; a canvas token sees the context
+                    before its block and its whole block
     block_causal    the same, and a context token also sees the rest of its own block of the grid
     full            every token of a row sees every token of that row
 
@@ -73,7 +74,11 @@ def concatenated_mask(context: Stream, canvas: Stream, grid: int | None) -> Tens
 
 
 def decode_mask(
-    lengths_B: Tensor, num_slots: int, commit_B: Tensor, canvas_B: Tensor, widths: tuple[int, int],
+    lengths_B: Tensor,
+    num_slots: int,
+    commit_B: Tensor,
+    canvas_B: Tensor,
+    widths: tuple[int, int],
     grid: int | None,
 ) -> Tensor:
     """Mask of one decoding forward: [committed run ; canvas] over the cache.

@@ -1,12 +1,14 @@
 """The UniDiff transformer and its head.
 
-`UniDiffModel` turns ids into hidden states under any boolean mask. `UniDiffForBlockDiffusion` reads logits
-at the positions asked for, in the id range asked for. Which tokens are noisy, which are committed and
-which are revealed is decided elsewhere (`streams.py`, `denoiser.py`, `unidiff.generation`).
+`UniDiffModel` turns ids into hidden states under any boolean mask. `UniDiffForBlockDiffusion`
+reads logits at the positions asked for, in the id range asked for. Which tokens are noisy, which
+are committed and which are revealed is decided elsewhere (`streams.py`, `denoiser.py`,
+`unidiff.generation`).
 """
 
 # Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions.
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +25,7 @@ from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
+from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask
 
 
@@ -31,7 +34,7 @@ class UniDiffOutput(ModelOutput):
     """What `UniDiffForBlockDiffusion.forward` returns.
 
     Attributes:
-        logits: (B, Q, V), or (N, range) at the positions and ids asked for; None when scoring labels.
+        logits: (B, Q, V), or (N, range) at the positions and ids asked for; None with labels.
         token_losses: (B, Q) float32 cross-entropy in nats, zero where a label is -100.
         past_key_values: the cache handed in.
         hidden_states: (B, Q, D) after the final norm.
@@ -54,13 +57,6 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        """Normal weights, and rotary frequencies recomputed (they are not in the checkpoint)."""
-        super()._init_weights(module)
-        if isinstance(module, UniDiffRotaryEmbedding):
-            module.inv_freq.copy_(module.inverse_frequencies())
 
 
 class UniDiffModel(UniDiffPreTrainedModel):
@@ -151,9 +147,7 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
 
     # PreTrainedModel's own comes first among the bases.
     generation_config_class = UniDiffGenerationConfig
-    _tied_weights_keys: ClassVar[dict[str, str]] = {
-        "lm_head.weight": "model.embed_tokens.weight"
-    }
+    _tied_weights_keys: ClassVar[dict[str, str]] = {"lm_head.weight": "model.embed_tokens.weight"}
 
     def __init__(self, config: UniDiffConfig) -> None:
         """Fresh weights from the configuration."""
@@ -209,6 +203,16 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
         result.logits = self.read_head(hidden, id_range)
         return result
 
+    def nll(
+        self, batch: Mapping[str, Tensor], num_samples: int = 32, seed: int = 0, exact: bool = False
+    ) -> NllEstimate:
+        """ELBO of each row's labelled tokens in nats; see `unidiff.model.likelihood.nll`."""
+        return nll(self, batch, num_samples, seed, exact=exact)
+
+    def ar_nll(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B,) nats of each row's text labels, read left to right; see `likelihood.ar_nll`."""
+        return ar_nll(self, batch)
+
     def read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
         """(..., V) logits of (..., D) hidden states, or those of the ids in [start, stop) alone."""
         if id_range is None:
@@ -234,10 +238,10 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
             id_range = layout.range_of(modality)
             allowed_V = layout.allowed_ids(modality, self.config.vocab_size).to(labels_BQ.device)
             at_BQ = (labels_BQ >= id_range.start) & (labels_BQ < id_range.stop)
-            at_BQ &= allowed_V[labels_BQ.clamp(min=0)]
-            ids = slice(id_range.start, id_range.stop)
-            logits_NV = nn.functional.linear(hidden_BQD[at_BQ], self.lm_head.weight[ids]).float()
-            logits_NV = logits_NV.masked_fill(~allowed_V[ids], float("-inf"))
+            at_BQ &= allowed_V[labels_BQ.clamp(min=0, max=self.config.vocab_size - 1)]
+            ids = (id_range.start, id_range.stop)
+            logits_NV = self.read_head(hidden_BQD[at_BQ], ids).float()
+            logits_NV = logits_NV.masked_fill(~allowed_V[slice(*ids)], float("-inf"))
             target_N = labels_BQ[at_BQ] - id_range.start
             loss_N = nn.functional.cross_entropy(logits_NV, target_N, reduction="none")
             loss_BQ = loss_BQ.masked_scatter(at_BQ, loss_N)

@@ -1,8 +1,8 @@
 """The training pass: a batch of clean rows becomes one forward over [context ; noisy canvas].
 
-The context stream holds clean tokens under the checkpoint's own mask; the canvas stream holds every block
-with its noise. One forward gives the denoising losses (canvas rows predict themselves) and the
-autoregressive losses (context rows predict their successors); DESIGN decision 5.
+The context stream holds clean tokens under the checkpoint's own mask; the canvas stream holds every
+block with its noise. One forward gives the denoising losses (canvas rows predict themselves) and
+the autoregressive losses (context rows predict their successors); DESIGN decision 5.
 """
 
 # Shapes: B batch, L row tokens, C context tokens, K canvas tokens.
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unidiff.tokens.layout import MODALITY_IDS
 
+from .configuration import UniDiffConfig
 from .masks import Stream, concatenated_mask
 
 IGNORED = -100
@@ -58,6 +59,7 @@ class TrainingStreams:
         position_ids: (3, B, C + K).
         canvas_group_BK: (B, K) int64, distinct for each block of each sample in a row.
         can_mask_BK: (B, K) bool, canvas positions that carry a label.
+        grid: block length under `block_causal`, else None.
     """
 
     batch: Mapping[str, Tensor]
@@ -67,6 +69,7 @@ class TrainingStreams:
     position_ids: Tensor
     canvas_group_BK: Tensor
     can_mask_BK: Tensor
+    grid: int | None = None
 
     def canvas_values(self, name: str, fill: int = 0) -> Tensor:
         """(B, K) a batch field at the canvas positions."""
@@ -86,7 +89,10 @@ class TrainingStreams:
         }
 
     def successor_labels(self) -> Tensor:
-        """(B, C) text response token that follows each context row in its sample, else -100."""
+        """(B, C) text response token that follows each context row in its sample, else -100.
+
+        On a grid only the last row of a block has a successor to predict: the others see theirs.
+        """
         labels_BC = self.context.take(self.batch["labels"], IGNORED)
         is_text = self.context.take(self.batch["modality_ids"], -1) == MODALITY_IDS["text"]
         sample_BC = self.context.take(self.batch["sample_ids"], -1)
@@ -94,6 +100,8 @@ class TrainingStreams:
         follows = (sample_BC[:, 1:] == sample_BC[:, :-1]) & (
             index_BC[:, 1:] == index_BC[:, :-1] + 1
         )
+        if self.grid is not None:
+            follows &= index_BC[:, 1:] % self.grid == 0
         next_BC = torch.where(is_text[:, 1:] & follows, labels_BC[:, 1:], IGNORED)
         return torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
 
@@ -130,7 +138,19 @@ def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingS
         position_ids=torch.cat(positions, dim=2),
         canvas_group_BK=group_BK,
         can_mask_BK=canvas.take(batch["labels"], IGNORED) != IGNORED,
+        grid=grid,
     )
+
+
+def check_trainable(config: UniDiffConfig) -> None:
+    """Raise ValueError for a checkpoint that the two-stream pass does not describe."""
+    if config.logits_shift:
+        raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
+    if config.attention_pattern == "full":
+        raise ValueError(
+            "this needs attention_pattern='causal_context' or 'block_causal', got 'full': "
+            "under full attention there is no clean context"
+        )
 
 
 def _num_blocks(batch: Mapping[str, Tensor]) -> int:
@@ -145,8 +165,6 @@ def _first_index(batch: Mapping[str, Tensor]) -> Tensor:
     group_BL = batch["sample_ids"].clamp(min=0) * num_blocks + batch["block_ids"].clamp(min=0)
     group_BL = torch.where(in_canvas, group_BL, int(group_BL.max()) + 1)
     far = torch.iinfo(torch.int64).max
-    first_BG = torch.full(
-        (group_BL.shape[0], int(group_BL.max()) + 1), far, device=group_BL.device
-    )
+    first_BG = torch.full((group_BL.shape[0], int(group_BL.max()) + 1), far, device=group_BL.device)
     first_BG = first_BG.scatter_reduce(1, group_BL, batch["token_index"], reduce="amin")
     return torch.where(in_canvas, first_BG.gather(1, group_BL), 0)

@@ -144,6 +144,24 @@ def _newest_checkpoint(run_dir: Path) -> tuple[Path, Path]:
     )
 
 
+def set_aside_broken(run_dir: str | Path) -> list[Path]:
+    """Rename checkpoints that an interruption cut short, so that resuming takes the one before.
+
+    The weight average is the last file that the recipe writes into a checkpoint.
+
+    Returns:
+        New paths, each `checkpoint-N` with `.broken` behind it; empty where all are whole.
+    """
+    renamed = []
+    for folder in sorted(Path(run_dir).glob("checkpoint-*")):
+        is_whole = all((folder / name).is_file() for name in (*_NEEDED, AVERAGE_FILE))
+        if _CHECKPOINT.fullmatch(folder.name) and not is_whole:
+            target = folder.with_name(folder.name + ".broken")
+            shutil.rmtree(target, ignore_errors=True)
+            renamed.append(folder.rename(target))
+    return renamed
+
+
 def _image_tokenizer(folder: Path) -> FSQImageTokenizer:
     """The image tokenizer in a folder; raises FileNotFoundError where there is none."""
     if not (folder / "config.json").is_file():

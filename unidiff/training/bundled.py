@@ -1,17 +1,18 @@
-"""The recipe of the bundled checkpoint: mixture, model size, rates. `unidiff train --recipe bundled`.
+"""The recipe of the bundled checkpoint, `unidiff train --recipe bundled`: mixture, size, rates.
 
-Everything is decided by the seed and the step, so a run can be interrupted and resumed at any checkpoint; the
-rate is warmed up, held, and decayed over the last steps, so that a longer run continues a shorter one.
+Everything is decided by the seed and the step, so a run can be interrupted and resumed at any
+checkpoint; the rate is warmed up, held, and decayed over the last steps, so that a longer run
+continues a shorter one.
 """
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
-from transformers.trainer_utils import get_last_checkpoint
 
 from unidiff.data.blocks import BlockOptions
 from unidiff.data.collator import BlockCollator
@@ -34,8 +35,9 @@ from unidiff.tokens.layout import TokenLayout
 from unidiff.tokens.prompts import layout_for_tokenizer
 from unidiff.tokens.sequence import SequenceEncoder
 
+from .code_embeddings import initialise_code_embeddings
 from .objective import BlockObjective, ModalityLoss
-from .trainer import BlockDiffusionTrainer, BlockTrainingArguments
+from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
 MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have like lengths
     "garment_talk": 32,
@@ -46,7 +48,7 @@ MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have li
     "scene_talk": 20,
     "library_text": 12,
 }
-MICRO_BATCH = 32
+MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
 NUM_BINS = 256
 
@@ -72,7 +74,7 @@ class BundledRecipe:
     steps: int = 6000
     decay_steps: int = 1000
     warmup_steps: int = 100
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     average_decay: float = 0.995
     seed: int = 0
     hidden_size: int = 192
@@ -124,7 +126,10 @@ def bins_of(demonstrations: Arrays) -> tuple[BinTokenizer, BinTokenizer]:
 
 
 def bundled_stream(
-    data_dir: Path, encoder: SequenceEncoder, length: int, seed: int,
+    data_dir: Path,
+    encoder: SequenceEncoder,
+    length: int,
+    seed: int,
     mixture: Mapping[str, int] = MIXTURE,
 ) -> MixtureStream:
     """The training stream over the prepared parts in `data_dir`."""
@@ -157,7 +162,7 @@ def train_bundled(
     data_dir: Path,
     output_dir: Path,
     tokenizer: PreTrainedTokenizerBase,
-    num_image_codes: int,
+    levels: Sequence[int],
     recipe: BundledRecipe,
 ) -> UniDiffForBlockDiffusion:
     """Train, or resume from the newest checkpoint in `output_dir`; returns the averaged model.
@@ -166,12 +171,13 @@ def train_bundled(
         data_dir: prepared parts (`unidiff prepare`).
         output_dir: checkpoints, log and, in `averaged/`, the result.
         tokenizer: text tokenizer.
-        num_image_codes: codebook size of the image tokenizer.
+        levels: FSQ levels of the image tokenizer.
         recipe: sizes and rates.
     """
-    layout = bundled_layout(tokenizer, num_image_codes)
+    layout = bundled_layout(tokenizer, math.prod(levels))
     torch.manual_seed(recipe.seed)
     model = UniDiffForBlockDiffusion(bundled_config(layout, recipe))
+    initialise_code_embeddings(model, levels, recipe.seed)
     model.set_attn_implementation("eager")
     cycle = sum(MIXTURE.values())
     stream = bundled_stream(
@@ -184,24 +190,28 @@ def train_bundled(
         data_collator=BlockCollator(),
         objective=bundled_objective(recipe.seed),
     )
-    resume = get_last_checkpoint(str(output_dir)) if Path(output_dir).exists() else None
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.average.copy_to(model)
-    averaged = Path(output_dir) / "averaged"
-    model.save_pretrained(averaged)
-    log = json.dumps({"recipe": asdict(recipe), "history": trainer.state.log_history}, indent=1)
-    (averaged / "training_log.json").write_text(log)
+    has_average = trainer.average is not None
+    trainer.train(resume_from_checkpoint=newest_checkpoint(output_dir, has_average))
+    if trainer.average is not None:
+        trainer.average.copy_to(model)
+    if trainer.is_world_process_zero():
+        averaged = Path(output_dir) / "averaged"
+        model.save_pretrained(averaged)
+        log = json.dumps({"recipe": asdict(recipe), "history": trainer.state.log_history}, indent=1)
+        (averaged / "training_log.json").write_text(log)
     return model
 
 
 def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrainingArguments:
-    """Trainer arguments of the recipe."""
-    world = int(torch.distributed.get_world_size()) if torch.distributed.is_initialized() else 1
-    return BlockTrainingArguments(
+    """Trainer arguments of the recipe; one optimiser step is one cycle on any number of ranks.
+
+    Raises:
+        ValueError: if a cycle is not a whole number of micro-batches on every rank.
+    """
+    arguments = BlockTrainingArguments(
         output_dir=str(output_dir),
         max_steps=recipe.steps,
         per_device_train_batch_size=MICRO_BATCH,
-        gradient_accumulation_steps=cycle // MICRO_BATCH // world,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": recipe.decay_steps, "min_lr_ratio": 0.02},
@@ -217,3 +227,13 @@ def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrai
         seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
     )
+    # The arguments start torch.distributed, so only now is the number of ranks known.
+    accumulation, rest = divmod(cycle, MICRO_BATCH * arguments.world_size)
+    if rest:
+        raise ValueError(
+            f"a cycle of {cycle} samples does not divide into micro-batches of {MICRO_BATCH} on "
+            f"{arguments.world_size} processes: use a number of processes that divides "
+            f"{cycle // MICRO_BATCH}"
+        )
+    arguments.gradient_accumulation_steps = accumulation
+    return arguments

@@ -1,8 +1,8 @@
 """The block-diffusion loss of a batch: noise from counters, one forward, one normalisation.
 
-Text is weighted as the ELBO asks; images and actions are unweighted under a cosine schedule (DESIGN decision
-8). Every random number is a hash of the sample's key, so the loss of a sample does not depend on the batch,
-the rank or the point of resumption.
+Text is weighted as the ELBO asks; images and actions are unweighted under a cosine schedule (DESIGN
+decision 8). Every random number is a hash of the sample's key, so the loss of a sample does not
+depend on the batch, the rank or the point of resumption.
 """
 
 # Shapes: B batch, C context tokens, K canvas tokens.
@@ -18,7 +18,7 @@ from unidiff.diffusion.objective import stratified_times
 from unidiff.diffusion.random import uniform
 from unidiff.diffusion.schedules import SCHEDULES
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.model.streams import TrainingStreams, training_streams
+from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 from unidiff.tokens.layout import MODALITIES
 
 DRAW_TIME, DRAW_MASK = 101, 102
@@ -89,9 +89,7 @@ class BlockObjective:
             streams.canvas_values("modality_ids"),
         )
         group_BK = streams.canvas_group_BK * len(MODALITIES) + modality_BK
-        is_masked_BK, weight_BK = mask_exact_count(
-            draw_BK, group_BK, rate_BK, streams.can_mask_BK
-        )
+        is_masked_BK, weight_BK = mask_exact_count(draw_BK, group_BK, rate_BK, streams.can_mask_BK)
         weight_BK = torch.where(is_elbo_BK, weight_BK, 1.0) * scale_BK
         return is_masked_BK, torch.where(is_masked_BK, weight_BK, 0.0).float()
 
@@ -111,10 +109,10 @@ class BlockObjective:
             num_response_tokens: labels in the global batch; None counts this batch's.
 
         Raises:
-            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation.
+            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation,
+                or with `attention_pattern="full"`, which has no clean context.
         """
-        if config.logits_shift:
-            raise ValueError("BlockObjective trains models with logits_shift=0")
+        check_trainable(config)
         streams = training_streams(batch, config.grid)
         is_masked_BK, weight_BK = self.corrupt(streams)
         inputs = streams.inputs(is_masked_BK, config.mask_token_id)

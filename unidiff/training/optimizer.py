@@ -1,6 +1,7 @@
 """Muon for the weight matrices, AdamW for the rest, as one torch optimizer.
 
-Both algorithms are torch's own; this class only lets one scheduler, one checkpoint and one `step` serve both.
+Both algorithms are torch's own; this class only lets one scheduler, one checkpoint and one `step`
+serve both.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,21 +36,29 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def __init__(
         self, matrices: Iterable[Tensor], others: Iterable[Tensor], options: OptimizerOptions
     ) -> None:
-        """Optimizer of two lists of parameters; `matrices` must be two-dimensional."""
+        """Optimizer of two lists of parameters; one may be empty (an adapter has no norms).
+
+        Raises:
+            ValueError: if both lists are empty or one of `matrices` is not two-dimensional.
+        """
         matrices, others = list(matrices), list(others)
         super().__init__(matrices + others, defaults={})
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(
-                matrices,
-                lr=options.learning_rate,
-                weight_decay=options.weight_decay,
-                momentum=options.momentum,
-                adjust_lr_fn="match_rms_adamw",
-            ),
-            torch.optim.AdamW(
-                others, lr=options.learning_rate, betas=options.betas, weight_decay=0.0
-            ),
-        ]
+        rate = options.learning_rate
+        self.parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            self.parts.append(
+                torch.optim.Muon(
+                    matrices,
+                    lr=rate,
+                    weight_decay=options.weight_decay,
+                    momentum=options.momentum,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        if others:
+            self.parts.append(
+                torch.optim.AdamW(others, lr=rate, betas=options.betas, weight_decay=0.0)
+            )
         self._link()
 
     def _link(self) -> None:
@@ -66,6 +75,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             raise ValueError("MuonWithAdamW takes no closure")
         for part in self.parts:
             part.step()
+            self.state.update(part.state)
 
     def state_dict(self) -> dict[str, Any]:
         """State of both parts."""
@@ -83,7 +93,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MuonWithAdamW:
-    """Optimizer of a model: matrices inside layers by Muon, embeddings, heads and norms by AdamW."""
+    """Optimizer of a model: matrices inside layers by Muon, embeddings, head and norms by AdamW."""
     matrices, others = [], []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

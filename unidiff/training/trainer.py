@@ -1,8 +1,9 @@
-"""HF Trainer for block diffusion: our loss, sequential counter-based data, exponential average of weights.
+"""HF Trainer for block diffusion: our loss, data in stream order, exponential average of weights.
 
 Everything else (bf16, accumulation, checkpoints, resume, accelerate launch) is the Trainer's own.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from .objective import BlockObjective
 from .optimizer import OptimizerOptions, build_optimizer
 
 AVERAGE_FILE = "average.safetensors"
+STATE_FILE = "trainer_state.json"
 
 
 @dataclass
@@ -41,7 +44,7 @@ class BlockTrainingArguments(TrainingArguments):
         if not 0.0 <= self.average_decay < 1.0:
             raise ValueError(f"average_decay must lie in [0, 1), got {self.average_decay}")
         if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns would drop block_ids and sample_ids: leave False")
+            raise ValueError("remove_unused_columns drops block_ids and sample_ids: leave False")
 
 
 class WeightAverage(TrainerCallback):
@@ -50,18 +53,25 @@ class WeightAverage(TrainerCallback):
     def __init__(self, model: nn.Module, decay: float) -> None:
         """Average that starts at the model's present weights."""
         self.decay = decay
-        self.weights = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.resume_folder: Path | None = None
+        self.weights = _copies(model)
 
     def on_train_begin(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Restore the average when training resumes."""
+        """Restore the average when training resumes; raises FileNotFoundError without its file."""
         del control
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        if state.global_step and (folder / AVERAGE_FILE).exists():
-            self.weights = load_file(folder / AVERAGE_FILE)
-        elif not state.global_step:
-            self.weights = {n: p.detach().clone() for n, p in kwargs["model"].named_parameters()}
+        self.weights = _copies(kwargs["model"])
+        if not state.global_step:
+            return
+        folder = self.resume_folder or checkpoint_folder(args.output_dir, state.global_step)
+        if not (folder / AVERAGE_FILE).exists():
+            raise FileNotFoundError(
+                f"{folder} has no {AVERAGE_FILE}: the run was killed while saving, or kept no "
+                "average. Resume from an earlier checkpoint, or with average_decay=0"
+            )
+        for name, weight in load_file(folder / AVERAGE_FILE).items():
+            self.weights[name].copy_(weight)
 
     @torch.no_grad()
     def on_step_end(
@@ -76,17 +86,46 @@ class WeightAverage(TrainerCallback):
     def on_save(
         self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Write the average beside the checkpoint."""
+        """Write the average into the checkpoint, whole or not at all."""
         del control, kwargs
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_file(self.weights, folder / AVERAGE_FILE)
+            folder = checkpoint_folder(args.output_dir, state.global_step)
+            save_file(self.weights, folder / f"{AVERAGE_FILE}.partial")
+            os.replace(folder / f"{AVERAGE_FILE}.partial", folder / AVERAGE_FILE)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Overwrite a model's weights with the average."""
         for name, parameter in model.named_parameters():
             parameter.copy_(self.weights[name])
+
+
+def _copies(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of a model's parameters by name."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
+    """Folder of the checkpoint after `step` optimiser steps."""
+    return Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def newest_checkpoint(output_dir: str | Path, needs_average: bool = False) -> Path | None:
+    """Newest checkpoint that was written to its end; None when there is none.
+
+    A run killed while saving leaves a folder without the files written last.
+
+    Args:
+        output_dir: folder of the checkpoints; may be missing.
+        needs_average: the run keeps a `WeightAverage`, which is written last of all.
+    """
+    last_file = AVERAGE_FILE if needs_average else STATE_FILE
+    found = {}
+    for folder in Path(output_dir).glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        step = folder.name.removeprefix(f"{PREFIX_CHECKPOINT_DIR}-")
+        if step.isdigit() and (folder / STATE_FILE).exists() and (folder / last_file).exists():
+            found[int(step)] = folder
+    return found[max(found)] if found else None
 
 
 class BlockDiffusionTrainer(Trainer):
@@ -117,6 +156,23 @@ class BlockDiffusionTrainer(Trainer):
             self.average = WeightAverage(self.model, self.args.average_decay)
             self.add_callback(self.average)
 
+    def train(self, resume_from_checkpoint: str | Path | bool | None = None, **kwargs: Any) -> Any:
+        """As HF's; True resumes from the newest complete checkpoint.
+
+        Raises:
+            ValueError: for True, if `output_dir` holds no complete checkpoint.
+        """
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = newest_checkpoint(
+                self.args.output_dir, needs_average=self.average is not None
+            )
+            if resume_from_checkpoint is None:
+                raise ValueError(f"no complete checkpoint in {self.args.output_dir} to resume from")
+        folder = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self.average is not None:
+            self.average.resume_folder = folder
+        return super().train(resume_from_checkpoint=str(folder) if folder else None, **kwargs)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Stream order: item i is training item i, whatever the batch size."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
@@ -142,17 +198,18 @@ class BlockDiffusionTrainer(Trainer):
     ) -> Any:
         """Loss of one micro-batch in nats per response token of the whole global batch."""
         loss, parts = self.objective(model, inputs, self.model.config, num_items_in_batch)
-        if num_items_in_batch is not None:
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # gradients are averaged over ranks
-        for name, value in parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        if model.training:
+            for name, value in parts.items():
+                self._sums[name] = self._sums.get(name, 0.0) + float(value)
         return (loss, parts) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """HF's log with nats per token of each modality since the last line."""
-        for name in {key.rsplit("_", 1)[0] for key in self._sums}:
-            if self._sums[f"{name}_count"] > 0:
-                logs[f"{name}_nats"] = self._sums[f"{name}_sum"] / self._sums[f"{name}_count"]
+        """HF's log with nats per token of each modality on this rank since the last line."""
         if "loss" in logs:
+            for name in sorted({key.rsplit("_", 1)[0] for key in self._sums}):
+                if self._sums[f"{name}_count"] > 0:
+                    logs[f"{name}_nats"] = self._sums[f"{name}_sum"] / self._sums[f"{name}_count"]
             self._sums.clear()
         super().log(logs, start_time)

@@ -1,0 +1,72 @@
+"""Known answers of the token choice: argmax, top-k, top-p, inverse CDF."""
+
+import pytest
+import torch
+
+from unidiff.diffusion.random import uniform
+from unidiff.generation.sampling import choose_tokens, inverse_cdf, keep_top_k, keep_top_p
+
+
+def logits_of(*rows: list[float]) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float64).log()
+
+
+def test_inverse_cdf_takes_the_first_id_whose_mass_exceeds_the_number() -> None:
+    logits = logits_of([0.25, 0.5, 0.25]).expand(5, 3)
+    numbers = torch.tensor([1e-9, 0.2499, 0.2501, 0.7499, 0.7501], dtype=torch.float64)
+    assert inverse_cdf(logits, numbers).tolist() == [0, 0, 1, 1, 2]
+
+
+def test_inverse_cdf_never_takes_an_impossible_id() -> None:
+    logits = logits_of([0.0, 0.5, 0.0, 0.5, 0.0]).expand(3, 5)
+    numbers = torch.tensor([1e-17, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    assert inverse_cdf(logits, numbers).tolist() == [1, 3, 3]
+
+
+def test_drawn_frequencies_are_the_probabilities() -> None:
+    logits = logits_of([0.1, 0.2, 0.3, 0.4]).expand(40_000, 4)
+    tokens = inverse_cdf(logits, uniform(3, 0, torch.arange(40_000), 0))
+    share = torch.bincount(tokens, minlength=4) / 40_000
+    assert share.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.01)
+
+
+def test_rare_ids_are_drawn_as_often_as_they_should() -> None:
+    """A float32 Gumbel trick cannot reach probabilities near 1e-7 rightly; float64 can."""
+    probability = 2.0**-40
+    logits = logits_of([1 - probability, probability])
+    just_inside = torch.tensor([1 - 2.0**-41], dtype=torch.float64)
+    just_outside = torch.tensor([1 - 2.0**-39], dtype=torch.float64)
+    assert inverse_cdf(logits, just_inside).tolist() == [1]
+    assert inverse_cdf(logits, just_outside).tolist() == [0]
+
+
+def test_top_k_keeps_the_k_likeliest() -> None:
+    logits = logits_of([0.1, 0.4, 0.2, 0.3])
+    assert torch.isfinite(keep_top_k(logits, 2)).tolist() == [[False, True, False, True]]
+    assert keep_top_k(logits, None) is logits
+    assert keep_top_k(logits, 0) is logits
+    assert keep_top_k(logits, 9) is logits
+
+
+def test_top_p_keeps_the_smallest_set_that_reaches_p() -> None:
+    logits = logits_of([0.1, 0.4, 0.2, 0.3])
+    assert torch.isfinite(keep_top_p(logits, 0.65)).tolist() == [[False, True, False, True]]
+    assert torch.isfinite(keep_top_p(logits, 0.75)).tolist() == [[False, True, True, True]]
+    assert torch.isfinite(keep_top_p(logits, 1e-6)).tolist() == [[False, True, False, False]]
+    assert keep_top_p(logits, 1.0) is logits
+
+
+def test_temperature_zero_is_greedy_and_rows_have_their_own() -> None:
+    logits = logits_of([0.5, 0.5, 0.0], [0.3, 0.3, 0.4], [0.2, 0.2, 0.6])
+    number = torch.full((3,), 0.25, dtype=torch.float64)
+    temperature = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
+    assert choose_tokens(logits, temperature, number).tolist() == [0, 2, 1]
+
+
+def test_temperature_comes_before_top_p() -> None:
+    logits = logits_of([0.5, 0.3, 0.2])
+    number = torch.tensor([0.999], dtype=torch.float64)
+    hot = torch.tensor([1e6], dtype=torch.float64)  # all ids equally likely
+    assert choose_tokens(logits, hot, number, top_p=0.7).tolist() == [2]
+    assert choose_tokens(logits, hot / 1e6, number, top_p=0.7).tolist() == [1]
+    assert choose_tokens(logits, hot, number, top_k=1).tolist() == [0]

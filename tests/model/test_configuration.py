@@ -1,0 +1,88 @@
+"""The configuration: defaults, derived values, contradictions and a round trip."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from unidiff.model.configuration import ATTENTION_PATTERNS, UniDiffConfig
+from unidiff.tokens.layout import contiguous_layout
+
+LAYOUT = contiguous_layout(
+    {"text": 40, "image": 8}, mask_token_id=1, pad_token_id=0, end_token_ids=(3,)
+)
+
+
+def test_defaults_fill_the_fields_that_follow_from_others() -> None:
+    config = UniDiffConfig(num_attention_heads=4)
+    assert config.num_key_value_heads == 4
+    assert config.rope_parameters == {"rope_type": "default", "rope_theta": 10_000.0}
+    assert config.bidirectional_spans == []
+    assert config.attention_pattern == "causal_context"
+
+
+def test_a_checkpoint_without_layout_is_text_only() -> None:
+    layout = UniDiffConfig(vocab_size=50, eos_token_id=[3, 4]).layout
+    assert set(layout.ranges) == {"text"}
+    assert layout.range_of("text").stop == 50
+    assert layout.end_token_ids == (3, 4)
+
+
+@pytest.mark.parametrize("pattern", ATTENTION_PATTERNS)
+def test_only_block_causal_has_a_grid(pattern: str) -> None:
+    config = UniDiffConfig(attention_pattern=pattern, canvas_length=8)
+    assert config.grid == (8 if pattern == "block_causal" else None)
+
+
+def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
+    config = UniDiffConfig(
+        vocab_size=64,
+        token_layout=LAYOUT.to_dict(),
+        attention_pattern="block_causal",
+        canvas_length=4,
+        num_key_value_heads=1,
+        trained_on_visible=True,
+    )
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert isinstance(loaded, UniDiffConfig)
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.layout == LAYOUT
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"attention_pattern": "causal"}, "attention_pattern must be one of"),
+        ({"num_attention_heads": 3, "num_key_value_heads": 2}, "multiple of num_key_value_heads"),
+        ({"head_dim": 7}, "head_dim must be even"),
+        ({"logits_shift": 2}, "logits_shift must be 0 or 1"),
+        ({"canvas_length": 0}, "canvas_length must be >= 1"),
+        ({"mask_token_id": 512}, "mask_token_id must lie in"),
+        ({"mask_token_id": -1}, "mask_token_id must lie in"),
+        ({"bidirectional_spans": ["image"]}, "not supported yet"),
+        ({"vocab_size": 47, "token_layout": LAYOUT.to_dict()}, "uses 48 ids but vocab_size is 47"),
+        ({"mask_token_id": 2, "token_layout": LAYOUT.to_dict()}, "make them equal"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4}}, "not supported"),
+        ({"rope_parameters": {"rope_type": "default"}}, "rope_theta"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(StrictDataclassError, match=message):
+        UniDiffConfig(**fields)
+
+
+def test_a_field_of_the_wrong_type_is_refused() -> None:
+    with pytest.raises(StrictDataclassError, match="hidden_size"):
+        UniDiffConfig(hidden_size="wide")
+
+
+def test_a_contradiction_in_a_file_is_refused(tmp_path: Path) -> None:
+    UniDiffConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"canvas_length": 0}))
+    with pytest.raises(StrictDataclassError, match="canvas_length"):
+        UniDiffConfig.from_pretrained(tmp_path)

@@ -1,0 +1,114 @@
+"""`unidiff chat`: a conversation in the terminal, about a picture or without one."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import samplers
+from .generate import drafts
+from .options import Decoding, ModelChoice, TextLength, takes_options
+from .pictures import check_files
+from .session import Answer, Session, open_session
+
+HELP = "/image PATH shows another picture, /new starts afresh, /quit ends."
+PROMPT = "you> "
+
+
+class Conversation:
+    """What has been said so far, and the cache of it."""
+
+    def __init__(self, session: Session, options: dict[str, Any], image: Path | None) -> None:
+        """Conversation that begins with a picture, or without one."""
+        self.session = session
+        self.options = options
+        self.restart(image)
+
+    def restart(self, image: Path | None) -> None:
+        """Forget everything said; the next turn shows this picture.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+        """
+        if image is not None:
+            check_files([image])
+        self.image = None if image is None else {"codes": self._codes(image)}
+        self.messages: list[dict[str, Any]] = []
+        self.cache: Any = None
+
+    def say(self, text: str, streamer: Any = None) -> Answer:
+        """The answer to one more turn of the user."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        if self.image is not None and not self.messages:
+            content.insert(0, {"type": "image", **self.image})
+        self.messages.append({"role": "user", "content": content})
+        inputs = self.session.processor.for_chat(self.messages)
+        options = {**self.options, "past_key_values": self.cache, "streamer": streamer}
+        answers, output = self.session.answer_and_output(inputs, options)
+        self.cache = output.past_key_values
+        self.messages.append({"role": "assistant", "content": answers[0].value})
+        return answers[0]
+
+    def _codes(self, image: Path) -> Any:
+        """Codes of a picture: they are made once."""
+        return self.session.processor.image_codes(image)
+
+
+@takes_options
+def chat(
+    model: ModelChoice,
+    decoding: Decoding,
+    length: TextLength,
+    image: Annotated[Path | None, typer.Option(help="Picture to talk about.")] = None,
+    drafted: Annotated[
+        bool, typer.Option("--drafts/--no-drafts", help="Show answers while they change.")
+    ] = True,
+) -> None:
+    """Talk, about a picture or without one; reads stdin lines where there is no terminal."""
+    if image is not None:
+        check_files([image])
+    session = open_session(model)
+    options = decoding.over({**samplers.ANSWER, **length.keywords()})
+    conversation = Conversation(session, options, image)
+    shows_drafts = drafted and sys.stdout.isatty()
+    for line in _lines():
+        if line == "/quit":
+            return
+        if line.startswith("/"):
+            _obey(line, conversation)
+        elif shows_drafts:
+            conversation.say(line, drafts(session))
+        else:
+            typer.echo(conversation.say(line).value)
+
+
+def _obey(line: str, conversation: Conversation) -> None:
+    """Carry out a line that begins with a slash; what is wrong with it is said, not raised."""
+    command, _, rest = line.partition(" ")
+    try:
+        if command == "/image" and rest.strip():
+            conversation.restart(Path(rest.strip()))
+        elif command == "/new":
+            conversation.restart(None)
+        else:
+            typer.echo(HELP, err=True)
+    except OSError as error:
+        typer.echo(f"unidiff: {error}", err=True)
+
+
+def _lines() -> Iterator[str]:
+    """What the user says, blank lines left out, until the end of input."""
+    if not sys.stdin.isatty():
+        yield from filter(None, map(str.strip, sys.stdin))
+        return
+    typer.echo(HELP, err=True)
+    while True:
+        try:
+            line = input(PROMPT).strip()
+        except EOFError:
+            typer.echo("", err=True)
+            return
+        if line:
+            yield line

@@ -1,0 +1,99 @@
+"""`unidiff infill`: fill holes in a text, in a picture, or in both together."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from . import samplers
+from .options import Decoding, JsonFlag, ModelChoice, takes_options
+from .output import check_picture_path, print_cost, print_json
+from .pictures import check_files, enlarged
+from .session import Session, open_session
+
+Box = tuple[int, int, int, int]
+
+
+@takes_options
+def infill(
+    model: ModelChoice,
+    decoding: Decoding,
+    text: Annotated[str | None, typer.Argument(help="Text with <|hole|> where one is.")] = None,
+    hole_length: Annotated[int, typer.Option(help="Tokens of each hole in the text.", min=1)] = 4,
+    image: Annotated[Path | None, typer.Option(help="Picture with a hole in it.")] = None,
+    box: Annotated[
+        Box | None,
+        typer.Option(metavar="ROW COL HEIGHT WIDTH", help="The picture's hole, in its own pixels."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Picture file to write.")] = Path("filled.png"),
+    scale: Annotated[int, typer.Option(help="Enlarge each pixel so many times.", min=1)] = 8,
+    as_json: JsonFlag = False,
+) -> None:
+    """Fill holes in a text, in a picture, or in a picture and its caption together."""
+    if text is None and image is None:
+        raise ValueError("give a text with <|hole|> in it, or --image with --box")
+    if image is None and box is not None:
+        raise ValueError("--box is the hole of a picture: give --image too")
+    if image is not None:
+        check_files([image])
+        check_picture_path(out)
+    session = open_session(model)
+    inputs = _request(session, text, hole_length, image, box)
+    defaults = samplers.INFILLING if image is None else samplers.IMAGE_INFILLING
+    answer = session.answer(inputs, decoding.over(defaults))[0]
+    report: dict[str, Any] = {"task": "infill", "input": text, "image": image}
+    report |= _saved(answer.value, out, scale) | answer.cost()
+    if as_json:
+        print_json(report)
+        return
+    for name in ("output", "file"):
+        if report.get(name) is not None:
+            typer.echo(str(report[name]))
+    print_cost(report)
+
+
+def _request(
+    session: Session, text: str | None, hole_length: int, image: Path | None, box: Box | None
+) -> Any:
+    """What the processor makes of the holes."""
+    processor = session.processor
+    if image is None:
+        return processor.for_text_infill(text or "", hole_length)
+    hole = None if box is None else box_mask(processor.picture(image).size, box)
+    if text is None:
+        if hole is None:
+            raise ValueError("--image needs --box ROW COL HEIGHT WIDTH: nothing is to be filled")
+        return processor.for_image_infill(image, hole)
+    return processor.for_joint_infill(image, hole, text, hole_length)
+
+
+def box_mask(size: tuple[int, int], box: Box) -> np.ndarray:
+    """(height, width) bool, True inside the box.
+
+    Args:
+        size: (width, height) of the picture.
+        box: first row, first column, height, width in pixels.
+
+    Raises:
+        ValueError: if the box is empty or not inside the picture.
+    """
+    width, height = size
+    row, column, box_height, box_width = box
+    fits = row >= 0 and column >= 0 and row + box_height <= height and column + box_width <= width
+    if box_height < 1 or box_width < 1 or not fits:
+        raise ValueError(
+            f"--box must lie inside the picture of {height} rows and {width} columns and hold a "
+            f"pixel; got row {row}, column {column}, height {box_height}, width {box_width}"
+        )
+    mask = np.zeros((height, width), dtype=bool)
+    mask[row : row + box_height, column : column + box_width] = True
+    return mask
+
+
+def _saved(value: Any, out: Path, scale: int) -> dict[str, Any]:
+    """The text and the file of an answer's parts; writes the file."""
+    parts = value if isinstance(value, dict) else {"text" if isinstance(value, str) else "image": value}
+    if "image" in parts:
+        enlarged(parts["image"], scale).save(out)
+    return {"output": parts.get("text"), "file": out if "image" in parts else None}

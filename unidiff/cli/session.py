@@ -1,0 +1,167 @@
+"""A loaded checkpoint that answers requests and counts what they cost."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unidiff.bundled import bundled_checkpoint
+
+from .options import ModelChoice
+
+if TYPE_CHECKING:
+    from unidiff.model.modeling import UniDiffForBlockDiffusion
+    from unidiff.tokens.processor import UniDiffProcessor
+
+SMALL_MODEL = 20_000_000  # parameters; below it one thread is as fast as several
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer and its cost.
+
+    Attributes:
+        value: str, PIL image, (T, D) array, or a dictionary of them.
+        num_forwards: NFE.
+        tokens_per_forward: tokens up to the end token / NFE.
+        seconds: wall time of the batch, shared by its rows.
+        finish_reason: "stop", "length" or "canvas".
+        seed: repeats this answer alone.
+    """
+
+    value: Any
+    num_forwards: int
+    tokens_per_forward: float
+    seconds: float
+    finish_reason: str
+    seed: int
+
+    def cost(self) -> dict[str, Any]:
+        """The cost as plain numbers."""
+        return {
+            "num_forwards": self.num_forwards,
+            "tokens_per_forward": round(self.tokens_per_forward, 3),
+            "seconds": round(self.seconds, 4),
+            "finish_reason": self.finish_reason,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Session:
+    """Model and processor of one checkpoint."""
+
+    model: "UniDiffForBlockDiffusion"
+    processor: "UniDiffProcessor"
+    folder: Path
+
+    def answer(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> list[Answer]:
+        """The answer of each row of a processor's request.
+
+        Args:
+            inputs: what a `for_...` method of the processor returned.
+            options: keywords of `generate()`.
+
+        Raises:
+            ValueError: if an option is unknown or does not fit the request.
+        """
+        return self.answer_and_output(inputs, options)[0]
+
+    def answer_and_output(
+        self, inputs: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> tuple[list[Answer], Any]:
+        """`answer`, and what `generate()` returned."""
+        start = time.perf_counter()
+        tensors = inputs.to(self.model.device) if hasattr(inputs, "to") else dict(inputs)
+        tensors = {**tensors, **self._unconditional(options, inputs)}
+        output = self.model.generate(**tensors, **options, return_dict_in_generate=True)
+        values = self.processor.post_process(output, inputs)
+        seconds = (time.perf_counter() - start) / len(values)
+        answers = [
+            Answer(
+                value=value,
+                num_forwards=int(output.num_forwards[row]),
+                tokens_per_forward=float(output.tokens_per_forward[row]),
+                seconds=seconds,
+                finish_reason=output.finish_reason[row],
+                seed=int(output.row_seeds[row]),
+            )
+            for row, value in enumerate(values)
+        ]
+        return answers, output
+
+    def _unconditional(self, options: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict:
+        """The prompt with a dropped condition, where guidance wants one."""
+        if options.get("guidance_scale", 1.0) == 1.0 or "canvas" not in inputs:
+            return {}
+        dropped = [{"role": "user", "content": [{"type": "uncond"}]}]
+        negative = self.processor.build(dropped, want="image")
+        return {
+            "negative_input_ids": negative["input_ids"],
+            "negative_attention_mask": negative["attention_mask"],
+        }
+
+
+def open_session(choice: ModelChoice) -> Session:
+    """The chosen checkpoint, loaded in float32 on a CPU and in its own type elsewhere.
+
+    Raises:
+        FileNotFoundError: if the folder or one of its files is missing.
+        ValueError: if a file is damaged, or the device unknown.
+    """
+    folder = bundled_checkpoint() if choice.checkpoint is None else choice.checkpoint
+    check_weights(folder)
+    import torch
+    from safetensors import SafetensorError
+    from transformers.utils import logging as transformers_logging
+
+    from unidiff.model.modeling import UniDiffForBlockDiffusion
+    from unidiff.tokens.processor import UniDiffProcessor
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    device = choose_device(choice.device)
+    dtype = torch.float32 if device == "cpu" else "auto"
+    processor = UniDiffProcessor.from_pretrained(folder)
+    try:
+        model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=dtype)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder / 'model.safetensors'} is damaged or cut short ({error})"
+        ) from error
+    if device == "cpu" and model.num_parameters() < SMALL_MODEL:
+        torch.set_num_threads(1)
+    return Session(model.to(device).eval(), processor, folder)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise FileNotFoundError if the folder is no checkpoint."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"--checkpoint {folder} is no folder")
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} is no checkpoint: {name} is missing. Make one with "
+                "`unidiff train --recipe bundled`"
+            )
+
+
+def choose_device(name: str) -> str:
+    """The device of that name; "auto" is the GPU where there is one.
+
+    Raises:
+        ValueError: if torch knows no such device, or has none.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"--device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: torch sees no CUDA device here; use cpu")
+    return name

@@ -1,0 +1,217 @@
+"""`unidiff prepare`, `train` and `eval`: from data to a measured checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unidiff.bundled import bundled_checkpoint
+
+from .options import JsonFlag, ModelChoice, takes_options
+from .output import print_json
+from .session import open_session
+
+RECIPES = ("bundled",)
+IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
+
+
+@dataclass(frozen=True)
+class Tokenizers:
+    """Folders of the two tokenizers; those of the bundled checkpoint by default."""
+
+    image_tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the image tokenizer; the bundled one by default.")
+    ] = None
+    text_tokenizer: Annotated[
+        Path | None, typer.Option(help="Folder of the text tokenizer; the bundled one by default.")
+    ] = None
+
+    def folders(self) -> tuple[Path, Path]:
+        """(image tokenizer, text tokenizer).
+
+        Raises:
+            FileNotFoundError: if a folder is missing or holds no tokenizer.
+        """
+        image = self.image_tokenizer or bundled_checkpoint() / IMAGE_TOKENIZER_FOLDER
+        text = self.text_tokenizer or bundled_checkpoint()
+        for folder, name in ((image, "config.json"), (text, "tokenizer.json")):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(f"{folder} holds no {name}: it is no tokenizer's folder")
+        return image, text
+
+    def load(self) -> tuple[Any, Any]:
+        """(image tokenizer, text tokenizer), loaded."""
+        import torch
+        from transformers import AutoTokenizer
+        from transformers.utils import logging as transformers_logging
+
+        from unidiff.tokens.image import FSQImageTokenizer
+
+        transformers_logging.disable_progress_bar()
+        image, text = self.folders()
+        model = FSQImageTokenizer.from_pretrained(image, dtype=torch.float32).eval()
+        return model, AutoTokenizer.from_pretrained(text)
+
+
+@takes_options
+def prepare_data(
+    out: Annotated[Path, typer.Option(help="Folder of the prepared parts.")],
+    tokenizers: Tokenizers,
+    scenes: Annotated[int, typer.Option(help="Training scenes.", min=1)] = 60_000,
+    demonstrations: Annotated[int, typer.Option(help="Robot samples.", min=1)] = 80_000,
+    seed: Annotated[int, typer.Option(help="Decides the demonstrations.")] = 0,
+) -> None:
+    """Make the codes that training reads, once; an interrupted run goes on where it stopped."""
+    from unidiff.data.prepared import PrepareOptions, prepare
+
+    image_tokenizer, tokenizer = tokenizers.load()
+    with _progress() as progress:
+        bar = progress.add_task("preparing", total=None)
+
+        def show(part: str, done: int, total: int) -> None:
+            progress.update(bar, description=part, completed=done, total=total)
+
+        prepare(out, image_tokenizer, tokenizer, PrepareOptions(scenes, demonstrations, seed), show)
+    typer.echo(str(out))
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Sizes and rates of a recipe; what is left out is the recipe's own."""
+
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps in all.", min=1)] = None
+    warmup_steps: Annotated[int | None, typer.Option(help="Steps of rising rate.", min=0)] = None
+    decay_steps: Annotated[int | None, typer.Option(help="Steps of falling rate.", min=0)] = None
+    learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None
+    hidden_size: Annotated[
+        int | None, typer.Option(help="Width, a multiple of 64.", min=64)
+    ] = None
+    num_layers: Annotated[int | None, typer.Option(help="Depth.", min=1)] = None
+    intermediate_size: Annotated[int | None, typer.Option(help="MLP width.", min=1)] = None
+    save_steps: Annotated[int | None, typer.Option(help="Steps between saves.", min=1)] = None
+    seed: Annotated[int | None, typer.Option(help="Weights, order of data, noise.")] = None
+    bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16.")] = None
+
+    def recipe(self) -> Any:
+        """The recipe with these numbers; short runs shorten warm-up and decay with them.
+
+        Raises:
+            ValueError: if the numbers do not fit together.
+        """
+        from unidiff.training.bundled import BundledRecipe
+
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if given.get("hidden_size", 64) % 64:
+            raise ValueError(f"--hidden-size must be a multiple of 64, got {self.hidden_size}")
+        standard = BundledRecipe()
+        share = min(1.0, given.get("steps", standard.steps) / standard.steps)
+        for name in ("warmup_steps", "decay_steps"):
+            given.setdefault(name, int(getattr(standard, name) * share))
+        return BundledRecipe(**given)
+
+
+@takes_options
+def train(
+    data: Annotated[Path, typer.Option(help="Folder of `unidiff prepare`.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; its result is OUT/checkpoint.")],
+    sizes: RecipeOptions,
+    tokenizers: Tokenizers,
+    recipe: Annotated[str, typer.Option(help="What to train: bundled.")] = "bundled",
+    resume: Annotated[
+        str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
+    ] = "auto",
+) -> None:
+    """Train a recipe; Ctrl-C stops it, and the same command goes on from the last save."""
+    if recipe not in RECIPES:
+        raise ValueError(f"--recipe must be one of {RECIPES}; got {recipe!r}")
+    if resume not in ("auto", "never"):
+        raise ValueError(f"--resume must be auto or never; got {resume!r}")
+    chosen = sizes.recipe()
+    if not (data / "manifest.json").is_file():
+        raise FileNotFoundError(f"{data} is not prepared: run `unidiff prepare --out {data}`")
+    if resume == "never" and list(out.glob("checkpoint-*")):
+        raise ValueError(f"{out} holds a run already: choose another --out, or --resume auto")
+    image_folder, _ = tokenizers.folders()
+    image_tokenizer, tokenizer = tokenizers.load()
+    from unidiff.training.assemble import assemble_checkpoint, set_aside_broken
+    from unidiff.training.bundled import train_bundled
+
+    for folder in set_aside_broken(out):
+        typer.echo(f"unidiff: {folder} was cut short and is not used", err=True)
+    try:
+        train_bundled(data, out, tokenizer, image_tokenizer.codebook_size, chosen)
+    except KeyboardInterrupt:
+        typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
+        raise
+    result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
+    typer.echo(str(result))
+
+
+@takes_options
+def evaluate(
+    model: ModelChoice,
+    suite: Annotated[str, typer.Argument(help="Which suite.")] = "bundled",
+    metrics: Annotated[
+        list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Samples of each metric.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of samples and decoding.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure a checkpoint on held-out data."""
+    from unidiff.evaluation.run import run_suite
+
+    session = open_session(model)
+    with _progress() as progress:
+        bars: dict[str, Any] = {}
+
+        def show(name: str, done: int, total: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total)
+            progress.update(bars[name], completed=done, total=total)
+
+        report = run_suite(
+            suite,
+            session.model,
+            session.processor,
+            seed=seed,
+            limit=limit,
+            metrics=metrics or None,
+            progress=show,
+        ).to_dict()
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        import json
+
+        out.write_text(json.dumps(report, indent=2) + "\n")
+    if as_json:
+        print_json(report)
+    else:
+        _print_report(report)
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    """The metrics as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("metric", "value", "aim", "floor")
+    for name, value in report["metrics"].items():
+        table.add_row(name, str(value))
+    Console().print(table)
+
+
+def _progress() -> Any:
+    """A progress display on stderr."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+    )
