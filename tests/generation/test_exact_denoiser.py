@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from unidiff.generation.config import OPTIONS
 from unidiff.generation.generate import generate
 from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.options import OPTIONS
 
 NUM_ROWS = 8_000
 LIMIT = 54.05  # chi-square with 26 degrees of freedom: p = 0.001

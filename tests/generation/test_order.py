@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from unidiff.diffusion.random import uniform
-from unidiff.generation.config import CONFIDENCE_METRICS, UNMASKING_STRATEGIES
+from unidiff.generation.options import CONFIDENCE_METRICS, UNMASKING_STRATEGIES
 from unidiff.generation.order import (
     CONFIDENCES,
     DRAW_NOISE,

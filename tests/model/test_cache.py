@@ -64,7 +64,8 @@ def test_rows_of_different_length_keep_their_own_tokens() -> None:
 def test_writing_does_not_show_before_the_lengths_advance() -> None:
     cache = two_rows()
     key = torch.full((2, GROUPS, 1, DIM), 42.0)
-    cache.write(0, key, key, torch.tensor([1, 1]))
+    cache.write(0, key, -key, torch.tensor([1, 1]))
+    assert cache.num_slots == 4
     assert stored_ids(cache, 0) == [[5, 6, 7, 9], [8, 10, 11]]
 
 

@@ -21,7 +21,8 @@ from transformers import (
     pipeline,
 )
 
-from unidiff.generation.config import OPTIONS, UniDiffGenerationConfig
+from unidiff.generation.config import UniDiffGenerationConfig
+from unidiff.generation.options import OPTIONS
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.layout import contiguous_layout

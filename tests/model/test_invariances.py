@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from unidiff.generation.config import UNMASKING_STRATEGIES
 from unidiff.generation.denoiser import Run
+from unidiff.generation.options import UNMASKING_STRATEGIES
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.denoiser import ModelDenoiser
 from unidiff.model.masks import Stream, concatenated_mask, full_mask
@@ -255,6 +255,41 @@ def test_wrong_handle_changes_nothing(pattern: str, models: dict) -> None:
     handle = decode(models[pattern], ids, mask, position_ids=moved, **options).past_key_values
     reused = decode(models[pattern], ids, mask, past_key_values=handle, **options)
     assert torch.equal(scratch.sequences, reused.sequences)
+
+
+@pytest.mark.parametrize("pattern", CACHED)
+def test_prompt_that_leaves_the_handle_inside_a_block_equals_from_scratch(
+    pattern: str, models: dict
+) -> None:
+    ids, mask = prompts([3 * CANVAS])
+    options = {"unmasking_strategy": "static", "max_new_tokens": 8, "seed": 8}
+    handle = decode(models[pattern], ids, mask, **options).past_key_values
+    other = ids.clone()
+    other[0, CANVAS + 2] = 5 if ids[0, CANVAS + 2] != 5 else 6
+    scratch = decode(models[pattern], other, mask, **options)
+    reused = decode(models[pattern], other, mask, past_key_values=handle, **options)
+    assert torch.equal(scratch.sequences, reused.sequences)
+    torch.testing.assert_close(scratch.logprobs, reused.logprobs, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "mode"),
+    [("causal_context", "diffusion"), ("block_causal", "diffusion"), ("causal_context", "ar")],
+)
+def test_prompt_that_the_handle_holds_whole_still_gives_its_last_reading(
+    pattern: str, mode: str
+) -> None:
+    """What comes next is read from the last context row, so that row is always computed."""
+    model = tiny_model(pattern, logits_shift=1)
+    ids, mask = prompts([2 * CANVAS])
+    options = {"max_new_tokens": 2 * CANVAS, "seed": 8}
+    handle = decode(model, ids, mask, **options).past_key_values
+    known = torch.tensor(handle.token_ids)
+    options["decoding_mode"] = mode
+    scratch = decode(model, known, torch.ones_like(known), **options)
+    reused = decode(model, known, torch.ones_like(known), past_key_values=handle, **options)
+    assert torch.equal(scratch.sequences, reused.sequences)
+    torch.testing.assert_close(scratch.logprobs, reused.logprobs, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("pattern", CACHED)

@@ -10,8 +10,6 @@ from .options import Decoding, JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .session import open_session
 
-REPLAN_EVERY = 4
-
 
 @takes_options
 def act(
@@ -22,15 +20,15 @@ def act(
         str | None, typer.Option(help="What the robot is told; the table's own by default.")
     ] = None,
     replan_every: Annotated[
-        int, typer.Option(help="Actions carried out of each chunk of 8.", min=1, max=8)
-    ] = REPLAN_EVERY,
+        int | None, typer.Option(help="Actions carried out of each chunk of 8.", min=1, max=8)
+    ] = None,
     gif: Annotated[Path | None, typer.Option(help="Film to write.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Drive the robot from pictures, hand positions and one sentence.
 
-    --seed N takes table N of those kept for evaluation. Success is judged by the table's own goal, whatever
-    the robot is told.
+    --seed N takes table N of those kept for evaluation. Success is judged by the table's own
+    goal, whatever the robot is told.
     """
     from unidiff.data.sources.tabletop_scene import EVALUATION_SEED_START, check_task
 
@@ -46,8 +44,8 @@ def act(
         session,
         task,
         EVALUATION_SEED_START + decoding.seed,
-        decoding.over(samplers.ACTING),
-        replan_every=replan_every,
+        decoding.over(samplers.acting()),
+        replan_every=replan_every or samplers.replan_every(),
         instruction=instruction,
     )
     if gif is not None:

@@ -9,8 +9,8 @@ from .act import act
 from .chat import chat
 from .demo import demo
 from .generate import generate
-from .info import info, show_version
 from .infill import infill
+from .info import info, show_version
 from .pictures import ask, caption, draw
 from .training import evaluate, prepare_data, train
 

@@ -20,21 +20,23 @@ PROMPT = "you> "
 class Conversation:
     """What has been said so far, and the cache of it."""
 
-    def __init__(self, session: Session, options: dict[str, Any], image: Path | None) -> None:
-        """Conversation that begins with a picture, or without one."""
+    def __init__(self, session: Session, options: dict[str, Any], image: Any = None) -> None:
+        """Conversation that begins with a picture (in any form), or without one."""
         self.session = session
         self.options = options
         self.restart(image)
 
-    def restart(self, image: Path | None) -> None:
+    def restart(self, image: Any = None) -> None:
         """Forget everything said; the next turn shows this picture.
 
         Raises:
-            FileNotFoundError: if there is no such file.
+            FileNotFoundError: if the picture is a path and there is no such file.
         """
-        if image is not None:
+        if isinstance(image, Path):
             check_files([image])
-        self.image = None if image is None else {"codes": self._codes(image)}
+        self.image = None
+        if image is not None:  # its codes are made once
+            self.image = {"codes": self.session.processor.image_codes(image)}
         self.messages: list[dict[str, Any]] = []
         self.cache: Any = None
 
@@ -50,10 +52,6 @@ class Conversation:
         self.cache = output.past_key_values
         self.messages.append({"role": "assistant", "content": answers[0].value})
         return answers[0]
-
-    def _codes(self, image: Path) -> Any:
-        """Codes of a picture: they are made once."""
-        return self.session.processor.image_codes(image)
 
 
 @takes_options

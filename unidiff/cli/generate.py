@@ -23,7 +23,7 @@ def generate(
     """Continue a text."""
     text = sys.stdin.read() if text == "-" else text
     session = open_session(model)
-    options = decoding.over({**samplers.COMPLETION, **length.keywords()})
+    options = decoding.over({**samplers.TEXT, **length.keywords()})
     if stream and not as_json:
         options["streamer"] = drafts(session)
     answer = session.answer(session.processor.for_completion(text), options)[0]
@@ -36,7 +36,7 @@ def generate(
 
 
 def drafts(session: Session) -> Any:
-    """transformers' streamer that shows unfinished text in yellow."""
+    """The streamer of transformers that shows unfinished text in yellow."""
     from transformers import TextDiffusionStreamer
 
     return TextDiffusionStreamer(

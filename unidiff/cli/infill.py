@@ -40,7 +40,7 @@ def infill(
         check_picture_path(out)
     session = open_session(model)
     inputs = _request(session, text, hole_length, image, box)
-    defaults = samplers.INFILLING if image is None else samplers.IMAGE_INFILLING
+    defaults = samplers.TEXT_HOLES if image is None else samplers.drawing()
     answer = session.answer(inputs, decoding.over(defaults))[0]
     report: dict[str, Any] = {"task": "infill", "input": text, "image": image}
     report |= _saved(answer.value, out, scale) | answer.cost()
@@ -93,7 +93,8 @@ def box_mask(size: tuple[int, int], box: Box) -> np.ndarray:
 
 def _saved(value: Any, out: Path, scale: int) -> dict[str, Any]:
     """The text and the file of an answer's parts; writes the file."""
-    parts = value if isinstance(value, dict) else {"text" if isinstance(value, str) else "image": value}
+    parts = {"text": value} if isinstance(value, str) else value
+    parts = parts if isinstance(parts, dict) else {"image": parts}
     if "image" in parts:
         enlarged(parts["image"], scale).save(out)
     return {"output": parts.get("text"), "file": out if "image" in parts else None}

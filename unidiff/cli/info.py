@@ -12,7 +12,7 @@ from unidiff.bundled import bundled_checkpoint
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
-from .session import check_weights
+from .session import check_weights, quiet_transformers
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -64,6 +64,7 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     from unidiff.model.configuration import UniDiffConfig
     from unidiff.tokens.processor import UniDiffProcessor
 
+    quiet_transformers()
     config = UniDiffConfig.from_pretrained(folder)
     processor = UniDiffProcessor.from_pretrained(folder)
     count, dtypes = _count_parameters(folder / "model.safetensors")

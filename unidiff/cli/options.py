@@ -118,9 +118,7 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with every argument of an options class spread into that class's fields."""
     hints = get_type_hints(command, include_extras=True)
     groups = {
-        name: hint
-        for name, hint in hints.items()
-        if isinstance(hint, type) and is_dataclass(hint)
+        name: hint for name, hint in hints.items() if isinstance(hint, type) and is_dataclass(hint)
     }
     own = [p for n, p in inspect.signature(command).parameters.items() if n not in groups]
     parameters = [p.replace(annotation=hints[p.name]) for p in own]

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from unidiff.data.sources.garments import caption_names_class
+
 from . import samplers
 from .options import Decoding, JsonFlag, ModelChoice, TextLength, takes_options
 from .output import check_picture_path, picture_path, print_cost, print_json
@@ -81,7 +83,7 @@ def draw(
     session = open_session(model)
     said = drawing_sentence(request)
     inputs = session.processor.for_image([said] * num)
-    answers = session.answer(inputs, decoding.over(samplers.DRAWING))
+    answers = session.answer(inputs, decoding.over(samplers.drawing()))
     files = []
     for number, answer in enumerate(answers):
         files.append(picture_path(out, number, num))
@@ -107,9 +109,11 @@ def ask_about(
 
 
 def drawing_sentence(request: str) -> str:
-    """The request as training has it: a noun phrase becomes "draw ..."."""
-    words = request.strip().rstrip(".")
-    return f"draw {words}" if words.lower().startswith(("a ", "an ", "the ")) else words
+    """The request as training has it: "draw ..." for a noun phrase, a full stop for a garment."""
+    words = request.strip().rstrip(".").lower()
+    if words.startswith(("a ", "an ", "the ")):
+        words = f"draw {words}"
+    return words if caption_names_class(words) is None else f"{words}."
 
 
 def enlarged(picture: Any, scale: int) -> Any:

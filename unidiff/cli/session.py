@@ -1,6 +1,5 @@
 """A loaded checkpoint that answers requests and counts what they cost."""
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -115,13 +114,11 @@ def open_session(choice: ModelChoice) -> Session:
     check_weights(folder)
     import torch
     from safetensors import SafetensorError
-    from transformers.utils import logging as transformers_logging
 
     from unidiff.model.modeling import UniDiffForBlockDiffusion
     from unidiff.tokens.processor import UniDiffProcessor
 
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    quiet_transformers()
     device = choose_device(choice.device)
     dtype = torch.float32 if device == "cpu" else "auto"
     processor = UniDiffProcessor.from_pretrained(folder)
@@ -134,6 +131,14 @@ def open_session(choice: ModelChoice) -> Session:
     if device == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     return Session(model.to(device).eval(), processor, folder)
+
+
+def quiet_transformers() -> None:
+    """No progress bars and no advice from transformers between the lines of a command."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
 
 
 def check_weights(folder: Path) -> None:

@@ -10,7 +10,7 @@ from unidiff.bundled import bundled_checkpoint
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
-from .session import open_session
+from .session import open_session, quiet_transformers
 
 RECIPES = ("bundled",)
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
@@ -44,11 +44,10 @@ class Tokenizers:
         """(image tokenizer, text tokenizer), loaded."""
         import torch
         from transformers import AutoTokenizer
-        from transformers.utils import logging as transformers_logging
 
         from unidiff.tokens.image import FSQImageTokenizer
 
-        transformers_logging.disable_progress_bar()
+        quiet_transformers()
         image, text = self.folders()
         model = FSQImageTokenizer.from_pretrained(image, dtype=torch.float32).eval()
         return model, AutoTokenizer.from_pretrained(text)
@@ -84,9 +83,7 @@ class RecipeOptions:
     warmup_steps: Annotated[int | None, typer.Option(help="Steps of rising rate.", min=0)] = None
     decay_steps: Annotated[int | None, typer.Option(help="Steps of falling rate.", min=0)] = None
     learning_rate: Annotated[float | None, typer.Option(help="Peak rate.")] = None
-    hidden_size: Annotated[
-        int | None, typer.Option(help="Width, a multiple of 64.", min=64)
-    ] = None
+    hidden_size: Annotated[int | None, typer.Option(help="Width, a multiple of 64.", min=64)] = None
     num_layers: Annotated[int | None, typer.Option(help="Depth.", min=1)] = None
     intermediate_size: Annotated[int | None, typer.Option(help="MLP width.", min=1)] = None
     save_steps: Annotated[int | None, typer.Option(help="Steps between saves.", min=1)] = None
@@ -161,7 +158,7 @@ def evaluate(
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a checkpoint on held-out data."""
-    from unidiff.evaluation.run import run_suite
+    from unidiff.evaluation.suite import run_suite
 
     session = open_session(model)
     with _progress() as progress:

@@ -1,4 +1,4 @@
-"""`closed_loop_success`: does the model drive the hand, or the puck, to the disc that it is told?"""
+"""`closed_loop_success`: does the model drive hand or puck to the disc that it is told?"""
 
 from collections.abc import Sequence
 

@@ -26,13 +26,13 @@ def coverage(real_RF: np.ndarray, generated_GF: np.ndarray, k: int = 5) -> float
     Raises:
         ValueError: if there are too few points.
 
-    Source: Naeem et al. 2020, arXiv 2002.09797, the paper's coverage; checked against brute force in
-        tests/evaluation/test_coverage.py.
+    Source: Naeem et al. 2020, arXiv 2002.09797, the paper's coverage; checked against brute force
+        in tests/evaluation/test_coverage.py.
     """
     if k < 1 or len(real_RF) <= k or len(generated_GF) == 0:
         raise ValueError(
-            f"coverage needs more than k={k} real points and a generated one, got {len(real_RF)} and "
-            f"{len(generated_GF)}"
+            f"coverage needs more than k={k} real points and a generated one, got "
+            f"{len(real_RF)} and {len(generated_GF)}"
         )
     covered = 0
     for start in range(0, len(real_RF), _CHUNK):

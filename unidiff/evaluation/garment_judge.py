@@ -1,7 +1,7 @@
 """The judge of drawn garments: a small convolutional network trained on real photographs alone.
 
-It has seen neither our image tokenizer nor our model. Its features also place drawings among photographs
-(`coverage.py`). `eval/judges/build_garment_judge.py` rebuilds its weights.
+It has seen neither our image tokenizer nor our model. Its features also place drawings among
+photographs (`coverage.py`). `eval/judges/build_garment_judge.py` rebuilds its weights.
 """
 
 # Shapes: N images, F features.

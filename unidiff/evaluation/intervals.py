@@ -19,8 +19,8 @@ def wilson_interval(num_successes: int, num_trials: int, z: float = Z_95) -> tup
     Raises:
         ValueError: if there are no trials, or more successes than trials.
 
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference"; checked
-        in tests/evaluation/test_intervals.py against printed values.
+    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference";
+        checked in tests/evaluation/test_intervals.py against printed values.
     """
     if num_trials < 1 or not 0 <= num_successes <= num_trials:
         raise ValueError(
@@ -50,14 +50,14 @@ def mean_interval(values: Sequence[float] | np.ndarray, z: float = Z_95) -> tupl
 def ratio_interval(
     numerators: np.ndarray, denominators: np.ndarray, z: float = Z_95
 ) -> tuple[float, float]:
-    """Bounds of sum(numerators) / sum(denominators) over independent units, such as windows of text.
+    """Bounds of sum(numerators) / sum(denominators) over independent units, such as windows.
 
     Args:
         numerators: (N,) one number per unit, such as nats.
         denominators: (N,) one number > 0 per unit, such as bytes.
         z: quantile of the standard normal distribution.
 
-    Source: linearised variance of a ratio estimator (Cochran 1977, "Sampling Techniques", section 2.11).
+    Source: linearised variance of a ratio (Cochran 1977, "Sampling Techniques", section 2.11).
     """
     ratio = numerators.sum() / denominators.sum()
     residual = numerators - ratio * denominators

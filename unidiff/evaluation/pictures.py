@@ -16,7 +16,8 @@ def decode_pictures(processor: Any, codes: np.ndarray) -> np.ndarray:
     model = processor.image_tokenizer
     parts = []
     for start in range(0, len(codes), _BATCH):
-        batch = torch.from_numpy(np.asarray(codes[start : start + _BATCH], dtype=np.int64))
+        part = np.ascontiguousarray(codes[start : start + _BATCH], dtype=np.int64)
+        batch = torch.from_numpy(part)
         pixels = model.decode_image_tokens(batch.to(model.device), processor.layout.image_grid)
         scaled = ((pixels.cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
         parts.append(scaled.permute(0, 2, 3, 1).numpy())
@@ -29,7 +30,7 @@ def encode_pictures(processor: Any, pictures: np.ndarray) -> np.ndarray:
     model = processor.image_tokenizer
     parts = []
     for start in range(0, len(pictures), _BATCH):
-        batch = torch.from_numpy(np.asarray(pictures[start : start + _BATCH]))
+        batch = torch.from_numpy(np.ascontiguousarray(pictures[start : start + _BATCH]))
         pixels = batch.permute(0, 3, 1, 2).float() / 127.5 - 1.0
         parts.append(model.get_image_tokens(pixels.to(model.device)).cpu().numpy())
     return np.concatenate(parts).astype(np.int64)

@@ -65,7 +65,7 @@ def unseen_questions(
 
 
 def is_answer(text: str, answer: str) -> bool:
-    """Whether a text is the one-word answer; case, spaces and a full stop around it do not matter."""
+    """Whether a text is the one-word answer, in any case, with or without a full stop."""
     return text.strip().rstrip(".").strip().lower() == answer
 
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -80,7 +82,7 @@ class MetricReport:
     def passes(self) -> bool:
         """Whether the floor and every condition is met."""
         is_met = self.goal is None or self.goal.is_met(self.measurement.value, self.goal.floor)
-        return is_met and all(self.measurement.conditions.values())
+        return bool(is_met) and all(map(bool, self.measurement.conditions.values()))
 
     @property
     def reaches_aim(self) -> bool:
@@ -88,18 +90,17 @@ class MetricReport:
         if self.goal is None:
             return self.passes
         aim = self.goal.aim if self.measurement.aim is None else self.measurement.aim
-        return self.passes and self.goal.is_met(self.measurement.value, aim)
+        return self.passes and bool(self.goal.is_met(self.measurement.value, aim))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
-        found = asdict(self.measurement)
+        found = plain(asdict(self.measurement))
         measured_aim = found.pop("aim")
         goal = {} if self.goal is None else asdict(self.goal)
         if measured_aim is not None:
             goal["aim"] = measured_aim
         return {
             **found,
-            "interval": list(found["interval"]),
             **goal,
             "passes": self.passes,
             "reaches_aim": self.reaches_aim,
@@ -155,3 +156,16 @@ class SuiteReport:
             "environment": dict(self.environment),
             "metrics": {report.measurement.name: report.to_dict() for report in self.metrics},
         }
+
+
+def plain(value: Any) -> Any:
+    """The value with numpy's numbers and tuples as Python's, for JSON; fractions to 6 digits."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (float, np.floating)):
+        return round(float(value), 6)
+    return value.item() if isinstance(value, np.generic) else value

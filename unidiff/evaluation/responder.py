@@ -64,8 +64,8 @@ class Responder(Protocol):
 class ModelResponder:
     """A UniDiff model and its processor as a `Responder`.
 
-    `options` are keywords of `generate()`, and `batch_size`: requests answered together. The answer to
-    request i depends on the seed and i, not on the batch it is answered in.
+    `options` are keywords of `generate()`, and `batch_size`: requests answered together. The answer
+    to request i depends on the seed and i, not on the batch it is answered in.
     """
 
     def __init__(self, model: Any, processor: Any, tick: Tick | None = None) -> None:

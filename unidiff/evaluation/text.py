@@ -1,4 +1,4 @@
-"""`text_bits_per_byte` and its autoregressive reading, on modules of the library that were held out."""
+"""`text_bits_per_byte` and its autoregressive reading, on held-out modules of the library."""
 
 # Shapes: W windows, L tokens of a window with its first token.
 

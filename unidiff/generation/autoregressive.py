@@ -62,9 +62,9 @@ class Autoregressive(LockStep):
         row.num_forwards += len(row.contexts)
         criterion_met = self.out.take(row, [token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
-            self.finish(index, "stop")
+            row.finish_reason = "stop"
         elif row.room == 0:
-            self.finish(index, "length")
+            row.finish_reason = "length"
         else:
             for context in row.contexts:
                 context.extend([token], [_TEXT], context.next_positions([_TEXT]))

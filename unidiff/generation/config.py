@@ -1,88 +1,16 @@
-"""Decoding options: a table of names and defaults, the class that saves them, their checks.
+"""The class that saves decoding options, and the precedence of keyword, given and saved options.
 
 Options are flat scalars, saved with the checkpoint in `generation_config.json`. A name that is not
-in the table is an error; the name that another project uses for an option is an error that says
-ours.
+in the table is an error; the name that another project uses is an error that says ours.
 """
 
 from collections.abc import Mapping
-from numbers import Real
-from typing import Any, NoReturn
+from typing import Any
 
 from transformers import GenerationConfig
 
-CONFIDENCE_METRICS = ("prob", "margin", "entropy")
-UNMASKING_STRATEGIES = ("static", "threshold", "cosine", "sequential", "random")
-DECODING_MODES = ("diffusion", "ar")
-CACHE_REUSES = ("exact", "none")
-LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
-LATER_DECODING_MODES = ("self_speculative", "auto")
+from .options import FOREIGN_NAMES, OPTIONS, check_option, reject_option
 
-# Option -> default. None: the documented value that follows from the checkpoint.
-OPTIONS: dict[str, Any] = {
-    "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
-    "max_length": None,  # tokens of prompt columns and response together
-    "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
-    "max_denoising_steps": None,  # forwards per block; None: one per token of the block
-    "unmasking_strategy": "threshold",
-    "confidence_threshold": 0.9,  # in (0, 1]
-    "confidence_metric": "prob",
-    "confidence_noise": 0.0,  # scale of the Gumbel noise on log confidence (cosine)
-    "do_sample": False,
-    "temperature": 1.0,  # 0 is greedy
-    "top_k": None,  # tokens kept; None or 0: all
-    "top_p": 1.0,  # probability mass kept
-    "seed": None,  # None: drawn by the operating system, returned as `row_seeds`
-    "eos_token_id": None,  # None: the layout's end ids; -1: never stop
-    "bos_token_id": None,  # what an empty prompt starts from
-    "pad_token_id": None,  # None: the layout's
-    "stop_strings": None,  # needs `tokenizer=`
-    "cache_reuse": None,  # None: "exact", or "none" for full attention
-    "decoding_mode": "diffusion",
-    "guidance_scale": 1.0,  # classifier-free guidance; 1 is off
-    "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
-    "fuse_commit": True,  # store a block in the forward that starts the next one
-    "return_dict_in_generate": False,
-    "use_cache": True,  # whether the output carries `past_key_values` for the next turn
-    "return_logprobs": False,  # log-probability of each token when it was revealed, nats
-}
-PER_ROW = (
-    "max_new_tokens",
-    "max_denoising_steps",
-    "confidence_threshold",
-    "temperature",
-    "seed",
-    "eos_token_id",
-)
-# Another project's name -> ours.
-FOREIGN_NAMES = {
-    "gen_length": "max_new_tokens",
-    "max_gen_toks": "max_new_tokens",
-    "canvas_length": "block_length",
-    "block_size": "block_length",
-    "bd_size": "block_length",
-    "dllm_block_length": "block_length",
-    "steps": "max_denoising_steps",
-    "num_steps": "max_denoising_steps",
-    "denoising_steps": "max_denoising_steps",
-    "diffusion_steps": "max_denoising_steps",
-    "num_inference_steps": "max_denoising_steps",
-    "dllm_denoising_steps": "max_denoising_steps",
-    "remasking": "unmasking_strategy",
-    "remasking_strategy": "unmasking_strategy",
-    "alg": "unmasking_strategy",
-    "dllm_unmasking_strategy": "unmasking_strategy",
-    "threshold": "confidence_threshold",
-    "dynamic_threshold": "confidence_threshold",
-    "dllm_confidence_threshold": "confidence_threshold",
-    "alg_temp": "confidence_noise",
-    "cfg_scale": "guidance_scale",
-    "cfg": "guidance_scale",
-    "dual_cache": "cache_reuse",
-    "use_block_cache": "cache_reuse",
-    "generator": "seed",
-    "prefill_chunk_size": "prefill_chunk_length",
-}
 # Values of transformers' other options that change nothing, besides None and False.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "num_beams": (1,),
@@ -168,13 +96,6 @@ def _transformers_options() -> list[str]:
     return [name for name in vars(GenerationConfig()) if not name.startswith("_")]
 
 
-def reject_option(name: str) -> NoReturn:
-    """Raise the ValueError for a name that is not an option."""
-    if name in FOREIGN_NAMES:
-        raise ValueError(f"{name!r} is called {FOREIGN_NAMES[name]!r} here")
-    raise ValueError(f"unknown decoding option {name!r}; the options are {sorted(OPTIONS)}")
-
-
 def resolve_options(
     saved: GenerationConfig | None, given: GenerationConfig | None, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
@@ -219,95 +140,3 @@ def _check_unused(values: Mapping[str, Any]) -> None:
             f"{name}={value!r} is not supported by masked-diffusion decoding; the options are "
             f"{sorted(OPTIONS)}. Penalties and biases can be passed as logits_processor."
         )
-
-
-def check_option(name: str, value: Any) -> None:
-    """Raise ValueError or TypeError if an option's value is impossible; lists are per row."""
-    if isinstance(value, (list, tuple)) and name in PER_ROW and name != "eos_token_id":
-        for item in value:
-            if item is not None:
-                check_option(name, item)
-        return
-    check = _CHECKS.get(name)
-    if check is not None:
-        check(name, value)
-
-
-def _check_count(minimum: int) -> Any:
-    """A check for integers of at least `minimum`."""
-
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < minimum:
-            raise ValueError(f"{name} must be >= {minimum}, got {value}")
-
-    return check
-
-
-def _check_number(low: float, high: float, low_included: bool) -> Any:
-    """A check for real numbers between two bounds, the upper one included."""
-
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        number = float(value)
-        if not (low <= number <= high) or (number == low and not low_included):
-            bracket = "[" if low_included else "("
-            raise ValueError(f"{name} must be in {bracket}{low:g}, {high:g}], got {value}")
-
-    return check
-
-
-def _check_ids(name: str, value: Any) -> None:
-    """Raise TypeError unless the value is an id, a list of ids, or a list of such lists."""
-    for item in value if isinstance(value, (list, tuple)) else ():
-        _check_ids(name, item)
-    if isinstance(value, bool) or not isinstance(value, (int, list, tuple)):
-        raise TypeError(f"{name} must be token ids (-1 for none), got {value!r}")
-
-
-def _check_flag(name: str, value: Any) -> None:
-    """Raise TypeError unless the value is a bool."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
-def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
-    """A check for one of the known names; those in `later` are announced."""
-
-    def check(name: str, value: Any) -> None:
-        if value in later:
-            raise ValueError(f"{name}={value!r} comes in a later version; this one has {known}")
-        if value not in known:
-            raise ValueError(f"{name} must be one of {known}, got {value!r}")
-
-    return check
-
-
-_CHECKS = {
-    "max_new_tokens": _check_count(0),
-    "max_length": _check_count(0),
-    "block_length": _check_count(1),
-    "max_denoising_steps": _check_count(1),
-    "unmasking_strategy": _check_name(UNMASKING_STRATEGIES),
-    "confidence_threshold": _check_number(0.0, 1.0, low_included=False),
-    "confidence_metric": _check_name(CONFIDENCE_METRICS),
-    "confidence_noise": _check_number(0.0, float("inf"), low_included=True),
-    "do_sample": _check_flag,
-    "temperature": _check_number(0.0, float("inf"), low_included=True),
-    "top_k": _check_count(0),
-    "top_p": _check_number(0.0, 1.0, low_included=False),
-    "seed": _check_count(-(2**63)),
-    "eos_token_id": _check_ids,
-    "bos_token_id": _check_count(0),
-    "pad_token_id": _check_count(0),
-    "use_cache": _check_flag,
-    "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
-    "decoding_mode": _check_name(DECODING_MODES, LATER_DECODING_MODES),
-    "guidance_scale": _check_number(0.0, float("inf"), low_included=True),
-    "prefill_chunk_length": _check_count(1),
-    "fuse_commit": _check_flag,
-    "return_dict_in_generate": _check_flag,
-    "return_logprobs": _check_flag,
-}

@@ -84,11 +84,6 @@ class Context:
         start, self.num_cached = self.num_cached, stop
         return self.ids[start:stop], self.positions[:, start:stop]
 
-    def drop_pending(self) -> None:
-        """Forget the tokens that the cache does not hold."""
-        del self.ids[self.num_cached :], self.modality[self.num_cached :]
-        self.positions = self.positions[:, : self.num_cached]
-
     def common_prefix(self, ids: Sequence[int], positions: np.ndarray) -> int:
         """How many leading tokens equal the given ones, in id and in position."""
         length = min(len(self), len(ids))

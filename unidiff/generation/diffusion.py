@@ -237,5 +237,5 @@ class BlockDiffusion(LockStep):
 
     def _finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""
-        self.finish(index, reason)
+        self.rows[index].finish_reason = reason
         self.canvases.close(index)

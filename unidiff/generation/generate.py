@@ -31,7 +31,7 @@ def generate(
 
     Args:
         denoiser: the model.
-        options: every option of `unidiff.generation.config.OPTIONS`, as `resolve_options` gives it.
+        options: every option of `unidiff.generation.options.OPTIONS`; see `resolve_options`.
         inputs: prompts and, if exactly one canvas is to be filled, that canvas.
         processors: rules on (positions, vocabulary) logits.
         criteria: conditions on the (1, n) ids of a row that end it.

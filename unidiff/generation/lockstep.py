@@ -119,13 +119,6 @@ class LockStep(ABC):
             return None
         return Run.of([ids for ids, _ in taken], [p for _, p in taken], self.denoiser.device)
 
-    def finish(self, index: int, reason: str) -> None:
-        """Mark a row of the batch as finished and drop what it would still have committed."""
-        row = self.rows[index]
-        row.finish_reason = reason
-        for context in row.contexts:
-            context.drop_pending()
-
     def _forget(self) -> None:
         """Empty the cache, so that the next forward recomputes every token."""
         for row in self.rows:

@@ -187,7 +187,7 @@ class RevealCosine:
 
 
 def unmasking_strategy(name: str, confidence_noise: float = 0.0) -> UnmaskingStrategy:
-    """Strategy of that name; see `unidiff.generation.config.UNMASKING_STRATEGIES`."""
+    """Strategy of that name; see `unidiff.generation.options.UNMASKING_STRATEGIES`."""
     strategies: dict[str, UnmaskingStrategy] = {
         "static": RevealStatic(),
         "threshold": RevealThreshold(),

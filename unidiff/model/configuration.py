@@ -87,8 +87,7 @@ class UniDiffConfig(PreTrainedConfig):
                 f"mask_token_id must lie in [0, vocab_size={self.vocab_size}), "
                 f"got {self.mask_token_id}"
             )
-        rope_type = self.rope_parameters.get("rope_type", "default")
-        if rope_type != "default" or "rope_theta" not in self.rope_parameters:
+        if self.rope_parameters.get("rope_type", "default") != "default":
             raise ValueError(
                 "rope_parameters must be {'rope_type': 'default', 'rope_theta': ...}, "
                 f"got {self.rope_parameters}: scaled rotary positions are not supported"

@@ -1,6 +1,5 @@
-"""The model card of a checkpoint: facts from the run, and the measured numbers once there are any."""
+"""The model card of a checkpoint: facts from the run, and measured numbers once there are any."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,10 @@ tags: [masked-diffusion, block-diffusion, multimodal, vision-language-action]
 
 # UniDiff, bundled checkpoint
 
-One masked-diffusion transformer of {parameters} parameters over text, pictures of 32 x 32 pixels and
-robot actions. It describes pictures, answers questions about them, draws from a sentence, fills holes
-in text and pictures, and moves a small simulated robot. A demonstration of the library, not a product.
+One masked-diffusion transformer of {parameters} parameters over text, pictures of 32 x 32
+pixels and robot actions. It describes pictures, answers questions about them, draws from a
+sentence, fills holes in text and pictures, and moves a small simulated robot. A demonstration of
+the library, not a product.
 
 ```python
 from transformers import AutoModelForCausalLM, AutoProcessor
@@ -44,10 +44,11 @@ processor = AutoProcessor.from_pretrained(bundled_checkpoint())
 
 ![Curves](curves.png)
 
-Data, all made or present on the machine: Fashion-MNIST photographs (Zalando Research, MIT licence; 60,000
-for training), drawn scenes of coloured shapes, demonstrations of a scripted expert on a small table, and the
-Python standard library's sources and documentation (PSF licence), split by module. `training_log.json` holds
-every logged value; `unidiff train --recipe bundled` repeats the run.
+Data, all made or present on the machine: Fashion-MNIST photographs (Zalando Research, MIT
+licence; 60,000 for training), drawn scenes of coloured shapes, demonstrations of a scripted expert
+on a small table, and the Python standard library's sources and documentation (PSF licence), split
+by module. `training_log.json` holds every logged value; `unidiff train --recipe bundled` repeats
+the run.
 
 | loss over the last tenth of the run | nats per token |
 |---|---|
@@ -59,8 +60,9 @@ every logged value; `unidiff train --recipe bundled` repeats the run.
 
 ## Limits
 
-Pictures are 32 x 32. The words are those of the training sentences, lower case; English and Python text is
-continued in form, not in sense. Nothing here is fit for a decision about people or machines.
+Pictures are 32 x 32. The words are those of the training sentences, lower case; English and Python
+text is continued in form, not in sense. Nothing here is fit for a decision about people or
+machines.
 """
 
 
@@ -95,8 +97,8 @@ def add_evaluation(folder: str | Path, report: Mapping[str, Any]) -> None:
 
     Args:
         folder: of the checkpoint.
-        report: the report as a dictionary: a mapping `metrics` of name to a value, or to a mapping
-            with `value` and perhaps `aim`, `floor` and settings.
+        report: `SuiteReport.to_dict()`: a mapping `metrics` of name to a value, or to a mapping
+            with `value` and perhaps aim, floor, interval and sampler.
 
     Raises:
         FileNotFoundError: if the folder has no card.
@@ -138,26 +140,31 @@ def _last_losses(history: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _evaluation(report: Mapping[str, Any]) -> str:
-    """A table with a row for each metric."""
+    """A table with a row for each metric, and how it was measured."""
     metrics = report.get("metrics")
     if not metrics:
         raise ValueError(f"the report needs 'metrics', got the keys {sorted(report)}")
-    lines = ["| metric | value | aim | floor | settings |", "|---|---|---|---|---|"]
-    items = metrics.items() if isinstance(metrics, Mapping) else ((m["name"], m) for m in metrics)
-    for name, result in items:
+    columns = ("value", "interval", "aim", "floor", "num_inputs", "forwards_per_input", "sampler")
+    lines = [f"| metric | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, result in metrics.items():
         fields = result if isinstance(result, Mapping) else {"value": result}
-        shown = [_number(fields.get(field)) for field in ("value", "aim", "floor")]
-        others = {k: v for k, v in fields.items() if k not in ("name", "value", "aim", "floor")}
-        settings = json.dumps(others) if others else ""
-        lines.append(f"| `{name}` | {' | '.join(shown)} | {settings} |")
-    return "\n".join(lines)
+        shown = [_shown(fields.get(column)) for column in columns]
+        lines.append(f"| `{name}` | {' | '.join(shown)} |")
+    seed = f"Seed {report.get('seed', 0)}; `interval` holds the value with 95 % confidence. "
+    return f"{seed}`unidiff eval bundled --json` repeats this.\n\n" + "\n".join(lines)
 
 
-def _number(value: Any) -> str:
-    """A number with four digits, nothing for None, anything else as it is."""
+def _shown(value: Any) -> str:
+    """A number with four digits, settings as words, nothing for None."""
     if value is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={one}" for name, one in value.items())
+    if isinstance(value, (list, tuple)):
+        return " to ".join(_shown(one) for one in value)
+    return str(value)
 
 
 def _rows(values: Mapping[str, str]) -> str:

@@ -1,0 +1,75 @@
+"""The option table: defaults, precedence, other projects' names."""
+
+import pytest
+from transformers import GenerationConfig
+
+from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
+from unidiff.generation.options import FOREIGN_NAMES, OPTIONS, PER_ROW, check_option, reject_option
+
+
+def test_defaults_are_the_table_and_pass_their_own_checks() -> None:
+    assert resolve_options(None, None, {}) == OPTIONS
+    for name, value in OPTIONS.items():
+        if value is not None:
+            check_option(name, value)
+
+
+def test_keyword_over_given_over_saved() -> None:
+    saved = UniDiffGenerationConfig(temperature=0.5, top_k=5, block_length=3)
+    given = UniDiffGenerationConfig(temperature=0.6, top_k=6)
+    options = resolve_options(saved, given, {"temperature": 0.7})
+    assert (options["temperature"], options["top_k"], options["block_length"]) == (0.7, 6, 3)
+
+
+def test_keyword_none_means_our_default() -> None:
+    saved = UniDiffGenerationConfig(top_k=5, temperature=0.5)
+    options = resolve_options(saved, None, {"top_k": None, "temperature": None})
+    assert (options["top_k"], options["temperature"]) == (None, 1.0)
+
+
+def test_max_length_by_keyword_replaces_a_saved_max_new_tokens() -> None:
+    saved = UniDiffGenerationConfig(max_new_tokens=5)
+    assert resolve_options(saved, None, {"max_length": 9})["max_new_tokens"] is None
+    both = resolve_options(saved, None, {"max_length": 9, "max_new_tokens": 2})
+    assert both["max_new_tokens"] == 2
+
+
+def test_transformers_own_config_is_read_and_its_other_options_are_refused() -> None:
+    plain = GenerationConfig(max_new_tokens=4, num_beams=1, use_cache=True)
+    assert resolve_options(None, plain, {})["max_new_tokens"] == 4
+    with pytest.raises(ValueError, match="num_beams=3 is not supported"):
+        resolve_options(None, GenerationConfig(num_beams=3), {})
+    with pytest.raises(ValueError, match="max_time=1 is not supported"):
+        resolve_options(None, None, {"max_time": 1})
+
+
+@pytest.mark.parametrize("name", FOREIGN_NAMES)
+def test_every_foreign_name_points_to_an_option(name: str) -> None:
+    assert FOREIGN_NAMES[name] in OPTIONS
+    assert name not in OPTIONS
+    with pytest.raises(ValueError, match=f"{name!r} is called '{FOREIGN_NAMES[name]}' here"):
+        resolve_options(None, None, {name: 1})
+
+
+@pytest.mark.parametrize("name", PER_ROW)
+def test_lists_are_checked_value_by_value(name: str) -> None:
+    assert name in OPTIONS
+    with pytest.raises(TypeError, match=name):
+        check_option(name, [1, "many"])
+
+
+def test_only_per_row_options_take_lists() -> None:
+    with pytest.raises(TypeError, match="top_p"):
+        check_option("top_p", [0.5, 0.9])
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"confidence_threshold.*unmasking_strategy"):
+        reject_option("warp_speed")
+
+
+def test_saved_file_is_flat_and_comes_back_the_same(tmp_path) -> None:
+    config = UniDiffGenerationConfig(max_denoising_steps=8, top_p=0.9, confidence_metric="margin")
+    config.save_pretrained(tmp_path)
+    assert UniDiffGenerationConfig.from_pretrained(tmp_path).given() == config.given()
+    assert not any(isinstance(value, dict) for value in config.to_diff_dict().values())

@@ -1,0 +1,168 @@
+"""The block objective: the ELBO in expectation, and a sample's loss is its own."""
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from unidiff.data.collator import BlockCollator
+from unidiff.model.likelihood import ar_nll, nll
+from unidiff.model.streams import training_streams
+from unidiff.training.objective import BlockObjective, ModalityLoss
+
+TEXT_ONLY = BlockObjective(ar_weight=0.0)
+
+
+@pytest.fixture
+def model(tiny: ModuleType) -> Any:
+    return tiny.tiny_model(initializer_range=0.2).eval()
+
+
+def samples_of(tiny: ModuleType, kind: str, count: int) -> list[dict[str, Any]]:
+    source = {"text": tiny.Sentences, "image": tiny.Pictures}[kind]()
+    return [
+        {
+            "row": source.row(key % 16, np.random.default_rng(key)),
+            "key": 1000 + key,
+            "stream_position": key,
+        }
+        for key in range(count)
+    ]
+
+
+def loss_of(objective: BlockObjective, model: Any, batch: dict[str, Tensor]) -> float:
+    """Total, not normalised."""
+    with torch.no_grad():
+        return float(objective(model, batch, model.config, 1)[0])
+
+
+def test_expected_text_loss_is_the_elbo(model: Any, tiny: ModuleType) -> None:
+    sample = samples_of(tiny, "text", 3)[2]
+    exact = nll(model, BlockCollator()([sample]), exact=True)
+    copies = [{**sample, "key": key, "stream_position": key} for key in range(600)]
+    with torch.no_grad():
+        total, parts = TEXT_ONLY(model, BlockCollator()(copies), model.config)
+    tokens = int(exact.num_tokens_B)
+    assert parts["text_count"] == 600 * tokens
+    # Stratified times leave less noise than the sampler's own error of one draw.
+    error = float(nll(model, BlockCollator()([sample]), 200).standard_error_B) * (200 / 600) ** 0.5
+    assert float(total) * tokens == pytest.approx(float(exact.nats_B), abs=3 * error)
+    assert float(parts["text_sum"]) / 600 == pytest.approx(float(total) * tokens, rel=1e-5)
+
+
+def test_autoregressive_part_is_the_successor_reading(model: Any, tiny: ModuleType) -> None:
+    batch = BlockCollator()(samples_of(tiny, "text", 5))
+    both = loss_of(BlockObjective(ar_weight=0.5), model, batch)
+    alone = loss_of(TEXT_ONLY, model, batch)
+    expected = float(ar_nll(model, batch).sum())
+    assert both - alone == pytest.approx(0.5 * expected, rel=1e-4)
+    _, parts = BlockObjective()(model, batch, model.config)
+    assert float(parts["ar_sum"]) == pytest.approx(expected, rel=1e-5)
+    assert parts["ar_count"] == (training_streams(batch, None).successor_labels() >= 0).sum()
+
+
+def test_a_samples_loss_does_not_depend_on_its_batch(model: Any, tiny: ModuleType) -> None:
+    samples = samples_of(tiny, "text", 6) + samples_of(tiny, "image", 4)
+    objective = BlockObjective()
+    alone = sum(loss_of(objective, model, BlockCollator()([s])) for s in samples)
+    assert loss_of(objective, model, BlockCollator()(samples)) == pytest.approx(alone, rel=1e-5)
+    for length in (24, 64):
+        packed = BlockCollator(packed_length=length)(samples[::-1])
+        assert loss_of(objective, model, packed) == pytest.approx(alone, rel=1e-5)
+
+
+def test_gradients_of_micro_batches_add_up(model: Any, tiny: ModuleType) -> None:
+    samples = samples_of(tiny, "text", 4) + samples_of(tiny, "image", 4)
+    tokens = int((BlockCollator()(samples)["labels"] != -100).sum())
+    gradients = []
+    for size in (8, 2):
+        model.zero_grad()
+        for start in range(0, 8, size):
+            batch = BlockCollator()(samples[start : start + size])
+            BlockObjective()(model, batch, model.config, tokens)[0].backward()
+        gradients.append(model.model.layers[0].mlp.up_proj.weight.grad.clone())
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+
+
+def test_loss_is_normalised_by_response_tokens_not_by_masked_ones(
+    model: Any, tiny: ModuleType
+) -> None:
+    batch = BlockCollator()(samples_of(tiny, "text", 7))
+    tokens = int((batch["labels"] != -100).sum())
+    total = float(BlockObjective()(model, batch, model.config)[0].detach())
+    assert total * tokens == pytest.approx(loss_of(BlockObjective(), model, batch), rel=1e-5)
+
+
+def test_text_weights_are_the_elbos_and_images_are_unweighted(tiny: ModuleType) -> None:
+    objective = BlockObjective(image=ModalityLoss("cosine", elbo_weights=False, coefficient=0.3))
+    text = training_streams(BlockCollator()(samples_of(tiny, "text", 200)), None)
+    masked, weight = objective.corrupt(text)
+    for row in range(200):
+        for group in text.canvas_group_BK[row][text.can_mask_BK[row]].unique():
+            at = (text.canvas_group_BK[row] == group) & text.can_mask_BK[row]
+            size, count = int(at.sum()), int(masked[row][at].sum())
+            assert count >= 1
+            assert weight[row][at & masked[row]].tolist() == pytest.approx([size / count] * count)
+    assert not masked[~text.can_mask_BK].any()
+    assert not weight[~masked].any()
+    image = training_streams(BlockCollator()(samples_of(tiny, "image", 400)), None)
+    masked, weight = objective.corrupt(image)
+    torch.testing.assert_close(weight[masked], torch.full((int(masked.sum()),), 0.3))
+    # ceil(4 cos(u)), u uniform on [0, pi/2]
+    shares = torch.bincount(masked.sum(1), minlength=5)[1:] / 400
+    edges = np.arccos(np.arange(5) / 4) / (np.pi / 2)
+    assert shares.tolist() == pytest.approx((edges[:-1] - edges[1:]).tolist(), abs=0.02)
+
+
+def test_a_coefficient_scales_the_loss_and_not_the_log(model: Any, tiny: ModuleType) -> None:
+    batch = BlockCollator()(samples_of(tiny, "image", 8))
+    runs = []
+    for coefficient in (1.0, 0.25):
+        loss = ModalityLoss("cosine", elbo_weights=False, coefficient=coefficient)
+        total, parts = BlockObjective(image=loss)(model, batch, model.config)
+        runs.append((float(total.detach()), float(parts["image_sum"]), int(parts["image_count"])))
+    assert runs[1][0] == pytest.approx(0.25 * runs[0][0], rel=1e-5)
+    assert runs[1][1:] == pytest.approx(runs[0][1:], rel=1e-5)
+    assert runs[0][2] == 32
+
+
+def test_noise_follows_the_key_and_the_place_in_the_stream(tiny: ModuleType) -> None:
+    first = samples_of(tiny, "text", 30)
+    others = [{**s, "key": s["key"] + 500} for s in first]
+    later = [{**s, "stream_position": s["stream_position"] + 13} for s in first]
+    masks = [
+        TEXT_ONLY.corrupt(training_streams(BlockCollator()(samples), None))[0]
+        for samples in (first, first, others, later)
+    ]
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0].sum(), masks[2].sum())  # the times are the same, not the places
+    assert not torch.equal(masks[0], masks[2])
+    assert not torch.equal(masks[0].sum(1), masks[3].sum(1))
+
+
+def test_a_grid_model_reads_successors_at_block_ends_only(tiny: ModuleType) -> None:
+    model = tiny.tiny_model(attention_pattern="block_causal", canvas_length=4).eval()
+    batch = BlockCollator()(samples_of(tiny, "text", 4))
+    _, parts = BlockObjective()(model, batch, model.config)
+    _, causal = BlockObjective()(model, batch, tiny.tiny_model().config)
+    assert 0 < parts["ar_count"] < causal["ar_count"] / 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"schedule": "sine"}, "schedule must be one of"), ({"schedule": "cosine"}, "'linear'")],
+)
+def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModalityLoss(**fields)
+
+
+@pytest.mark.parametrize("fields", [{"logits_shift": 1}, {"attention_pattern": "full"}])
+def test_models_with_another_reading_are_refused(fields: dict, tiny: ModuleType) -> None:
+    model = tiny.tiny_model(**fields)
+    batch = BlockCollator()(samples_of(tiny, "text", 1))
+    with pytest.raises(ValueError, match="this needs"):
+        BlockObjective()(model, batch, model.config)

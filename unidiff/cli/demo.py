@@ -1,0 +1,109 @@
+"""`unidiff demo`: everything the model does, on inputs it has never seen, in one minute."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .options import JsonFlag, ModelChoice, takes_options
+from .output import print_json
+from .session import open_session
+
+if TYPE_CHECKING:
+    from .showcase import Row
+
+GALLERY, FILM, PAGE = "gallery.png", "episode.gif", "index.html"
+
+
+@takes_options
+def demo(
+    model: ModelChoice,
+    out: Annotated[Path, typer.Option(help="Folder for pictures and page.")] = Path("demo_out"),
+    seed: Annotated[int, typer.Option(help="Decides what is shown.")] = 0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Describe, answer, draw, fill holes, chat and act, on held-out inputs; write a gallery."""
+    start = time.perf_counter()
+    from . import demo_draw, demo_talk
+    from .episode import write_gif
+    from .gallery import draw_gallery
+    from .page import write_page
+    from .showcase import held_out
+
+    data = held_out(seed)
+    session = open_session(model)
+    sections: dict[str, list[Row]] = {}
+    for title, part in (
+        ("Describing photographs and unseen scenes", demo_talk.describe),
+        ("Answering questions", demo_talk.question),
+        ("Drawing garments", demo_draw.draw_garments),
+        ("Drawing scenes that never occur in training", demo_draw.draw_scenes),
+        ("Filling holes in pictures", demo_draw.fill_pictures),
+        ("Filling holes in text", demo_talk.fill_text),
+        ("Talking about a picture", demo_talk.converse),
+    ):
+        typer.echo(f"{title} ...", err=True)
+        sections[title] = part(session, data)
+    typer.echo("Driving the robot ...", err=True)
+    sections["Driving the robot"], episodes = demo_draw.drive(session, data)
+    out.mkdir(parents=True, exist_ok=True)
+    write_gif(out / FILM, episodes)
+    draw_gallery(out / GALLERY, sections)
+    rows = [row for part in sections.values() for row in part]
+    summary = _summary(rows, seed, session.folder, time.perf_counter() - start)
+    write_page(out, sections, summary)
+    files = [str(out / name) for name in (GALLERY, FILM, PAGE)]
+    if as_json:
+        print_json({**summary, "rows": [row.to_dict() for row in rows], "files": files})
+        return
+    _print_table(rows)
+    typer.echo(f"{summary['right']} of {summary['judged']} right, {summary['seconds']} s")
+    for file in files:
+        typer.echo(file)
+
+
+def _summary(rows: Sequence["Row"], seed: int, folder: Path, seconds: float) -> dict[str, Any]:
+    """How many were right, and what it all took."""
+    judged = [row for row in rows if row.is_right is not None]
+    return {
+        "checkpoint": str(folder),
+        "seed": seed,
+        "asked": len(rows),
+        "judged": len(judged),
+        "right": sum(bool(row.is_right) for row in judged),
+        "num_forwards": sum(row.num_forwards for row in rows),
+        "seconds": round(seconds, 1),
+    }
+
+
+def _print_table(rows: Sequence["Row"]) -> None:
+    """Task, input, output, truth and cost of every row."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("task", "input", "output", "truth", "")
+    for name in ("NFE", "tokens/forward", "seconds"):
+        table.add_column(name, justify="right")
+    marks = {True: Text("ok", "green"), False: Text("wrong", "red"), None: Text("")}
+    previous = rows[0].task
+    for row in rows:
+        if row.task != previous:
+            table.add_section()
+        previous = row.task
+        table.add_row(
+            row.task,
+            Text(row.given),
+            Text(row.output),
+            Text(row.truth),
+            marks[row.is_right],
+            str(row.num_forwards),
+            f"{row.tokens_per_forward:.2f}",
+            f"{row.seconds:.2f}",
+        )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=180)
+    console.print(table)
