@@ -1,4 +1,4 @@
-"""A tiny random model, a lossless stand-in for the image tokenizer, and responders with a script."""
+"""A tiny random model, a lossless stand-in for the image tokenizer, scripted responders."""
 
 from types import SimpleNamespace
 

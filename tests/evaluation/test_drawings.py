@@ -85,8 +85,8 @@ def test_garment_requests_are_balanced_over_classes_and_phrasings():
 
 
 def photographs_the_judge_knows():
-    """One training photograph of each class, twice as many as needed, that the judge classifies."""
-    images, labels = load_fashion_mnist("train")
+    """Test photographs of each class that the judge classifies rightly."""
+    images, labels = load_fashion_mnist("test")
     pictures = pad_to_canvas(images[:500])
     right = load_judge().classify(pictures) == labels[:500]
     return {label: pictures[right & (labels[:500] == label)] for label in range(10)}

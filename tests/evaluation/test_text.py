@@ -27,7 +27,9 @@ TEXTS = ["def f(x):\n    return x  # naïve\n", "a photo of a sneaker. " * 5]
 
 
 @pytest.fixture
-def context(model, processor):
+def context(model, processor, monkeypatch):
+    documents = [(f"module_{number}", text * 8) for number, text in enumerate(TEXTS)]
+    monkeypatch.setattr("unidiff.evaluation.text.iter_documents", lambda split: documents)
     return EvaluationContext(None, model, processor, 0, 5)
 
 
@@ -54,6 +56,17 @@ def test_a_model_that_knows_nothing_pays_the_logarithm_of_the_vocabulary(context
     assert bound.conditions == {"at_most_1.25_times_ar": True}
     assert bound.aim == details["gzip_9_bits_per_byte"]
     assert bound.num_inputs == 5
+
+
+def test_held_out_modules_are_what_is_scored(context, monkeypatch):
+    asked = []
+    documents = [("module", TEXTS[0])]
+    monkeypatch.setattr(
+        "unidiff.evaluation.text.iter_documents", lambda split: asked.append(split) or documents
+    )
+    bound, _ = measure_text(context, SETTINGS)
+    assert asked == ["heldout"]
+    assert bound.details["num_bytes"] == len(TEXTS[0].encode())
 
 
 def test_windows_hold_every_token_and_every_byte_once(processor):

@@ -31,13 +31,12 @@ def test_drawn_frequencies_are_the_probabilities() -> None:
 
 
 def test_rare_ids_are_drawn_as_often_as_they_should() -> None:
-    """A float32 Gumbel trick cannot reach probabilities near 1e-7 rightly; float64 can."""
+    """A float32 distribution function would round this id away."""
     probability = 2.0**-40
-    logits = logits_of([1 - probability, probability])
-    just_inside = torch.tensor([1 - 2.0**-41], dtype=torch.float64)
-    just_outside = torch.tensor([1 - 2.0**-39], dtype=torch.float64)
-    assert inverse_cdf(logits, just_inside).tolist() == [1]
-    assert inverse_cdf(logits, just_outside).tolist() == [0]
+    logits = logits_of([1 - probability, probability]).expand(2, 2)
+    inside_and_outside = torch.tensor([1 - 2.0**-41, 1 - 2.0**-39], dtype=torch.float64)
+    one = torch.ones(2, dtype=torch.float64)
+    assert choose_tokens(logits, one, inside_and_outside).tolist() == [1, 0]
 
 
 def test_top_k_keeps_the_k_likeliest() -> None:

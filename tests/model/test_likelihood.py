@@ -174,7 +174,7 @@ def test_successor_reading_is_the_chain_rule(model: Any, make_sample: Callable) 
         make_sample(IDS, [-1, -1, -1, 0, 0, 0, 1, 1], outside_context=[7]),
         make_sample([2, 7, 8], [-1, 0, 0], pinned=[1]),
     ]
-    logits = model(torch.tensor([IDS])).logits[0].double()
+    logits = model(torch.tensor([IDS])).logits[0].detach().double()
     logits[:, MASK] = -torch.inf
     table = logits.log_softmax(-1)
     expected = -sum(float(table[place - 1, IDS[place]]) for place in range(3, 7))

@@ -89,6 +89,9 @@ class RecipeOptions:
     save_steps: Annotated[int | None, typer.Option(help="Steps between saves.", min=1)] = None
     seed: Annotated[int | None, typer.Option(help="Weights, order of data, noise.")] = None
     bf16: Annotated[bool | None, typer.Option(help="Compute in bfloat16.")] = None
+    compile_layers: Annotated[
+        bool | None, typer.Option(help="Compile the layers: faster after a minute.")
+    ] = None
 
     def recipe(self) -> Any:
         """The recipe with these numbers; short runs shorten warm-up and decay with them.
@@ -131,18 +134,19 @@ def train(
         raise ValueError(f"{out} holds a run already: choose another --out, or --resume auto")
     image_folder, _ = tokenizers.folders()
     image_tokenizer, tokenizer = tokenizers.load()
-    from unidiff.training.assemble import assemble_checkpoint, set_aside_broken
+    from accelerate import PartialState
+
+    from unidiff.training.assemble import assemble_checkpoint
     from unidiff.training.bundled import train_bundled
 
-    for folder in set_aside_broken(out):
-        typer.echo(f"unidiff: {folder} was cut short and is not used", err=True)
     try:
-        train_bundled(data, out, tokenizer, image_tokenizer.codebook_size, chosen)
+        train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen)
     except KeyboardInterrupt:
         typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
         raise
-    result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
-    typer.echo(str(result))
+    if PartialState().is_main_process:
+        result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
+        typer.echo(str(result))
 
 
 @takes_options
@@ -162,12 +166,15 @@ def evaluate(
 
     session = open_session(model)
     with _progress() as progress:
-        bars: dict[str, Any] = {}
+        bars: dict[str, Any] = {suite: progress.add_task(suite, total=None)}
 
-        def show(name: str, done: int, total: int | None) -> None:
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total)
-            progress.update(bars[name], completed=done, total=total)
+        def show(group: str, done: int, total: int) -> None:
+            if total:  # a group is finished: groups done, groups in all
+                progress.update(bars[suite], completed=done, total=total)
+                return
+            if group not in bars:
+                bars[group] = progress.add_task(f"  {group}", total=None)
+            progress.update(bars[group], completed=done)
 
         report = run_suite(
             suite,
@@ -193,10 +200,16 @@ def _print_report(report: dict[str, Any]) -> None:
     """The metrics as a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table("metric", "value", "aim", "floor")
-    for name, value in report["metrics"].items():
-        table.add_row(name, str(value))
+    table = Table("metric", "value", "aim", "floor", "inputs", "NFE", "")
+    for name, one in report["metrics"].items():
+        mark = Text("aim met", "green") if one.get("reaches_aim") else Text("passes", "yellow")
+        mark = mark if one.get("passes") else Text("below the floor", "red")
+        columns = ("value", "aim", "floor", "num_inputs", "forwards_per_input")
+        numbers = [one.get(column) for column in columns]
+        shown = ["" if n is None else f"{n:.4g}" for n in numbers]
+        table.add_row(name, *shown, mark)
     Console().print(table)
 
 

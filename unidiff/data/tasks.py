@@ -142,6 +142,7 @@ class SceneDrawing:
     maker: RowMaker
     arrays: Arrays
     name: str = "scene_drawing"
+    _small: np.ndarray = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Find the scenes that a request describes completely."""

@@ -15,7 +15,7 @@ def measure_captions(context: EvaluationContext, settings: Settings) -> list[Mea
         context: who answers, how much.
         settings: `num_photographs`, `request` (what the user says) and `sampler`.
     """
-    _, codes, labels = context.photographs(settings["num_photographs"])
+    _, codes, labels = context.photographs(context.count(settings["num_photographs"]))
     answers = context.responder.texts(
         [user_turn(image_part(one), settings["request"]) for one in codes],
         settings["sampler"],

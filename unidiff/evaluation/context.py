@@ -39,9 +39,8 @@ class EvaluationContext:
         """The suite's number of inputs, or the limit where that is smaller."""
         return wanted if self.limit is None else min(wanted, self.limit)
 
-    def photographs(self, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def photographs(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """((N, 32, 32, 3) uint8, (N, h * w) codes, (N,) classes) of the first test photographs."""
-        number = self.count(wanted)
         longest = max(self._photographs, default=0)
         if longest < number:
             images, labels = load_fashion_mnist("test")

@@ -1,6 +1,7 @@
 """`closed_loop_success`: does the model drive hand or puck to the disc that it is told?"""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,7 @@ def random_policy(rng: np.random.Generator) -> BatchPolicy:
     return policy
 
 
-def _summary(results: Sequence[EpisodeResult]) -> dict[str, float | list[float]]:
+def _summary(results: Sequence[EpisodeResult]) -> dict[str, Any]:
     """Shares and means over episodes."""
     success = [result.success for result in results]
     return {

@@ -88,7 +88,7 @@ def _coverage(
     real = judge.features(photographs[:number])
     value = coverage(real, judge.features(drawings), _NEIGHBOUR)
     round_trip = decode_pictures(context.processor, photograph_codes)
-    others = round_trip[number:] if len(round_trip) > number else round_trip
+    others = round_trip[number:]
     threshold = float(np.median(_squared_error(round_trip, photographs)))
     copies = copied_share(drawings, threshold)
     duplicates = repeated_share(codes)

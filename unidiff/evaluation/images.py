@@ -34,7 +34,7 @@ def measure_images(context: EvaluationContext, settings: Settings) -> list[Measu
         settings: `num_photographs`, `num_scenes` of each split, and `num_tables` pictures.
     """
     number = context.count(settings["num_scenes"])
-    photographs, _, _ = context.photographs(settings["num_photographs"])
+    photographs, _, _ = context.photographs(context.count(settings["num_photographs"]))
     sets = {
         "photographs": photographs,
         "seen_scenes": _scenes("seen", number, context.seed),

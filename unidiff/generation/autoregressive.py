@@ -63,7 +63,7 @@ class Autoregressive(LockStep):
         criterion_met = self.out.take(row, [token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
             row.finish_reason = "stop"
-        elif row.room == 0:
+        elif row.room <= 0:
             row.finish_reason = "length"
         else:
             for context in row.contexts:

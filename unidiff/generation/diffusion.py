@@ -205,7 +205,7 @@ class BlockDiffusion(LockStep):
             self._finish(index, "stop")
         elif row.given is not None:
             self._finish(index, "canvas")
-        elif row.room == 0:
+        elif row.room <= 0:
             self._finish(index, "length")
         elif self.is_whole:
             stop = min(stop + self.policy.block_length, int(canvases.length_B[index]))

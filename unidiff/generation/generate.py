@@ -150,7 +150,7 @@ def _finish_at_once(row: Row) -> bool:
         row.generated = row.given.ids.tolist()
         row.log_probs = [0.0] * len(row.generated)
         row.finish_reason = "canvas"
-    elif row.given is None and row.room == 0:
+    elif row.given is None and row.room <= 0:
         row.finish_reason = "length"
     return row.finish_reason is not None
 

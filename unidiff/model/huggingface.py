@@ -81,10 +81,9 @@ class UniDiffGenerationMixin(GenerationMixin):
             negative_attention_mask: its padding mask.
             past_key_values: `past_key_values` of an earlier output; never changed.
             tokenizer: needed by `stop_strings`.
-            kwargs: options of `unidiff.generation.options.OPTIONS`; `max_new_tokens`, `temperature`,
-                `max_denoising_steps`, `confidence_threshold`, `eos_token_id`, `seed` may be lists
-                with one value per row. A `seed` that is a number is expanded to one key per row; a
-                list or tensor holds the keys themselves, as `row_seeds` of an earlier output.
+            kwargs: options of `unidiff.generation.options.OPTIONS`. Those in `PER_ROW` there may be
+                lists with one value per row. A `seed` that is a number is expanded to one key per
+                row; a list or tensor holds the keys themselves, as `row_seeds` of an output does.
 
         Returns:
             (B, L + new) int64 sequences, or `UniDiffGenerateOutput` with

@@ -113,8 +113,9 @@ class UniDiffAttention(nn.Module):
         self.config = config
         self.layer_index = layer_index
         self.is_causal = False  # transformers' sdpa would otherwise assume a causal mask
-        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
-        heads, groups, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        heads, dim = config.num_attention_heads, config.head_dim
+        groups = config.num_key_value_heads or heads
+        self.num_key_value_groups = heads // groups
         bias = config.attention_bias
         self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)

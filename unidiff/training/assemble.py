@@ -5,7 +5,6 @@ curves. Written beside the target and renamed, so a folder is whole or not there
 """
 
 import json
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +24,12 @@ from unidiff.tokens.processor import UniDiffProcessor
 from .bundled import bins_of
 from .curves import draw_curves
 from .model_card import write_model_card
-from .trainer import AVERAGE_FILE
+from .trainer import AVERAGE_FILE, newest_checkpoint
 
 MAX_BYTES = 40_000_000
 LOG_FILE = "training_log.json"
 CURVES_FILE = "curves.png"
 DEFAULT_NEW_TOKENS = 64
-_NEEDED = ("config.json", "trainer_state.json")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 @dataclass(frozen=True)
@@ -128,38 +125,15 @@ def read_run(run_dir: str | Path) -> RunState:
 
 
 def _newest_checkpoint(run_dir: Path) -> tuple[Path, Path]:
-    """(folder, weights file) of the newest whole checkpoint; averaged ones come first.
-
-    The average is the last file that a run writes, so a folder with it is whole.
-    """
-    found = [path for path in run_dir.glob("checkpoint-*") if _CHECKPOINT.fullmatch(path.name)]
-    found.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")), reverse=True)
-    for name in (AVERAGE_FILE, "model.safetensors"):
-        for folder in found:
-            if all((folder / file).is_file() for file in (*_NEEDED, name)):
-                return folder, folder / name
+    """(folder, weights file) of the newest whole checkpoint; averaged ones come first."""
+    for name, needs_average in ((AVERAGE_FILE, True), ("model.safetensors", False)):
+        folder = newest_checkpoint(run_dir, needs_average)
+        if folder is not None:
+            return folder, folder / name
     raise FileNotFoundError(
         f"{run_dir} holds no whole checkpoint-N: run `unidiff train --recipe bundled --out "
         f"{run_dir}` until it has saved one"
     )
-
-
-def set_aside_broken(run_dir: str | Path) -> list[Path]:
-    """Rename checkpoints that an interruption cut short, so that resuming takes the one before.
-
-    The weight average is the last file that the recipe writes into a checkpoint.
-
-    Returns:
-        New paths, each `checkpoint-N` with `.broken` behind it; empty where all are whole.
-    """
-    renamed = []
-    for folder in sorted(Path(run_dir).glob("checkpoint-*")):
-        is_whole = all((folder / name).is_file() for name in (*_NEEDED, AVERAGE_FILE))
-        if _CHECKPOINT.fullmatch(folder.name) and not is_whole:
-            target = folder.with_name(folder.name + ".broken")
-            shutil.rmtree(target, ignore_errors=True)
-            renamed.append(folder.rename(target))
-    return renamed
 
 
 def _image_tokenizer(folder: Path) -> FSQImageTokenizer:

@@ -176,7 +176,8 @@ class BlockDiffusionTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         """Stream order: item i is training item i, whatever the batch size."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        return SequentialSampler(dataset)
+        assert dataset is not None
+        return SequentialSampler(dataset)  # type: ignore[arg-type]  # HF's datasets have a length
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Muon and AdamW at the arguments' rates."""

@@ -1,0 +1,114 @@
+"""`unidiff caption`, `ask`, `draw` and `infill`."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unidiff.cli.infill import box_mask
+from unidiff.cli.pictures import drawing_sentence
+
+SHORT = ("--max-new-tokens", 6)
+
+
+def test_caption_says_something_about_each_picture(run_command, picture):
+    result = run_command("caption", picture, picture, *SHORT, "--json")
+    outputs = [one["output"] for one in result.report["results"]]
+    assert len(outputs) == 2
+    assert outputs[0] == outputs[1]
+    assert run_command("caption", picture, *SHORT).out.strip() == outputs[0].strip()
+
+
+def test_ask_answers_with_text_and_its_cost(run_command, picture):
+    report = run_command("ask", picture, "what is this?", *SHORT, "--json").report
+    assert report["input"] == "what is this?"
+    assert isinstance(report["output"], str)
+    assert report["num_forwards"] >= 1
+
+
+def test_draw_writes_as_many_pictures_as_asked_for(run_command, tmp_path):
+    out = tmp_path / "new" / "x.png"
+    line = ("draw", "a red circle left of a blue square", "--num", 3, "--steps", 2)
+    report = run_command(*line, "--out", out, "--scale", 2, "--json").report
+    assert report["files"] == [str(out.with_name(f"x_{number}.png")) for number in range(3)]
+    pictures = [np.asarray(Image.open(path)) for path in report["files"]]
+    assert all(picture.shape == (64, 64, 3) for picture in pictures)
+    assert not np.array_equal(pictures[0], pictures[1])
+    assert [one["num_forwards"] for one in report["results"]] == [2, 2, 2]
+
+
+def test_draw_gives_one_picture_the_name_it_was_told(run_command, tmp_path):
+    result = run_command("draw", "a bag", "--steps", 1, "--out", tmp_path / "bag.png")
+    assert result.out.strip() == str(tmp_path / "bag.png")
+    assert (tmp_path / "bag.png").exists()
+
+
+def test_a_guided_drawing_takes_two_forwards_a_step(run_command, tmp_path):
+    line = ("draw", "a bag", "--steps", 2, "--guidance", 2.0, "--out", tmp_path / "x.png")
+    assert run_command(*line, "--json").report["results"][0]["num_forwards"] == 4
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        ("a red circle", "draw a red circle"),
+        ("paint a red circle", "paint a red circle"),
+        ("a sneaker", "draw a sneaker."),
+        ("Show me a bag.", "show me a bag."),
+    ],
+)
+def test_a_drawing_request_reads_as_in_training(request_, said):
+    assert drawing_sentence(request_) == said
+
+
+def test_infill_fills_the_holes_of_a_text(run_command):
+    line = ("infill", "def add(a, b):<|hole|>return c", "--hole-length", 3, "--json")
+    report = run_command(*line).report
+    assert report["output"].startswith("def add(a, b):")
+    assert report["output"].endswith("return c")
+    assert report["num_forwards"] == 3
+
+
+def test_infill_fills_a_box_of_a_picture(run_command, picture, tmp_path):
+    out = tmp_path / "filled.png"
+    line = ("infill", "--image", picture, "--box", 0, 0, 12, 40, "--steps", 2, "--out", out)
+    report = run_command(*line, "--json").report
+    assert report["file"] == str(out)
+    assert Image.open(out).size == (256, 256)
+
+
+def test_infill_fills_a_caption_beside_its_picture(run_command, picture, tmp_path):
+    line = ("infill", "a photo of <|hole|>.", "--image", picture, "--out", tmp_path / "x.png")
+    report = run_command(*line, "--json").report
+    assert report["output"].startswith("a photo of")
+    assert report["file"] is not None
+
+
+def test_a_box_is_true_inside_and_false_outside():
+    mask = box_mask((4, 3), (1, 2, 2, 1))
+    assert mask.tolist() == [[False] * 4, [False, False, True, False], [False, False, True, False]]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("infill",), "give a text"),
+        (("infill", "no hole here"), "no hole"),
+        (("infill", "--box", 0, 0, 1, 1), "--image"),
+        (("infill", "--image", "PICTURE"), "--box"),
+        (("infill", "--image", "PICTURE", "--box", 0, 0, 25, 1), "24 rows"),
+        (("infill", "--image", "PICTURE", "--box", 0, 0, 0, 1), "hold a pixel"),
+        (("infill", "--image", "PICTURE", "--box", 0, 0, 1, 1, "--out", "x.txt"), ".png"),
+        (("caption", "nowhere.png"), "nowhere.png"),
+        (("caption", "NO_PICTURE"), "identify"),
+        (("ask", "PICTURE", "  "), "empty"),
+        (("draw", ""), "empty"),
+        (("draw", "a bag", "--out", "x"), "--out"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(run_command, picture, tmp_path, line, words):
+    (tmp_path / "no_picture.png").write_text("words")
+    named = {"PICTURE": picture, "NO_PICTURE": tmp_path / "no_picture.png"}
+    result = run_command(*[named.get(part, part) for part in line])
+    assert result.code == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1

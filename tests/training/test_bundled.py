@@ -1,0 +1,201 @@
+"""The bundled recipe on a few made-up samples: it trains, resumes and fits any number of ranks."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+import unidiff.training.bundled as bundled
+from unidiff.data.prepared import save_arrays, training_scene
+from unidiff.model import UniDiffForBlockDiffusion
+from unidiff.tokens.sequence import SequenceEncoder
+from unidiff.tokens.text import SPECIAL_TOKENS
+from unidiff.training.bundled import (
+    MIXTURE,
+    BundledRecipe,
+    bins_of,
+    bundled_config,
+    bundled_layout,
+    bundled_objective,
+    bundled_stream,
+    train_bundled,
+)
+
+LEVELS = (8, 6, 5)
+CODES = 240
+SMALL = BundledRecipe(
+    steps=4,
+    decay_steps=1,
+    warmup_steps=1,
+    hidden_size=64,
+    num_layers=1,
+    intermediate_size=64,
+    save_steps=2,
+    bf16=False,
+    average_decay=0.5,
+)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(repository_root: Path) -> PreTrainedTokenizerBase:
+    return AutoTokenizer.from_pretrained(repository_root / "tokenizers" / "text")
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prepared parts with a handful of random samples each."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+
+    def codes(count: int) -> np.ndarray:
+        return rng.integers(0, CODES, (count, 64)).astype(np.uint16)
+
+    save_arrays(
+        folder / "garments_train.npz", codes=codes(9), mirrored=codes(9), labels=np.arange(9)
+    )
+    sizes = np.array([len(training_scene(seed).objects) for seed in range(12)])
+    save_arrays(folder / "scenes_train.npz", codes=codes(12), num_objects=sizes)
+    save_arrays(
+        folder / "demonstrations_train.npz",
+        codes=codes(7),
+        states=rng.uniform(-1, 1, (7, 2)).astype(np.float32),
+        chunks=rng.uniform(-1, 1, (7, 8, 2)).astype(np.float32),
+        instructions=np.array(["push the red disc to the blue mark."] * 7),
+    )
+    ids = rng.integers(20, 2000, 2000).astype(np.uint16)
+    save_arrays(folder / "text_train.npz", ids=ids, starts=np.array([0, 900, 2000]))
+    return folder
+
+
+@pytest.fixture
+def small_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight samples a step, in micro-batches of two."""
+    for name in MIXTURE:
+        monkeypatch.setitem(MIXTURE, name, 2 if name == "library_text" else 1)
+    monkeypatch.setattr(bundled, "MICRO_BATCH", 2)
+
+
+def train(data_dir: Path, output_dir: Path, tokenizer: Any, **fields: Any) -> Any:
+    recipe = BundledRecipe(**{**vars(SMALL), **fields})
+    return train_bundled(data_dir, output_dir, tokenizer, LEVELS, recipe)
+
+
+def test_layout_reserves_every_special_id_but_the_end(tokenizer: PreTrainedTokenizerBase) -> None:
+    layout = bundled_layout(tokenizer, CODES)
+    text = layout.allowed_ids("text", layout.num_ids)
+    special = tokenizer.convert_tokens_to_ids(list(SPECIAL_TOKENS))
+    assert [i for i in special if text[i]] == list(layout.end_token_ids) == [3]
+    assert layout.range_of("image").size == CODES
+    assert layout.range_of("action").size == layout.range_of("state").size == 256
+    config = bundled_config(layout, BundledRecipe())
+    assert config.vocab_size % 64 == 0
+    assert config.layout == layout
+
+
+def test_the_model_fits_the_bundle(tokenizer: PreTrainedTokenizerBase) -> None:
+    config = bundled_config(bundled_layout(tokenizer, CODES), BundledRecipe())
+    with torch.device("meta"):
+        model = UniDiffForBlockDiffusion(config)
+    assert 2e6 < model.num_parameters() < 15e6  # 40 MB in bfloat16, with the image tokenizer
+
+
+def test_bins_cover_the_demonstrations() -> None:
+    rng = np.random.default_rng(0)
+    states, actions = bins_of(
+        {"states": rng.uniform(-1, 1, (50, 2)), "chunks": rng.uniform(-1, 1, (50, 8, 2))}
+    )
+    assert states.dim == actions.dim == 2
+    assert actions.num_tokens == 16
+    assert states.num_tokens == 2
+
+
+def test_the_stream_holds_every_source_in_the_recipes_proportions(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    encoder = SequenceEncoder(tokenizer, bundled_layout(tokenizer, CODES))
+    stream = bundled_stream(data_dir, encoder, 10_000, seed=3)
+    assert stream.cycle_length == sum(MIXTURE.values())
+    assert stream.cycle_length % bundled.MICRO_BATCH == 0
+    counts = dict.fromkeys(MIXTURE, 0)
+    for item in range(stream.cycle_length):
+        counts[stream.sources[stream.locate(item)[0]].source.name] += 1
+    assert counts == MIXTURE
+
+
+def test_text_is_the_elbo_and_images_are_unweighted() -> None:
+    objective = bundled_objective(seed=5)
+    assert objective.text.elbo_weights
+    assert not objective.image.elbo_weights
+    assert objective.image.schedule == objective.action.schedule == "cosine"
+    assert objective.seed == 5
+
+
+@pytest.mark.usefixtures("small_cycle")
+def test_training_ships_the_averaged_weights_and_the_log(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = train(data_dir, tmp_path, tokenizer)
+    shipped = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "averaged")
+    last = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "checkpoint-4")
+    for name, weight in shipped.named_parameters():
+        assert torch.equal(weight, dict(model.named_parameters())[name])
+    ids = torch.tensor([[2, 30, 31]])
+    assert not torch.equal(shipped(ids).logits, last(ids).logits)
+    log = json.loads((tmp_path / "averaged" / "training_log.json").read_text())
+    assert log["recipe"]["steps"] == 4
+    assert log["history"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_cycle")
+def test_an_interrupted_recipe_resumes_to_the_same_weights(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    whole = train(data_dir, tmp_path / "whole", tokenizer)
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "cut" / "checkpoint-2")
+    half = tmp_path / "cut" / "checkpoint-4"  # killed while it was written
+    half.mkdir()
+    shutil.copy(tmp_path / "whole" / "checkpoint-4" / "model.safetensors", half)
+    resumed = train(data_dir, tmp_path / "cut", tokenizer)
+    for name, weight in whole.named_parameters():
+        assert torch.equal(weight, dict(resumed.named_parameters())[name])
+
+
+@pytest.mark.usefixtures("small_cycle")
+def test_a_recipe_without_average_ships_the_last_weights(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    train(data_dir, tmp_path, tokenizer, steps=2, average_decay=0.0)
+    shipped = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "averaged").state_dict()
+    last = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "checkpoint-2").state_dict()
+    assert all(torch.equal(weight, last[name]) for name, weight in shipped.items())
+
+
+@pytest.mark.parametrize(("world_size", "accumulation"), [(1, 4), (2, 2), (4, 1)])
+def test_a_step_is_one_cycle_on_any_number_of_ranks(
+    world_size: int, accumulation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled.BlockTrainingArguments, "world_size", world_size)
+    monkeypatch.setattr(bundled, "MICRO_BATCH", 32)
+    arguments = bundled._arguments(tmp_path, SMALL, 128)
+    assert arguments.gradient_accumulation_steps == accumulation
+
+
+@pytest.mark.parametrize("world_size", [3, 8])
+def test_a_number_of_ranks_that_does_not_divide_the_cycle_is_refused(
+    world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundled.BlockTrainingArguments, "world_size", world_size)
+    monkeypatch.setattr(bundled, "MICRO_BATCH", 32)
+    with pytest.raises(ValueError, match="use a number of processes that divides 4"):
+        bundled._arguments(tmp_path, SMALL, 128)
+
+
+def test_a_recipe_whose_phases_do_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="warmup_steps"):
+        BundledRecipe(steps=10, warmup_steps=5, decay_steps=6)
