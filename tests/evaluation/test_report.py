@@ -10,7 +10,7 @@ from unidiff.evaluation.report import Goal, Measurement, MetricReport, SuiteRepo
 
 def report(value, goal, **fields):
     measurement = Measurement("accuracy", value, 10, (0.1, 0.9), **fields)
-    return MetricReport(measurement, goal, {"temperature": 1.0}, 0, 1.0, 20, 2.0, 3.5)
+    return MetricReport(measurement, goal, {"temperature": 1.0}, 0, 1.0, 1.0, 20, 2.0, 3.5)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,15 @@ def test_a_suite_report_is_json_even_with_numpy_in_it():
     assert found["passes"] is True
     metric = found["metrics"]["accuracy"]
     assert metric["details"] == {"by_class": {"3": 0.5}, "interval": [0.25, 1]}
-    standing_beside = {"seed", "sampler", "num_inputs", "seconds", "num_forwards", "interval"}
+    standing_beside = {
+        "seed",
+        "sampler",
+        "num_inputs",
+        "seconds",
+        "cpu_seconds",
+        "num_forwards",
+        "interval",
+    }
     assert standing_beside <= set(metric)
     assert suite["accuracy"] is one
     with pytest.raises(KeyError):

@@ -133,6 +133,16 @@ def test_end_token_behind_a_mask_does_not_end_the_row(model: Any, prompt: Tensor
         assert stopped[0].tolist() == free[0, : 5 + first + 1].tolist()
 
 
+def test_row_stops_as_soon_as_its_end_is_settled(model: Any, prompt: Tensor) -> None:
+    """Masks behind the end token are never revealed."""
+    options = {"max_new_tokens": 8, "unmasking_strategy": "sequential"}
+    free = model.generate(prompt, eos_token_id=-1, **options)[0, 5:].tolist()
+    end = free[4]
+    output = model.generate(prompt, eos_token_id=end, return_dict_in_generate=True, **options)
+    assert output.num_forwards.tolist() == [free.index(end) + 1]
+    assert output.tokens_per_forward.tolist() == [1.0]
+
+
 def test_num_forwards_counts_each_forward_once(model: Any, prompt: Tensor) -> None:
     options = {"max_new_tokens": 20, "max_denoising_steps": 2, "unmasking_strategy": "static"}
     options |= {"eos_token_id": -1, "return_dict_in_generate": True}
@@ -494,7 +504,7 @@ def test_saved_config_rejects_unknown_and_impossible_options() -> None:
         UniDiffGenerationConfig(blok_length=3)
     with pytest.raises(ValueError, match="confidence_threshold"):
         UniDiffGenerationConfig(confidence_threshold=2.0)
-    assert set(UniDiffGenerationConfig._get_default_generation_params()) == set(OPTIONS)
+    assert UniDiffGenerationConfig._get_default_generation_params() == OPTIONS
 
 
 # ---- bad tensors ----

@@ -1,7 +1,7 @@
 """`unidiff act`: drive the small robot."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from . import samplers
 from .options import Decoding, JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .session import open_session
+
+if TYPE_CHECKING:
+    from .episode import Played
 
 
 @takes_options
@@ -51,19 +54,7 @@ def act(
     if gif is not None:
         gif.parent.mkdir(parents=True, exist_ok=True)
         write_gif(gif, [played])
-    report = {
-        "task": task,
-        "seed": decoding.seed,
-        "instruction": played.episode.instruction,
-        "success": bool(played.episode.success),
-        "wrong_target": bool(played.episode.wrong_target),
-        "steps": played.episode.num_steps,
-        "plans": played.episode.num_plans,
-        "num_forwards": played.num_forwards,
-        "tokens_per_forward": round(played.tokens_per_forward, 3),
-        "seconds": round(played.seconds, 3),
-        "gif": gif,
-    }
+    report = {"task": task, "seed": decoding.seed, **_outcome(played), "gif": gif}
     if as_json:
         print_json(report)
         return
@@ -74,3 +65,18 @@ def act(
     )
     if gif is not None:
         typer.echo(str(gif))
+
+
+def _outcome(played: "Played") -> dict[str, Any]:
+    """What came of an episode and what it cost, as plain values."""
+    episode = played.episode
+    return {
+        "instruction": episode.instruction,
+        "success": bool(episode.success),
+        "wrong_target": bool(episode.wrong_target),
+        "steps": episode.num_steps,
+        "plans": episode.num_plans,
+        "num_forwards": played.num_forwards,
+        "tokens_per_forward": round(played.tokens_per_forward, 3),
+        "seconds": round(played.seconds, 3),
+    }

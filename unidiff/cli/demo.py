@@ -12,7 +12,9 @@ from .output import print_json
 from .session import open_session
 
 if TYPE_CHECKING:
-    from .showcase import Row
+    from .episode import Played
+    from .session import Session
+    from .showcase import HeldOut, Row
 
 GALLERY, FILM, PAGE = "gallery.png", "episode.gif", "index.html"
 
@@ -26,7 +28,6 @@ def demo(
 ) -> None:
     """Describe, answer, draw, fill holes, chat and act, on held-out inputs; write a gallery."""
     start = time.perf_counter()
-    from . import demo_draw, demo_talk
     from .episode import write_gif
     from .gallery import draw_gallery
     from .page import write_page
@@ -34,20 +35,7 @@ def demo(
 
     data = held_out(seed)
     session = open_session(model)
-    sections: dict[str, list[Row]] = {}
-    for title, part in (
-        ("Describing photographs and unseen scenes", demo_talk.describe),
-        ("Answering questions", demo_talk.question),
-        ("Drawing garments", demo_draw.draw_garments),
-        ("Drawing scenes that never occur in training", demo_draw.draw_scenes),
-        ("Filling holes in pictures", demo_draw.fill_pictures),
-        ("Filling holes in text", demo_talk.fill_text),
-        ("Talking about a picture", demo_talk.converse),
-    ):
-        typer.echo(f"{title} ...", err=True)
-        sections[title] = part(session, data)
-    typer.echo("Driving the robot ...", err=True)
-    sections["Driving the robot"], episodes = demo_draw.drive(session, data)
+    sections, episodes = _ask_everything(session, data)
     out.mkdir(parents=True, exist_ok=True)
     write_gif(out / FILM, episodes)
     draw_gallery(out / GALLERY, sections)
@@ -62,6 +50,29 @@ def demo(
     typer.echo(f"{summary['right']} of {summary['judged']} right, {summary['seconds']} s")
     for file in files:
         typer.echo(file)
+
+
+def _ask_everything(
+    session: "Session", data: "HeldOut"
+) -> tuple[dict[str, list["Row"]], list["Played"]]:
+    """Rows of every section, and the episodes of the last one."""
+    from . import demo_draw, demo_talk
+
+    sections: dict[str, list[Row]] = {}
+    for title, part in (
+        ("Describing photographs and unseen scenes", demo_talk.describe),
+        ("Answering questions", demo_talk.question),
+        ("Drawing garments", demo_draw.draw_garments),
+        ("Drawing scenes that never occur in training", demo_draw.draw_scenes),
+        ("Filling holes in pictures", demo_draw.fill_pictures),
+        ("Filling holes in text", demo_talk.fill_text),
+        ("Talking about a picture", demo_talk.converse),
+    ):
+        typer.echo(f"{title} ...", err=True)
+        sections[title] = part(session, data)
+    typer.echo("Driving the robot ...", err=True)
+    sections["Driving the robot"], episodes = demo_draw.drive(session, data)
+    return sections, episodes
 
 
 def _summary(rows: Sequence["Row"], seed: int, folder: Path, seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
@@ -35,8 +36,9 @@ def draw_gallery(path: str | Path, sections: Mapping[str, Sequence[Row]]) -> Non
     filled = {title: rows for title, rows in sections.items() if rows}
     heights = [_height(rows) for rows in filled.values()]
     figure = Figure(figsize=(WIDTH, sum(heights) + _HEADING), dpi=100, facecolor="white")
-    parts = figure.subfigures(len(heights) + 1, 1, height_ratios=[_HEADING, *heights])
-    heading, *others = np.atleast_1d(parts).tolist()
+    ratios = [_HEADING, *heights]
+    parts = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)
+    heading, *others = parts[:, 0].tolist()
     heading.text(_left(0), 0.62, "UniDiff", size=22, weight="bold", color=_INK, va="center")
     heading.text(_left(0), 0.16, _NOTE, size=10, color=_DIM, va="center")
     for part, height, (title, rows) in zip(others, heights, filled.items(), strict=True):
@@ -61,7 +63,7 @@ class _Strip:
     height: float
     label: float
 
-    def text(self, words: str, column: float, down: float, colour: str, **style: object) -> None:
+    def text(self, words: str, column: float, down: float, colour: str, **style: Any) -> None:
         """Words at a place; dollar signs are no formulas."""
         where = _left(column), 1 - down / self.height
         self.figure.text(*where, words.replace("$", r"\$"), color=colour, **style)

@@ -75,7 +75,7 @@ class Session:
         start = time.perf_counter()
         tensors = inputs.to(self.model.device) if hasattr(inputs, "to") else dict(inputs)
         tensors = {**tensors, **self._unconditional(options, inputs)}
-        output = self.model.generate(**tensors, **options, return_dict_in_generate=True)
+        output: Any = self.model.generate(**tensors, **options, return_dict_in_generate=True)
         values = self.processor.post_process(output, inputs)
         seconds = (time.perf_counter() - start) / len(values)
         answers = [

@@ -1,5 +1,7 @@
 """`unidiff prepare`, `train` and `eval`: from data to a measured checkpoint."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,16 +168,6 @@ def evaluate(
 
     session = open_session(model)
     with _progress() as progress:
-        bars: dict[str, Any] = {suite: progress.add_task(suite, total=None)}
-
-        def show(group: str, done: int, total: int) -> None:
-            if total:  # a group is finished: groups done, groups in all
-                progress.update(bars[suite], completed=done, total=total)
-                return
-            if group not in bars:
-                bars[group] = progress.add_task(f"  {group}", total=None)
-            progress.update(bars[group], completed=done)
-
         report = run_suite(
             suite,
             session.model,
@@ -183,17 +175,30 @@ def evaluate(
             seed=seed,
             limit=limit,
             metrics=metrics or None,
-            progress=show,
+            progress=_watcher(progress, suite),
         ).to_dict()
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        import json
-
         out.write_text(json.dumps(report, indent=2) + "\n")
     if as_json:
         print_json(report)
     else:
         _print_report(report)
+
+
+def _watcher(progress: Any, suite: str) -> Callable[[str, int, int], None]:
+    """Shows groups done of the suite, and answers given in the group under way."""
+    bars: dict[str, Any] = {suite: progress.add_task(suite, total=None)}
+
+    def show(group: str, done: int, total: int) -> None:
+        if total:  # a group is finished: groups done, groups in all
+            progress.update(bars[suite], completed=done, total=total)
+            return
+        if group not in bars:
+            bars[group] = progress.add_task(f"  {group}", total=None)
+        progress.update(bars[group], completed=done)
+
+    return show
 
 
 def _print_report(report: dict[str, Any]) -> None:

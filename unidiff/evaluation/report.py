@@ -64,6 +64,7 @@ class MetricReport:
         sampler: options of `generate()`, or of the likelihood.
         seed: decides inputs and sampling.
         seconds: wall time of the group of metrics that were measured together.
+        cpu_seconds: processor time of the same.
         num_forwards: forwards of all requests of the group, summed.
         forwards_per_input: mean over requests (NFE).
         tokens_per_forward: mean over requests.
@@ -74,6 +75,7 @@ class MetricReport:
     sampler: Mapping[str, Any]
     seed: int
     seconds: float
+    cpu_seconds: float
     num_forwards: int
     forwards_per_input: float
     tokens_per_forward: float
@@ -107,6 +109,7 @@ class MetricReport:
             "seed": self.seed,
             "sampler": dict(self.sampler),
             "seconds": round(self.seconds, 2),
+            "cpu_seconds": round(self.cpu_seconds, 2),
             "num_forwards": self.num_forwards,
             "forwards_per_input": round(self.forwards_per_input, 3),
             "tokens_per_forward": round(self.tokens_per_forward, 3),

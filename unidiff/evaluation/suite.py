@@ -169,9 +169,9 @@ def _measure(
     """Reports of one group."""
     settings = definition[group]
     context.responder.usage = usage = Usage()
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     measurements = GROUPS[group](context, settings)
-    seconds = time.perf_counter() - begin
+    seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - begin_cpu
     sampler = settings.get("sampler")
     if sampler is None:
         sampler = {name: settings[name] for name in _LIKELIHOOD_SETTINGS if name in settings}
@@ -183,6 +183,7 @@ def _measure(
             sampler=sampler,
             seed=context.seed,
             seconds=seconds,
+            cpu_seconds=cpu_seconds,
             num_forwards=usage.num_forwards,
             forwards_per_input=usage.num_forwards / max(1, usage.num_requests),
             tokens_per_forward=usage.num_tokens / max(1, usage.num_forwards),
