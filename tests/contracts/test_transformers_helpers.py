@@ -48,6 +48,8 @@ HELPERS = {
     ],
     (GenerationConfig, "_get_default_generation_params"): [],
     (PreTrainedModel, "_init_weights"): ["self", "module"],
+    (Trainer, "_get_train_sampler"): ["self", "train_dataset"],
+    (PilBackend, "_prepare_images_structure"): ["self", "images", "expected_ndims"],
     (PilBackend, "_preprocess"): [
         "self",
         "images",

@@ -1,6 +1,7 @@
 """The suite on a tiny random model: every number with what it was measured under."""
 
 import json
+import tomllib
 
 import pytest
 
@@ -135,3 +136,13 @@ def test_guidance_uses_the_dropped_condition(model, processor):
     options = {"max_denoising_steps": 2, "guidance_scale": 2.0}
     responder = ModelResponder(model, processor)
     assert responder.images(requests, options, 0).shape == (2, 64)
+
+
+def test_definitions_and_judges_are_package_data(repository_root):
+    project = tomllib.loads((repository_root / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"].get("unidiff.evaluation", [])
+    room = repository_root / "unidiff" / "evaluation"
+    shipped = {path for pattern in patterns for path in room.glob(pattern)}
+    wanted = {*room.glob("suites/*.toml"), *room.glob("judges/*")}
+    assert wanted
+    assert wanted <= shipped
