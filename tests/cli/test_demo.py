@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unidiff.cli import demo_draw, demo_talk
-from unidiff.cli.gallery import draw_gallery
+from unidiff.cli.gallery import _one_line, draw_gallery
 from unidiff.cli.options import ModelChoice
 from unidiff.cli.page import write_page
 from unidiff.cli.session import open_session
@@ -143,6 +143,11 @@ def test_the_gallery_draws_every_kind_of_section(tmp_path):
     assert whole.size[1] > 2 * part.size[1]
     red = np.asarray(part.convert("RGB")).astype(int) - [185, 28, 28]
     assert (np.abs(red).sum(-1) < 30).any()
+
+
+def test_a_line_of_the_gallery_stays_a_line():
+    assert _one_line("a\nb", 20) == "a \u21b5 b"
+    assert _one_line("x" * 30, 20) == "x" * 17 + "..."
 
 
 def test_the_page_escapes_what_the_model_says(tmp_path):

@@ -21,6 +21,7 @@ _TRIPLE = ("given", "filled", "original")
 # Inches of height: the heading, a section's title, a panel, its caption, words over it, a line.
 _HEADING, _TITLE, _PANEL, _CAPTION, _LABEL, _LINE = 0.7, 0.42, 1.4, 0.76, 0.16, 0.17
 _SMALL = 7.6  # points
+_CHARACTER = 0.076  # inches, of a line of text
 _CHARACTERS = 24  # of a caption's line under one panel
 
 
@@ -87,16 +88,18 @@ class _Strip:
         below = top + 0.125 * len(asked)
         self.text("\n".join(answer), column, below, _COLOURS[row.is_right], **style)
 
-    def lines(self, rows: Sequence[Row], column: float, mark: str, family: str) -> None:
-        """Two lines for each row: what was given, and the answer in its colour."""
+    def lines(self, rows: Sequence[Row], column: float, stop: float, family: str) -> None:
+        """Two lines for each row, up to column `stop`: what was given, and the answer."""
+        longest = int((stop - column) * WIDTH / COLUMNS / _CHARACTER)
         for number, row in enumerate(rows):
             down = _TITLE + 0.1 + 2.4 * _LINE * number
             style = {"va": "center", "family": family}
-            self.text(f"{mark}{row.given}", column, down, _DIM, size=8.5, **style)
+            self.text(_one_line(row.given, longest), column, down, _DIM, size=8.5, **style)
             answer = row.output
             if not row.is_right:
                 answer += f"   ({_TRUTH[row.is_right]} {row.truth})"
             below = down + 1.05 * _LINE
+            answer = _one_line(answer, longest)
             self.text(answer, column, below, _COLOURS[row.is_right], size=9, **style)
 
 
@@ -153,7 +156,7 @@ def _chat(strip: _Strip, rows: Sequence[Row]) -> None:
     width = COLUMNS / len(conversations)
     for number, turns in enumerate(conversations):
         strip.show(turns[0].pictures[0], number * width)
-        strip.lines(turns, number * width + 1.05, "> ", "sans-serif")
+        strip.lines(turns, number * width + 1.05, (number + 1) * width, "sans-serif")
 
 
 def _conversations(rows: Sequence[Row]) -> list[list[Row]]:
@@ -169,7 +172,13 @@ def _conversations(rows: Sequence[Row]) -> list[list[Row]]:
 
 def _text_lines(strip: _Strip, rows: Sequence[Row]) -> None:
     """What was asked and answered as lines of text."""
-    strip.lines(rows, 0, "", "monospace")
+    strip.lines(rows, 0, COLUMNS, "monospace")
+
+
+def _one_line(text: str, longest: int) -> str:
+    """The text with its line ends shown, cut where it is too long."""
+    shown = text.replace("\n", " \u21b5 ")
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
 def _left(column: float) -> float:
