@@ -1,8 +1,9 @@
 """Recipe of the image tokenizer in tokenizers/image/: `python tokenizers/build_image_tokenizer.py`.
 
 Half Fashion-MNIST photographs (training split), 35 % training scenes, 15 % frames of tabletop
-demonstrations; measured on held-out images of each kind. Interrupted, it resumes. Codes made by one tokenizer
-mean nothing to another: after a rebuild, everything trained on the codes must be trained again.
+demonstrations; measured on held-out images of each kind. Interrupted, it resumes. Codes made by one
+tokenizer mean nothing to another: after a rebuild, everything trained on the codes must be trained
+again.
 """
 
 import argparse

@@ -71,9 +71,9 @@ def test_items_outside_the_stream_are_refused(item: int) -> None:
 
 
 def test_empty_mixtures_are_refused() -> None:
-    with pytest.raises(ValueError, match="needs sources and length"):
+    with pytest.raises(ValueError, match="needs sources, length >= 1"):
         MixtureStream([], 3, 0)
-    with pytest.raises(ValueError, match="needs sources and length"):
+    with pytest.raises(ValueError, match="needs sources, length >= 1"):
         stream(length=0)
     with pytest.raises(ValueError, match="'a' needs per_cycle >= 1"):
         Weighted(Echo("a", 0), 1)

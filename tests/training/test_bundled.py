@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 import unidiff.training.bundled as bundled
@@ -25,6 +26,8 @@ from unidiff.training.bundled import (
     bundled_stream,
     train_bundled,
 )
+from unidiff.training.carried import carry
+from unidiff.training.trainer import AVERAGE_FILE
 
 LEVELS = (8, 6, 5)
 CODES = 240
@@ -80,9 +83,15 @@ def small_cycle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundled, "MICRO_BATCH", 2)
 
 
-def train(data_dir: Path, output_dir: Path, tokenizer: Any, **fields: Any) -> Any:
+def train(
+    data_dir: Path,
+    output_dir: Path,
+    tokenizer: Any,
+    carried: Path | None = None,
+    **fields: Any,
+) -> Any:
     recipe = BundledRecipe(**{**vars(SMALL), **fields})
-    return train_bundled(data_dir, output_dir, tokenizer, LEVELS, recipe)
+    return train_bundled(data_dir, output_dir, tokenizer, LEVELS, recipe, carried=carried)
 
 
 def test_layout_reserves_every_special_id_but_the_end(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -136,19 +145,36 @@ def test_text_is_the_elbo_and_images_are_unweighted() -> None:
 
 
 @pytest.mark.usefixtures("small_cycle")
-def test_training_ships_the_averaged_weights_and_the_log(
+def test_training_returns_the_average_of_its_last_checkpoint(
     data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
     model = train(data_dir, tmp_path, tokenizer)
-    shipped = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "averaged")
+    average = load_file(tmp_path / "checkpoint-4" / AVERAGE_FILE)
     last = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "checkpoint-4")
-    for name, weight in shipped.named_parameters():
-        assert torch.equal(weight, dict(model.named_parameters())[name])
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, average[name])
     ids = torch.tensor([[2, 30, 31]])
-    assert not torch.equal(shipped(ids).logits, last(ids).logits)
-    log = json.loads((tmp_path / "averaged" / "training_log.json").read_text())
-    assert log["recipe"]["steps"] == 4
-    assert log["history"]
+    assert not torch.equal(model(ids).logits, last(ids).logits)
+
+
+@pytest.mark.usefixtures("small_cycle")
+def test_a_carried_recipe_goes_on_with_the_weights_and_the_data(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch
+) -> None:
+    train(data_dir, tmp_path / "first", tokenizer)
+    carry(tmp_path / "first" / "checkpoint-2", tmp_path / "carried")
+    firsts = []
+    stream = bundled.bundled_stream
+    monkeypatch.setattr(
+        bundled, "bundled_stream", lambda *args: firsts.append(args[-1]) or stream(*args)
+    )
+    model = train(data_dir, tmp_path / "second", tokenizer, carried=tmp_path / "carried")
+    assert firsts == [2 * sum(bundled.MIXTURE.values())]
+    state = json.loads((tmp_path / "second" / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["max_steps"] == 2  # four in all
+    carried = load_file(tmp_path / "carried" / "model.safetensors")
+    drift = [(model.get_parameter(n) - w).abs().max() for n, w in carried.items()]
+    assert 0 < max(drift) < 0.05  # two steps away, not a fresh start
 
 
 @pytest.mark.slow
@@ -167,13 +193,12 @@ def test_an_interrupted_recipe_resumes_to_the_same_weights(
 
 
 @pytest.mark.usefixtures("small_cycle")
-def test_a_recipe_without_average_ships_the_last_weights(
+def test_a_recipe_without_average_returns_the_last_weights(
     data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:
-    train(data_dir, tmp_path, tokenizer, steps=2, average_decay=0.0)
-    shipped = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "averaged").state_dict()
+    model = train(data_dir, tmp_path, tokenizer, steps=2, average_decay=0.0)
     last = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "checkpoint-2").state_dict()
-    assert all(torch.equal(weight, last[name]) for name, weight in shipped.items())
+    assert all(torch.equal(weight, last[name]) for name, weight in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("world_size", "accumulation"), [(1, 4), (2, 2), (4, 1)])

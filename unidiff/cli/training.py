@@ -123,6 +123,9 @@ def train(
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
     ] = "auto",
+    carried: Annotated[
+        Path | None, typer.Option(help="Go on from weights carried over from another machine.")
+    ] = None,
 ) -> None:
     """Train a recipe; Ctrl-C stops it, and the same command goes on from the last save."""
     if recipe not in RECIPES:
@@ -142,7 +145,7 @@ def train(
     from unidiff.training.bundled import train_bundled
 
     try:
-        train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen)
+        train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen, carried=carried)
     except KeyboardInterrupt:
         typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
         raise

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def encode_images(image_tokenizer: FSQImageTokenizer, images: np.ndarray) -> np.
     return np.concatenate(parts)
 
 
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
+def save_arrays(path: Path, **arrays: Any) -> None:
     """Write an npz file under a temporary name, then rename it."""
     temporary = path.with_suffix(".partial.npz")
     np.savez(temporary, **arrays)
@@ -136,7 +137,7 @@ def _check_manifest(data_dir: Path, tokens: str, options: PrepareOptions) -> Non
     os.replace(temporary, path)
 
 
-def _garments(split: str, image_tokenizer: FSQImageTokenizer) -> Arrays:
+def _garments(split: Literal["train", "test"], image_tokenizer: FSQImageTokenizer) -> Arrays:
     """Codes of the photographs, of their mirror images, and the labels."""
     images, labels = load_fashion_mnist(split)
     padded = pad_to_canvas(images)

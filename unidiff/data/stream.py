@@ -56,12 +56,18 @@ class MixtureStream(Dataset):
     step the mixture in its proportions.
     """
 
-    def __init__(self, sources: Sequence[Weighted], length: int, seed: int) -> None:
-        """Stream of the sources; raises ValueError when there is none or the length is < 1."""
-        if not sources or length < 1:
+    def __init__(self, sources: Sequence[Weighted], length: int, seed: int, first: int = 0) -> None:
+        """Items `first` to `first + length - 1` of the endless stream.
+
+        Raises:
+            ValueError: if there is no source, the length is below 1 or `first` is negative.
+        """
+        if not sources or length < 1 or first < 0:
             raise ValueError(
-                f"a stream needs sources and length >= 1, got {len(sources)}, {length}"
+                "a stream needs sources, length >= 1 and first >= 0, got "
+                f"{len(sources)} sources, length={length}, first={first}"
             )
+        self.first = first
         self.sources = list(sources)
         self.length = length
         self.seed = seed
@@ -99,6 +105,7 @@ class MixtureStream(Dataset):
         """Sample for the collator; raises IndexError behind the end."""
         if not 0 <= item < self.length:
             raise IndexError(f"item {item} of a stream of {self.length}")
+        item += self.first
         number, index, epoch = self.locate(item)
         key = int(hash_integers(self.seed, number, index, epoch))
         rng = np.random.Generator(np.random.Philox(key=key % 2**64))

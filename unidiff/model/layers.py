@@ -92,8 +92,9 @@ def eager_attention(
         ((B, Q, H, E) output, (B, H, Q, S) weights).
     """
     del kwargs
-    key = key.repeat_interleave(module.num_key_value_groups, dim=1)
-    value = value.repeat_interleave(module.num_key_value_groups, dim=1)
+    groups: int = module.num_key_value_groups  # type: ignore[assignment]  # nn.Module's getattr
+    key = key.repeat_interleave(groups, dim=1)
+    value = value.repeat_interleave(groups, dim=1)
     score_BHQS = query * scaling @ key.transpose(-1, -2)
     if attention_mask is not None:
         bias = torch.zeros_like(attention_mask, dtype=score_BHQS.dtype)

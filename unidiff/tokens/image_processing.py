@@ -21,7 +21,7 @@ from .image import FSQImageTokenizerConfig
 _CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
 
 
-class UniDiffImageProcessorKwargs(ImagesKwargs, total=False):
+class UniDiffImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
     """Arguments of `UniDiffImageProcessor` beyond those of every image processor."""
 
     pad_to_size: bool  # pad a picture that fits instead of enlarging it
@@ -137,7 +137,8 @@ class UniDiffImageProcessor(PilBackend):
         new_height = min(target[0], max(1, round(height * scale)))
         new_width = min(target[1], max(1, round(width * scale)))
         new_size = SizeDict(height=new_height, width=new_width)
-        return self.resize(image, size=new_size, resample=resample)
+        shrunk: NDArray[np.uint8] = self.resize(image, size=new_size, resample=resample)
+        return shrunk
 
     def postprocess(self, pixels: Tensor | NDArray[np.floating]) -> list[Image.Image]:
         """RGB pictures of pixels in [-1, 1]; values outside are clamped.

@@ -103,7 +103,7 @@ class SequenceEncoder:
 
     def special(self, name: str) -> int:
         """Id of a special token; raises ValueError when the tokenizer has none of that name."""
-        token_id = self.tokenizer.convert_tokens_to_ids(name)
+        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
         if token_id is None or token_id == self.tokenizer.unk_token_id:
             raise ValueError(f"the tokenizer has no special token {name!r}")
         return token_id

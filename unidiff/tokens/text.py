@@ -115,6 +115,7 @@ def decode_plain(tokenizer: PreTrainedTokenizerFast, ids: Iterable[int]) -> str:
 
     Bytes that are no UTF-8 (a character cut in the middle) come out as U+FFFD.
     """
-    return tokenizer.decode(
+    text: str = tokenizer.decode(
         list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
+    return text

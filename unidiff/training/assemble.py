@@ -22,6 +22,7 @@ from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.processor import UniDiffProcessor
 
 from .bundled import bins_of
+from .carried import start_of
 from .curves import draw_curves
 from .model_card import write_model_card
 from .trainer import AVERAGE_FILE, newest_checkpoint
@@ -39,7 +40,7 @@ class RunState:
     Attributes:
         model: the averaged model in float32, or the plain one where no average was kept.
         is_averaged: whether it is the average.
-        step: optimiser steps done.
+        step: optimiser steps done, those of a carried run included.
         max_steps: optimiser steps planned.
         history: the trainer's log lines.
     """
@@ -108,6 +109,7 @@ def read_run(run_dir: str | Path) -> RunState:
     folder, weights = _newest_checkpoint(Path(run_dir))
     state = json.loads((folder / "trainer_state.json").read_text())
     model = UniDiffForBlockDiffusion(UniDiffConfig.from_pretrained(folder))
+    start = start_of(Path(run_dir))
     report = model.load_state_dict(load_file(weights), strict=False)
     missing = [name for name in report.missing_keys if name not in model._tied_weights_keys]
     if missing or report.unexpected_keys:
@@ -118,9 +120,9 @@ def read_run(run_dir: str | Path) -> RunState:
     return RunState(
         model=model.eval(),
         is_averaged=weights.name == AVERAGE_FILE,
-        step=state["global_step"],
-        max_steps=state["max_steps"],
-        history=state["log_history"],
+        step=start.steps + state["global_step"],
+        max_steps=start.steps + state["max_steps"],
+        history=start.extended(state["log_history"]),
     )
 
 

@@ -5,10 +5,9 @@ checkpoint; the rate is warmed up, held, and decayed over the last steps, so tha
 continues a shorter one.
 """
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,6 +34,7 @@ from unidiff.tokens.layout import TokenLayout
 from unidiff.tokens.prompts import layout_for_tokenizer
 from unidiff.tokens.sequence import SequenceEncoder
 
+from .carried import load_carried_weights, note_start, read_carried, start_of
 from .code_embeddings import initialise_code_embeddings
 from .objective import BlockObjective, ModalityLoss
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
@@ -133,9 +133,9 @@ def bundled_stream(
     encoder: SequenceEncoder,
     length: int,
     seed: int,
-    mixture: Mapping[str, int] = MIXTURE,
+    first: int = 0,
 ) -> MixtureStream:
-    """The training stream over the prepared parts in `data_dir`."""
+    """The training stream over the prepared parts in `data_dir`, from item `first` on."""
     maker = RowMaker(encoder, BlockOptions(max_block_length=32))
     garments = load_arrays(data_dir, "garments_train")
     scenes = load_arrays(data_dir, "scenes_train")
@@ -150,8 +150,8 @@ def bundled_stream(
         SceneTalk(maker, scenes),
         LibraryText(maker, load_arrays(data_dir, "text_train")),
     ]
-    weighted = [Weighted(source, mixture[source.name]) for source in sources]
-    return MixtureStream(weighted, length, seed)
+    weighted = [Weighted(source, MIXTURE[source.name]) for source in sources]
+    return MixtureStream(weighted, length, seed, first)
 
 
 def bundled_objective(seed: int) -> BlockObjective:
@@ -167,44 +167,47 @@ def train_bundled(
     tokenizer: PreTrainedTokenizerBase,
     levels: Sequence[int],
     recipe: BundledRecipe,
+    carried: Path | None = None,
 ) -> UniDiffForBlockDiffusion:
     """Train, or resume from the newest checkpoint in `output_dir`; returns the averaged model.
 
     Args:
         data_dir: prepared parts (`unidiff prepare`).
-        output_dir: checkpoints, log and, in `averaged/`, the result.
+        output_dir: checkpoints and their log; `assemble_checkpoint` makes the result of them.
         tokenizer: text tokenizer.
         levels: FSQ levels of the image tokenizer.
         recipe: sizes and rates.
+        carried: folder of a carried run (`training/carried.py`) to go on from; its steps count
+            towards `recipe.steps`.
     """
+    start = read_carried(carried) if carried is not None else start_of(output_dir)
+    steps = recipe.steps - start.steps
     layout = bundled_layout(tokenizer, math.prod(levels))
     torch.manual_seed(recipe.seed)
     model = UniDiffForBlockDiffusion(bundled_config(layout, recipe))
     initialise_code_embeddings(model, levels, recipe.seed)
+    if carried is not None:
+        load_carried_weights(model, carried)
     model.set_attn_implementation("eager")
     cycle = sum(MIXTURE.values())
-    stream = bundled_stream(
-        data_dir, SequenceEncoder(tokenizer, layout), recipe.steps * cycle, recipe.seed
-    )
+    encoder = SequenceEncoder(tokenizer, layout)
+    stream = bundled_stream(data_dir, encoder, steps * cycle, recipe.seed, start.steps * cycle)
     if recipe.compile_layers:
         for layer in model.model.layers:
             layer.compile(dynamic=True)
     trainer = BlockDiffusionTrainer(
         model=model,
-        args=_arguments(output_dir, recipe, cycle),
+        args=_arguments(output_dir, replace(recipe, steps=steps), cycle),
         train_dataset=stream,
         data_collator=BlockCollator(),
         objective=bundled_objective(recipe.seed),
     )
+    if carried is not None and trainer.is_world_process_zero():
+        note_start(start, output_dir)
     has_average = trainer.average is not None
     trainer.train(resume_from_checkpoint=newest_checkpoint(output_dir, has_average))
     if trainer.average is not None:
         trainer.average.copy_to(model)
-    if trainer.is_world_process_zero():
-        averaged = Path(output_dir) / "averaged"
-        model.save_pretrained(averaged)
-        log = json.dumps({"recipe": asdict(recipe), "history": trainer.state.log_history}, indent=1)
-        (averaged / "training_log.json").write_text(log)
     return model
 
 

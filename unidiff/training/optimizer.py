@@ -69,8 +69,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
             self.state.update(part.state)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:
-        """One update of both parts; closures are not supported."""
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """One update of both parts; raises ValueError for a closure, which neither part needs."""
         if closure is not None:
             raise ValueError("MuonWithAdamW takes no closure")
         for part in self.parts:
@@ -94,7 +94,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MuonWithAdamW:
     """Optimizer of a model: matrices inside layers by Muon, embeddings, head and norms by AdamW."""
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

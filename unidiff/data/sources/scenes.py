@@ -76,7 +76,7 @@ class Scene:
     @property
     def anchor(self) -> tuple[SceneObject, SceneObject] | None:
         """The aligned pair the scene was built around, or None for a single object."""
-        return self.objects[:2] if len(self.objects) > 1 else None
+        return (self.objects[0], self.objects[1]) if len(self.objects) > 1 else None
 
     @property
     def is_unseen(self) -> bool:

@@ -146,9 +146,18 @@ class TabletopEnv:
         Raises:
             RuntimeError: before the first `reset`.
         """
+        return render_scene(self.table)
+
+    @property
+    def table(self) -> Scene:
+        """The present scene.
+
+        Raises:
+            RuntimeError: before the first `reset`.
+        """
         if self.scene is None:
-            raise RuntimeError("render() came before reset(); call reset(seed=...) first")
-        return render_scene(self.scene)
+            raise RuntimeError("the table is bare before reset(); call reset(seed=...) first")
+        return self.scene
 
     def close(self) -> None:
         """Do nothing: the environment holds no resources."""
@@ -162,11 +171,11 @@ class TabletopEnv:
             self._num_still[index] = self._num_still[index] + 1 if is_slow and is_inside else 0
 
     def _observe(self) -> dict[str, Any]:
-        state = np.array(self.scene.hand, dtype=np.float32)
+        state = np.array(self.table.hand, dtype=np.float32)
         return {"image": self.render(), "state": state, "instruction": self.instruction}
 
     def _info(self) -> dict[str, Any]:
-        goal = self.scene.goal
+        goal = self.table.goal
         is_wrong = self._is_wrong or self._num_still[1 - goal] >= STILL_STEPS
         success = self._num_still[goal] >= STILL_STEPS
         return {"success": success, "wrong_target": is_wrong, "num_steps": self._num_steps}

@@ -51,9 +51,9 @@ def _reach_action(scene: Scene) -> Point:
     return _limit(gain * x, gain * y)
 
 
-def _push_action(scene: Scene) -> Point:
+def _push_action(scene: Scene, puck: Point) -> Point:
     """Circle to the far side of the puck and push, blended smoothly by the bearing error."""
-    goal, puck, hand = scene.targets[scene.goal], scene.puck, scene.hand
+    goal, hand = scene.targets[scene.goal], scene.hand
     gap = math.dist(goal, puck)
     urgency = min(1.0, max(0.0, (gap - _PUSH_DEADBAND) / 0.1))
     if urgency == 0.0:
@@ -79,7 +79,7 @@ def _push_action(scene: Scene) -> Point:
 
 def expert_action(scene: Scene) -> Point:
     """What the expert does now: (dx, dy) of length <= 1, zeros once the goal is well covered."""
-    return _reach_action(scene) if scene.puck is None else _push_action(scene)
+    return _reach_action(scene) if scene.puck is None else _push_action(scene, scene.puck)
 
 
 def plan_chunk(scene: Scene, length: int = CHUNK_LENGTH) -> np.ndarray:
@@ -101,7 +101,7 @@ def expert_policy(env: TabletopEnv) -> Callable[[np.ndarray, np.ndarray, str], n
 
     def policy(image: np.ndarray, state: np.ndarray, instruction: str) -> np.ndarray:
         del image, state
-        return plan_chunk(env.scene.with_goal(colour_in(instruction)))
+        return plan_chunk(env.table.with_goal(colour_in(instruction)))
 
     return policy
 
@@ -171,7 +171,7 @@ def record_episode(seed: int, task: str, noise: float = 0.3, replan_every: int =
     observation, info = env.reset(seed=seed)
     is_late, num_held = False, 0
     while not is_late and num_held < 2:
-        points.append((observation, plan_chunk(env.scene)))
+        points.append((observation, plan_chunk(env.table)))
         num_held += info["success"]
         shaking = rng.normal(0.0, noise * math.sqrt(0.5), (replan_every, 2))
         shaking += rng.normal(0.0, noise * math.sqrt(0.5), 2)
@@ -191,7 +191,7 @@ def _execute_disturbed(
     """Run the expert for one interval with (n, 2) noise on its actions, none once it succeeded."""
     is_done = False
     for disturbance in shaking:
-        action = np.asarray(expert_action(env.scene))
+        action = np.array(expert_action(env.table), dtype=np.float64)
         observation, _, is_done, is_late, info = env.step(
             action if is_done else action + disturbance
         )

@@ -94,7 +94,8 @@ def evaluation_seeds(num_seeds: int) -> list[int]:
 
 def swapped_instruction(env: TabletopEnv) -> str:
     """The instruction of the present table with the other disc's colour: use it as an override."""
-    goal, other = env.scene.colours[env.scene.goal], env.scene.colours[1 - env.scene.goal]
+    table = env.table
+    goal, other = table.colours[table.goal], table.colours[1 - table.goal]
     return env.instruction.replace(goal, other)
 
 
