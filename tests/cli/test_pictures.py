@@ -28,7 +28,7 @@ def test_ask_answers_with_text_and_its_cost(run_command, picture):
 def test_draw_writes_as_many_pictures_as_asked_for(run_command, tmp_path):
     out = tmp_path / "new" / "x.png"
     line = ("draw", "a red circle left of a blue square", "--num", 3, "--steps", 2)
-    report = run_command(*line, "--out", out, "--scale", 2, "--json").report
+    report = run_command(*line, "--guidance", 1, "--out", out, "--scale", 2, "--json").report
     assert report["files"] == [str(out.with_name(f"x_{number}.png")) for number in range(3)]
     pictures = [np.asarray(Image.open(path)) for path in report["files"]]
     assert all(picture.shape == (64, 64, 3) for picture in pictures)

@@ -71,7 +71,7 @@ def test_train_makes_a_checkpoint_and_goes_on_where_it_stopped(
 def test_train_interrupted_says_how_to_go_on(
     run_command, data_dir, tokenizers, tmp_path, monkeypatch
 ):
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("unidiff.training.bundled.train_bundled", interrupted)

@@ -52,7 +52,8 @@ def test_no_note_to_the_authors_is_left(repository_root, page):
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "plugins/README.md"]
+    "page",
+    ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/README.md", "plugins/README.md"],
 )
 def test_links_lead_to_files(repository_root, page):
     path = repository_root / page

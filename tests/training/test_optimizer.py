@@ -117,3 +117,9 @@ def test_a_state_of_another_optimizer_is_refused() -> None:
 def test_closures_are_refused() -> None:
     with pytest.raises(ValueError, match="no closure"):
         MuonWithAdamW(*split(toy()), OPTIONS).step(lambda: 0.0)
+
+
+def test_an_old_torch_is_named_with_the_version_that_is_needed(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ImportError, match=r"needs torch >= 2\.9.*torch " + torch.__version__[:3]):
+        MuonWithAdamW(*split(toy()), OPTIONS)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from transformers import TrainerCallback
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
@@ -144,6 +145,8 @@ def main() -> None:
         result = {"losses": losses_of(trainer), "norms": norms_of(trainer)}
         result["world"] = trainer.args.world_size
         Path(sys.argv[2]).write_text(json.dumps(result))
+    # Left to the end of the process, the group's threads may abort it.
+    PartialState().destroy_process_group()
 
 
 if __name__ == "__main__":

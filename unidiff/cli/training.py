@@ -152,6 +152,8 @@ def train(
     if PartialState().is_main_process:
         result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
         typer.echo(str(result))
+    # Left to the end of the process, the group's threads may abort it.
+    PartialState().destroy_process_group()
 
 
 @takes_options

@@ -121,8 +121,13 @@ def prepare(
 
 
 def _check_manifest(data_dir: Path, tokens: str, options: PrepareOptions) -> None:
-    """Write the manifest, or compare with the one that is there."""
-    wanted = {"tokenizers": tokens, **vars(options)}
+    """Write the manifest, or compare with the one that is there.
+
+    Scenes are made again from their seeds in training, so the codes must be of the same generator.
+    """
+    drawn = repr([training_scene(seed) for seed in range(16)])
+    sources = hashlib.sha256(drawn.encode()).hexdigest()[:16]
+    wanted = {"tokenizers": tokens, "scenes": sources, **vars(options)}
     path = data_dir / MANIFEST
     if path.exists():
         found = json.loads(path.read_text())

@@ -21,7 +21,10 @@ from .blocks import TrainingRow
 class Source(Protocol):
     """Training samples of one task."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the task in the mixture."""
+        ...
 
     def __len__(self) -> int:
         """Number of samples in one epoch."""

@@ -71,6 +71,9 @@ class UniDiffConfig(PreTrainedConfig):
                 f"attention_pattern must be one of {ATTENTION_PATTERNS}, "
                 f"got {self.attention_pattern!r}"
             )
+        # Both were filled in __post_init__.
+        assert self.num_key_value_heads is not None
+        assert self.rope_parameters is not None
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 "num_attention_heads must be a multiple of num_key_value_heads, got "

@@ -43,6 +43,7 @@ class UniDiffRotaryEmbedding(nn.Module):
         """Inverse frequencies from the configuration's `rope_theta`."""
         super().__init__()
         self.head_dim = config.head_dim
+        assert config.rope_parameters is not None  # filled by the configuration
         self.theta = config.rope_parameters["rope_theta"]
 
     def inverse_frequencies(self, device: torch.device | str = "cpu") -> Tensor:

@@ -66,7 +66,7 @@ class FSQImageTokenizerConfig(PreTrainedConfig):
     @property
     def downsample_factor(self) -> int:
         """Pixels per code along each side."""
-        return 2 ** len(self.hidden_sizes)
+        return 1 << len(self.hidden_sizes)
 
     @property
     def codebook_size(self) -> int:
@@ -141,7 +141,8 @@ class ResidualBlock(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, channels, h, w), the shape it received."""
         update = self.conv_in(F.silu(self.norm_in(hidden)))
-        return hidden + self.conv_out(F.silu(self.norm_out(update)))
+        result: Tensor = hidden + self.conv_out(F.silu(self.norm_out(update)))
+        return result
 
 
 def _build_encoder(config: FSQImageTokenizerConfig) -> nn.Sequential:
@@ -240,7 +241,8 @@ class FSQImageTokenizer(PreTrainedModel):
         _check_codes(codes, rank=3, shape="(B, h, w)")
         in_range = codes.to(torch.int64).clamp(0, self.codebook_size - 1)
         values = self.quantizer.to_values(in_range)
-        return self.decoder(values.to(self.dtype)).float().clamp(-1, 1)
+        pixels: Tensor = self.decoder(values.to(self.dtype)).float()
+        return pixels.clamp(-1, 1)
 
     def get_image_tokens(self, pixels: Tensor) -> Tensor:
         """(B, h * w) int64 codes in raster order of (B, 3, H, W) pixels; errors as in `forward`."""

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from unidiff.data.blocks import BlockOptions
 from unidiff.data.collator import BlockCollator
 from unidiff.data.prepared import Arrays, load_arrays
-from unidiff.data.stream import MixtureStream, Weighted
+from unidiff.data.stream import MixtureStream, Source, Weighted
 from unidiff.data.tasks import (
     Demonstrated,
     GarmentDrawing,
@@ -43,10 +43,10 @@ MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have li
     "garment_talk": 32,
     "garment_drawing": 14,
     "scene_drawing": 18,
-    "demonstrated": 24,
+    "demonstrated": 32,
     "picture_infill": 8,
     "scene_talk": 20,
-    "library_text": 12,
+    "library_text": 4,
 }
 MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
@@ -141,7 +141,7 @@ def bundled_stream(
     scenes = load_arrays(data_dir, "scenes_train")
     demonstrations = load_arrays(data_dir, "demonstrations_train")
     states, actions = bins_of(demonstrations)
-    sources = [
+    sources: list[Source] = [
         GarmentTalk(maker, garments),
         GarmentDrawing(maker, garments),
         SceneDrawing(maker, scenes),

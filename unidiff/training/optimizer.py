@@ -30,6 +30,21 @@ class OptimizerOptions:
     betas: tuple[float, float] = (0.9, 0.98)
 
 
+def muon_class() -> Callable[..., torch.optim.Optimizer]:
+    """`torch.optim.Muon`; everything but training works with a torch that has none.
+
+    Raises:
+        ImportError: for torch before 2.9.
+    """
+    muon: Callable[..., torch.optim.Optimizer] | None = getattr(torch.optim, "Muon", None)
+    if muon is None:
+        raise ImportError(
+            f"training with Muon needs torch >= 2.9, and this is torch {torch.__version__}: "
+            "run `pip install --upgrade torch`; loading and generating work with the older one"
+        )
+    return muon
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
     """One optimizer over two: `param_groups` are the very dictionaries of the parts."""
 
@@ -40,6 +55,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
         Raises:
             ValueError: if both lists are empty or one of `matrices` is not two-dimensional.
+            ImportError: if this torch has no Muon.
         """
         matrices, others = list(matrices), list(others)
         super().__init__(matrices + others, defaults={})
@@ -47,7 +63,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
             self.parts.append(
-                torch.optim.Muon(
+                muon_class()(
                     matrices,
                     lr=rate,
                     weight_decay=options.weight_decay,

@@ -131,6 +131,8 @@ def newest_checkpoint(output_dir: str | Path, needs_average: bool = False) -> Pa
 class BlockDiffusionTrainer(Trainer):
     """Trainer whose loss is a `BlockObjective` and whose data come in stream order."""
 
+    optimizer: torch.optim.Optimizer | None
+
     def __init__(
         self,
         *args: Any,

@@ -37,11 +37,14 @@ SPLITS = ("train", "seen", "unseen")
 UNSEEN_SHARE = 0.15
 MAX_OBJECTS = 4
 
-GRID_LINES = (5.75, 16.0, 26.25)  # centres of the loose 3 x 3 arrangement, in px
-JITTER = 1.25  # px, each way; keeps the whole object inside the image
-MIN_SIZE, MAX_SIZE = 8.0, 9.5  # px, width and height of the bounding box
+# Whole pixels and few levels: what a picture shows is then mostly what can be said about it. With
+# continuous places, sizes and greys most of the entropy of an image's codes says nothing.
+GRID_LINES = (6, 16, 26)  # centres of the loose 3 x 3 arrangement, in px
+SHIFTS = (-1, 1)  # px off the centre, on each axis; keeps the whole object inside the image
+SIZE = 8.0  # px, width and height of the bounding box
+BACKGROUNDS = (32, 48, 200, 216)  # grey levels
 MIN_GAP = 1.5  # px between bounding boxes
-ALIGNED = 4.0  # px: largest offset across the relation's axis (same row: <= 2.5, next: >= 7.75)
+ALIGNED = 4.0  # px: largest offset across the relation's axis (same row: <= 2, next: >= 8)
 APART = 6.0  # px: smallest offset along the relation's axis
 _SUPERSAMPLING = 4
 
@@ -168,8 +171,7 @@ def sample_scene(rng: np.random.Generator, split: str, num_objects: int | None =
     objects = None
     while objects is None:
         objects = _try_objects(rng, split, num_objects)
-    level = rng.integers(25, 56) if rng.random() < 0.5 else rng.integers(195, 226)
-    return Scene(objects=tuple(objects), background=int(level))
+    return Scene(objects=tuple(objects), background=BACKGROUNDS[rng.integers(len(BACKGROUNDS))])
 
 
 def render_scene(scene: Scene) -> np.ndarray:
@@ -283,11 +285,5 @@ def _is_apart(first: SceneObject, second: SceneObject) -> bool:
 
 def _place(rng: np.random.Generator, kind: tuple[str, str], cell: tuple[int, int]) -> SceneObject:
     """An object of this kind near a cell's centre, whole inside the image."""
-    shift_row, shift_column, growth = rng.random(3).tolist()
-    size = MIN_SIZE + (MAX_SIZE - MIN_SIZE) * growth
-    row = GRID_LINES[cell[0]] + JITTER * (2 * shift_row - 1)
-    column = GRID_LINES[cell[1]] + JITTER * (2 * shift_column - 1)
-    low, high = size / 2 + 0.25, IMAGE_SIZE - size / 2 - 0.25
-    colour, shape = kind
-    row, column = min(max(row, low), high), min(max(column, low), high)
-    return SceneObject(colour=colour, shape=shape, row=row, column=column, size=size)
+    row, column = (float(GRID_LINES[line] + SHIFTS[rng.integers(len(SHIFTS))]) for line in cell)
+    return SceneObject(colour=kind[0], shape=kind[1], row=row, column=column, size=SIZE)
