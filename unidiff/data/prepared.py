@@ -121,13 +121,8 @@ def prepare(
 
 
 def _check_manifest(data_dir: Path, tokens: str, options: PrepareOptions) -> None:
-    """Write the manifest, or compare with the one that is there.
-
-    Scenes are made again from their seeds in training, so the codes must be of the same generator.
-    """
-    drawn = repr([training_scene(seed) for seed in range(16)])
-    sources = hashlib.sha256(drawn.encode()).hexdigest()[:16]
-    wanted = {"tokenizers": tokens, "scenes": sources, **vars(options)}
+    """Write the manifest, or compare with the one that is there."""
+    wanted = {"tokenizers": tokens, "sources": _sources_fingerprint(), **vars(options)}
     path = data_dir / MANIFEST
     if path.exists():
         found = json.loads(path.read_text())
@@ -140,6 +135,17 @@ def _check_manifest(data_dir: Path, tokens: str, options: PrepareOptions) -> Non
     temporary = path.with_suffix(".partial")
     temporary.write_text(json.dumps(wanted, indent=2))
     os.replace(temporary, path)
+
+
+def _sources_fingerprint() -> str:
+    """Hash of a few scenes and demonstrations: other generators, other codes.
+
+    Scenes are made again from their seeds in training, so the codes must be of the same generator.
+    """
+    drawn = repr([training_scene(seed) for seed in range(16)])
+    recorded = record_demonstrations(16, seed=0)
+    content = drawn.encode() + recorded.frames.tobytes() + recorded.chunks.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _garments(split: Literal["train", "test"], image_tokenizer: FSQImageTokenizer) -> Arrays:

@@ -11,6 +11,7 @@ import pytest
 
 from unidiff.data.sources.tabletop import STEP_LIMITS, TabletopEnv, colour_in
 from unidiff.data.sources.tabletop_expert import (
+    SAMPLES_PER_EPISODE,
     expert_action,
     expert_policy,
     plan_chunk,
@@ -166,3 +167,22 @@ def test_recording_refuses_evaluation_seeds_and_nonsense():
         record_demonstrations(0, seed=0)
     with pytest.raises(ValueError, match="task must be one of"):
         record_demonstrations(1, seed=0, tasks=("juggle",))
+
+
+def test_a_retold_point_holds_what_the_expert_would_do_for_the_other_disc():
+    told = record_episode(11, "reach", noise=0.0)
+    retold = record_episode(11, "reach", noise=0.0, prob_retold=1.0)
+    np.testing.assert_array_equal(told.frames, retold.frames)  # the episode itself is the same
+    env = TabletopEnv("reach")
+    env.reset(seed=11)
+    other = env.table.colours[1 - env.table.goal]
+    assert other in retold.instructions[0]
+    assert other not in told.instructions[0]
+    np.testing.assert_array_equal(retold.chunks[0], plan_chunk(env.table.with_goal(other)))
+
+
+def test_demonstrations_show_many_tables_and_seldom_rest():
+    data = record_demonstrations(600, seed=0)
+    assert len(np.unique(data.seeds)) >= 600 / SAMPLES_PER_EPISODE
+    at_rest = np.abs(data.chunks).max((1, 2)) < 0.05
+    assert 0.0 < at_rest.mean() < 0.2

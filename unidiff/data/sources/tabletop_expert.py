@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .tabletop import TabletopEnv, colour_in
+from .tabletop_rollout import swapped_instruction
 from .tabletop_scene import (
     CONTACT_DISTANCE,
     EVALUATION_SEED_START,
@@ -25,6 +26,9 @@ from .tabletop_scene import (
 )
 
 CHUNK_LENGTH = 8
+SAMPLES_PER_EPISODE = 3
+SHARE_AT_REST = 0.15  # weight of a resting point beside a moving one when samples are chosen
+_REST = 0.05  # action units; a chunk below it everywhere is rest
 _GAIN = 0.5  # share of the remaining distance covered per step, below the speed limit
 _REACH_DEADBAND = 0.015  # table widths; inside it the hand is kept still
 _PUSH_DEADBAND = 0.04
@@ -146,7 +150,9 @@ class Demonstrations:
     seeds: np.ndarray
 
 
-def record_episode(seed: int, task: str, noise: float = 0.3, replan_every: int = 4) -> Episode:
+def record_episode(
+    seed: int, task: str, noise: float = 0.3, replan_every: int = 4, prob_retold: float = 0.0
+) -> Episode:
     """Record one demonstration; the same arguments give the same episode.
 
     Recording ends two replanning points after success, so that holding still is seen too.
@@ -157,6 +163,8 @@ def record_episode(seed: int, task: str, noise: float = 0.3, replan_every: int =
         noise: standard deviation per axis added to executed actions, in action units. Half of its
             variance is held for a whole replanning interval, as the error of a chunk would be.
         replan_every: steps between two recorded points.
+        prob_retold: probability that a point is recorded with the other disc's instruction and
+            what the expert would do if told so there; the episode goes on as it was told.
 
     Raises:
         ValueError: if the seed is an evaluation seed, or noise or replan_every is out of range.
@@ -171,7 +179,11 @@ def record_episode(seed: int, task: str, noise: float = 0.3, replan_every: int =
     observation, info = env.reset(seed=seed)
     is_late, num_held = False, 0
     while not is_late and num_held < 2:
-        points.append((observation, plan_chunk(env.table)))
+        table = env.table
+        if rng.random() < prob_retold:
+            observation = {**observation, "instruction": swapped_instruction(env)}
+            table = table.with_goal(table.colours[1 - table.goal])
+        points.append((observation, plan_chunk(table)))
         num_held += info["success"]
         shaking = rng.normal(0.0, noise * math.sqrt(0.5), (replan_every, 2))
         shaking += rng.normal(0.0, noise * math.sqrt(0.5), 2)
@@ -200,13 +212,29 @@ def _execute_disturbed(
     return observation, info, False
 
 
+def _thinned(episode: Episode, rng: np.random.Generator) -> Episode:
+    """At most `SAMPLES_PER_EPISODE` points of an episode, in order, resting ones rarely."""
+    moves = np.abs(episode.chunks).max((1, 2)) >= _REST
+    weight = np.where(moves, 1.0, SHARE_AT_REST)
+    count = min(SAMPLES_PER_EPISODE, len(weight))
+    kept = np.sort(rng.choice(len(weight), size=count, replace=False, p=weight / weight.sum()))
+    return Episode(
+        frames=episode.frames[kept],
+        states=episode.states[kept],
+        instructions=[episode.instructions[index] for index in kept],
+        chunks=episode.chunks[kept],
+        success=episode.success,
+    )
+
+
 def record_demonstrations(
     num_samples: int, seed: int, tasks: tuple[str, ...] = TASKS, max_noise: float = 0.4
 ) -> Demonstrations:
     """Record samples for imitation; episodes alternate between the tasks.
 
     Each episode's seed is drawn below `EVALUATION_SEED_START`, so no evaluation table is ever seen;
-    its noise is uniform in [0, max_noise].
+    its noise is uniform in [0, max_noise]. An episode gives few samples and few of them at rest, so
+    that most samples show a table of their own and a hand that moves.
 
     Args:
         num_samples: how many samples to return; the last episode is cut.
@@ -227,7 +255,10 @@ def record_demonstrations(
     while total < num_samples:
         task = tasks[len(recorded) % len(tasks)]
         episode_seed = int(rng.integers(EVALUATION_SEED_START))
-        episode = record_episode(episode_seed, task, float(rng.uniform(0, max_noise)))
+        episode = record_episode(
+            episode_seed, task, float(rng.uniform(0, max_noise)), prob_retold=0.5
+        )
+        episode = _thinned(episode, rng)
         recorded.append((task, episode_seed, episode))
         total += len(episode.instructions)
     counts = [len(episode.instructions) for _, _, episode in recorded]
