@@ -1,5 +1,7 @@
 """`unidiff generate`, and what every command does with options and errors."""
 
+import shutil
+
 import pytest
 
 COST = {"num_forwards", "tokens_per_forward", "seconds", "finish_reason", "seed"}
@@ -126,3 +128,25 @@ def test_an_error_of_the_program_itself_is_not_hidden(run_command, monkeypatch):
 
     monkeypatch.setattr("unidiff.cli.generate.open_session", broken)
     assert isinstance(run_command("generate", "x").exception, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("chat_template.jinja", ""),
+        ("chat_template.jinja", "{% for"),
+        ("config.json", "{"),
+        ("generation_config.json", "{"),
+        ("tokenizer.json", ""),
+        ("model.safetensors", "weights"),
+    ],
+)
+def test_a_damaged_checkpoint_file_is_one_line_and_exit_code_2(
+    run_command, tiny_checkpoint, tmp_path, name, content
+):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "damaged")
+    (folder / name).write_text(content)
+    result = run_command("generate", "x", checkpoint=folder)
+    assert result.code == 2
+    assert name in result.err
+    assert len(result.err.strip().splitlines()) == 1

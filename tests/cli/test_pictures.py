@@ -94,6 +94,7 @@ def test_a_box_is_true_inside_and_false_outside():
         (("infill",), "give a text"),
         (("infill", "no hole here"), "no hole"),
         (("infill", "--box", 0, 0, 1, 1), "--image"),
+        (("infill", "a <|hole|>", "--hole-length", 4097), "--hole-length must be at most 4096"),
         (("infill", "--image", "PICTURE"), "--box"),
         (("infill", "--image", "PICTURE", "--box", 0, 0, 25, 1), "24 rows"),
         (("infill", "--image", "PICTURE", "--box", 0, 0, 0, 1), "hold a pixel"),

@@ -46,6 +46,7 @@ class TableDenoiser:
     logits_shift = 0
     vocab_size = NUM_IDS + 1
     device = torch.device("cpu")
+    max_positions = 100
 
     def __init__(self, joint: Tensor) -> None:
         """`joint`: probabilities, one axis of `NUM_IDS` per token."""
@@ -70,6 +71,9 @@ class TableDenoiser:
 
     def new_cache(self, num_rows: int) -> ListCache:
         return ListCache(num_rows)
+
+    def check_cache(self, cache: object) -> None:
+        assert isinstance(cache, ListCache)
 
     def join_caches(self, caches: Sequence[ListCache]) -> ListCache:
         joined = ListCache(0)

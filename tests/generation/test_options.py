@@ -1,6 +1,8 @@
 """The option table: defaults, precedence, other projects' names."""
 
+import numpy as np
 import pytest
+import torch
 from transformers import GenerationConfig
 
 from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
@@ -73,3 +75,42 @@ def test_saved_file_is_flat_and_comes_back_the_same(tmp_path) -> None:
     config.save_pretrained(tmp_path)
     assert UniDiffGenerationConfig.from_pretrained(tmp_path).given() == config.given()
     assert not any(isinstance(value, dict) for value in config.to_diff_dict().values())
+
+
+@pytest.mark.parametrize("name", ["temperature", "guidance_scale", "confidence_noise"])
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf"), 10**400])
+def test_a_number_without_upper_bound_must_still_be_finite(name: str, value: float) -> None:
+    check_option(name, 1e300)
+    with pytest.raises(ValueError, match=rf"{name} must be in \[0, inf\)"):
+        check_option(name, value)
+
+
+def test_none_for_a_row_is_refused_where_it_means_nothing() -> None:
+    check_option("max_denoising_steps", [4, None])
+    for name in ("max_new_tokens", "confidence_threshold", "temperature", "seed"):
+        with pytest.raises(ValueError, match=f"{name} needs a value for every row"):
+            check_option(name, [1, None])
+
+
+def test_arrays_and_tensors_become_plain_numbers() -> None:
+    given = {
+        "max_new_tokens": np.int64(4),
+        "top_k": torch.tensor(5),
+        "top_p": torch.tensor(0.5),
+        "temperature": np.array([0.5, 1.0]),
+        "seed": [np.int64(1), np.uint64(2**63)],
+        "eos_token_id": [np.int64(3)],
+    }
+    options = resolve_options(None, None, given)
+    assert (options["max_new_tokens"], options["top_k"], options["top_p"]) == (4, 5, 0.5)
+    assert options["temperature"] == [0.5, 1.0]
+    assert options["seed"] == [1, 2**63]
+    assert all(type(item) is int for item in [*options["seed"], *options["eos_token_id"]])
+    assert resolve_options(None, None, {"seed": torch.tensor(7)})["seed"] == [7]
+    assert type(UniDiffGenerationConfig(top_k=np.int64(5)).top_k) is int
+
+
+def test_end_ids_below_minus_one_are_refused() -> None:
+    check_option("eos_token_id", [[3], [-1]])
+    with pytest.raises(ValueError, match="eos_token_id must be token ids"):
+        check_option("eos_token_id", [3, -2])

@@ -202,3 +202,23 @@ def test_every_strategy_progresses_and_stays_inside_the_mask(name: str) -> None:
         assert (reveal.any(1) == masked.any(1)).all()
         masked, step = masked & ~reveal, step + 1
         assert not masked[step >= budget].any()
+
+
+def test_cosine_noise_has_almost_gone_one_step_before_the_last() -> None:
+    """At full strength the noise would decide here; at an eighth the confidence does."""
+    rows = 400
+    view = view_of(
+        [[0.1, 0.2, 0.3, 0.5]] * rows,
+        [[True] * 4] * rows,
+        seed_B=torch.arange(rows),
+        step_B=torch.full((rows,), 6),
+        budget_B=torch.full((rows,), 8),
+        total_B=torch.full((rows,), 64),  # most of the block is known: one position goes at a time
+    )
+    chosen = RevealCosine(noise=1.0)(view)
+    assert (chosen.sum(1) == 1).all()
+    gumbel = -torch.log(-torch.log(uniform(view.seed_B[:, None], DRAW_NOISE, view.index_BK, 6)))
+    score = view.confidence_BK.log() + (1 - 7 / 8) * gumbel
+    assert torch.equal(chosen.int().argmax(1), score.argmax(1))
+    assert chosen[:, 3].float().mean() > 0.9
+    assert (view.confidence_BK.log() + gumbel).argmax(1).eq(3).float().mean() < 0.7

@@ -69,3 +69,19 @@ def test_temperature_comes_before_top_p() -> None:
     assert choose_tokens(logits, hot, number, top_p=0.7).tolist() == [2]
     assert choose_tokens(logits, hot / 1e6, number, top_p=0.7).tolist() == [1]
     assert choose_tokens(logits, hot, number, top_k=1).tolist() == [0]
+
+
+@pytest.mark.parametrize("temperature", [1e-320, 1e-300, 1e-30, 1e-3])
+@pytest.mark.parametrize("offset", [0.0, 300.0, -300.0])
+def test_a_tiny_temperature_takes_the_likeliest_possible_id(
+    temperature: float, offset: float
+) -> None:
+    logits = logits_of([0.0, 0.2, 0.0, 0.5, 0.3, 0.0]) + offset
+    for number in (2.0**-53, 0.5, 1 - 2.0**-53):
+        chosen = choose_tokens(
+            logits,
+            torch.tensor([temperature], dtype=torch.float64),
+            torch.tensor([number], dtype=torch.float64),
+            top_p=0.9,
+        )
+        assert chosen.tolist() == [3]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -563,6 +564,16 @@ def canvas_arguments(**changes: Any) -> dict[str, Any]:
         (canvas_arguments(max_new_tokens=5), ValueError, "does not apply to a canvas"),
         (canvas_arguments(decoding_mode="ar"), ValueError, "a canvas was given"),
         ({"inputs": torch.tensor([[1]])}, ValueError, "pass the prompt once"),
+        ({"attention_mask": [[1] * 5]}, TypeError, "attention_mask must be a tensor, got list"),
+        ({"position_ids": [[0] * 5]}, TypeError, "position_ids must be a tensor, got list"),
+        ({"position_ids": torch.zeros(1, 5)}, TypeError, "position_ids must be integers"),
+        (canvas_arguments(canvas=[[10, 1, 12]]), TypeError, "canvas must be a tensor"),
+        (canvas_arguments(pinned_mask=[[True, False, True]]), TypeError, "pinned_mask must be a t"),
+        (canvas_arguments(canvas_modality_ids=[[0] * 3]), TypeError, "modality_ids must be a t"),
+        ({"generation_config": {}}, TypeError, "generation_config must be .* got dict"),
+        ({"bos_token_id": 296}, ValueError, r"bos_token_id must lie in \[0, 296\)"),
+        ({"pad_token_id": 999}, ValueError, r"pad_token_id must lie in \[0, 296\)"),
+        ({"eos_token_id": [[3, 296]]}, ValueError, r"eos_token_id must lie in \[0, 296\)"),
     ],
 )
 def test_bad_tensors_are_named_before_the_first_forward(
@@ -579,6 +590,36 @@ def test_bad_tensors_are_named_before_the_first_forward(
     monkeypatch.setattr(model.model, "forward", no_forward)
     with pytest.raises(error, match=message):
         model.generate(**{"input_ids": prompt, **arguments})
+
+
+def test_scalar_tensors_and_numpy_numbers_are_options(model: Any, prompt: Tensor) -> None:
+    plain = {"max_new_tokens": 6, "temperature": 0.7, "top_p": 0.9, "top_k": 9, "seed": 3}
+    expected = model.generate(prompt, do_sample=True, **plain)
+    given = {
+        "max_new_tokens": np.int32(6),
+        "temperature": torch.tensor(0.7, dtype=torch.float64),
+        "top_p": np.float64(0.9),
+        "top_k": torch.tensor(9),
+        "seed": np.int64(3),
+    }
+    assert torch.equal(model.generate(prompt, do_sample=True, **given), expected)
+
+
+def test_a_request_beyond_the_trained_positions_warns_once(
+    prompt: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = tiny_model(max_position_embeddings=13)
+    short.generate(prompt, max_new_tokens=8)
+    assert not caplog.records
+    for _ in range(2):
+        short.generate(prompt, max_new_tokens=9)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "max_position_embeddings=13" in caplog.text
+    image = torch.ones(1, 6, dtype=torch.int64)
+    caplog.clear()
+    narrow = tiny_model(max_position_embeddings=7)  # five of text; the grid reaches position 5 + 2
+    narrow.generate(prompt, canvas_modality_ids=image)
+    assert "max_position_embeddings=7" in caplog.text
 
 
 def test_options_that_contradict_the_checkpoint_are_named(prompt: Tensor) -> None:

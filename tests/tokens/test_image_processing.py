@@ -193,3 +193,14 @@ def test_options_survive_saving_and_the_auto_class(tmp_path) -> None:
         image = random_bytes(20, 30, 3)
         assert torch.equal(pixel_values(loaded, image), pixel_values(original, image))
         assert pixel_values(loaded, image).shape == (1, 3, 48, 64)
+
+
+@pytest.mark.parametrize(("mode", "premultiplied"), [("LA", "La"), ("RGBA", "RGBa")])
+def test_colours_multiplied_by_alpha_show_the_same_picture(
+    processor: UniDiffImageProcessor, mode: str, premultiplied: str
+) -> None:
+    picture = Image.new("RGBA", (8, 8), (200, 200, 200, 255)).convert(mode)
+    picture.putpixel((0, 0), 0 if mode == "LA" else (0, 0, 0, 0))
+    expected = processor.process_image(picture, 77)
+    assert expected[:, 0, 0].tolist() == [77, 77, 77]
+    assert np.array_equal(processor.process_image(picture.convert(premultiplied), 77), expected)

@@ -336,6 +336,27 @@ def test_a_file_cut_short_is_named(folder, name):
         UniDiffProcessor.from_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("", "is empty"),
+        (" \n", "is empty"),
+        ("{% for message in messages %}{{ mess", "TemplateSyntaxError"),
+        ("{{ messages | no_such_filter }}", "no_such_filter"),
+    ],
+)
+def test_a_damaged_chat_template_is_named(folder, template, reason):
+    (folder / "chat_template.jinja").write_text(template)
+    with pytest.raises(ValueError, match=f"chat_template.jinja.*{reason}"):
+        UniDiffProcessor.from_pretrained(folder)
+
+
+def test_a_damaged_configuration_of_the_model_is_named(folder):
+    (folder / "config.json").write_text('{"model_type": ')
+    with pytest.raises(ValueError, match=r"config\.json is damaged or cut short"):
+        UniDiffProcessor.from_pretrained(folder)
+
+
 def test_a_configuration_without_layout_is_refused(folder):
     path = folder / "processor_config.json"
     values = json.loads(path.read_text())
@@ -447,6 +468,27 @@ def test_paths_arrays_and_tensors_of_one_picture_have_the_same_codes(processor, 
 # --- bad input
 
 
+@pytest.mark.parametrize("damage", ["cut short", "text", "empty", "folder", "broken chunk"])
+def test_a_file_that_is_no_picture_is_named(processor, tmp_path, damage):
+    path = tmp_path / "picture.png"
+    Image.fromarray(PICTURE).save(path)
+    whole = path.read_bytes()
+    contents = {
+        "cut short": whole[: len(whole) // 2],
+        "text": b"words",
+        "empty": b"",
+        "broken chunk": whole[:40] + bytes(20) + whole[60:],
+    }
+    if damage == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        path.write_bytes(contents[damage])
+    for source in (path, str(path)):
+        with pytest.raises(ValueError, match=r"picture\.png is no picture, or damaged"):
+            processor.image_codes(source)
+
+
 @pytest.mark.parametrize(
     ("part", "error"),
     [
@@ -488,6 +530,10 @@ def test_malformed_parts_are_refused(processor, part, error):
         (lambda p: p.for_chat([[]]), "at least one message"),
         (lambda p: p.build(user({"type": "text", "text": "a"}), want="sound"), "want"),
         (lambda p: p.for_chat([{"role": "mask", "content": "a"}]), "role"),
+        (lambda p: p.for_chat([{"role": "user", "content": None}]), "content must be .* got None"),
+        (lambda p: p.for_chat([{"role": "user", "content": "ab\ud800"}]), "surrogate.*character 2"),
+        (lambda p: p.for_completion("\udcff"), "surrogate"),
+        (lambda p: p.for_text_infill("\udcff <|hole|>"), "surrogate"),
         (lambda p: p.for_text_infill("a photo"), "no hole"),
         (lambda p: p.for_text_infill(["a photo"]), "nothing to fill"),
         (lambda p: p.for_image_infill(PICTURE, np.zeros((8, 8), bool)), "nothing to fill"),
@@ -508,6 +554,9 @@ def test_malformed_requests_say_what_is_wrong(processor, call, reason):
         lambda p: p.for_chat(None),
         lambda p: p.for_chat(["hello"]),
         lambda p: p.for_completion([1]),
+        lambda p: p.image_codes(np.full((4, 4, 3), None)),
+        lambda p: p.image_codes(np.full((4, 4), "a")),
+        lambda p: p.image_codes(np.zeros((4, 4), dtype=complex)),
         lambda p: p("a", temperature=1),
         lambda p: p.apply_chat_template(user({"type": "text", "text": "a"}), tools=[]),
         lambda p: p.for_image_infill(PICTURE, np.ones((8, 8))),

@@ -39,6 +39,11 @@ def infill(
         check_files([image])
         check_picture_path(out)
     session = open_session(model)
+    longest = session.model.config.max_position_embeddings
+    if hole_length > longest:
+        raise ValueError(
+            f"--hole-length must be at most {longest} for this model; got {hole_length}"
+        )
     inputs = _request(session, text, hole_length, image, box)
     defaults = samplers.TEXT_HOLES if image is None else samplers.drawing()
     answer = session.answer(inputs, decoding.over(defaults))[0]

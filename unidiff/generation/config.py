@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from .options import FOREIGN_NAMES, OPTIONS, check_option, reject_option
+from .options import FOREIGN_NAMES, OPTIONS, check_option, plain_option, reject_option
 
 # Values of transformers' other options that change nothing, besides None and False.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -58,7 +58,7 @@ class UniDiffGenerationConfig(GenerationConfig):
                 reject_option(name)
         super().__init__(**kwargs)
         for name, value in ours.items():
-            setattr(self, name, value)
+            setattr(self, name, plain_option(name, value))
         self.validate()
 
     @classmethod
@@ -126,7 +126,8 @@ def resolve_options(
         options["max_new_tokens"] = None
     for name, value in options.items():
         if value is not None:
-            check_option(name, value)
+            options[name] = plain_option(name, value)
+            check_option(name, options[name])
     return options
 
 

@@ -87,6 +87,7 @@ class Denoiser(Protocol[CacheT]):
             denoiser does the shifting; decoding only needs to know that a first token must exist.
         vocab_size: ids that logits range over when no range is asked for.
         device: where tensors must live.
+        max_positions: longest position seen in training, plus 1.
     """
 
     layout: TokenLayout
@@ -95,9 +96,14 @@ class Denoiser(Protocol[CacheT]):
     logits_shift: int
     vocab_size: int
     device: torch.device
+    max_positions: int
 
     def new_cache(self, num_rows: int) -> CacheT:
         """Empty cache."""
+        ...
+
+    def check_cache(self, cache: object) -> None:
+        """Raise TypeError or ValueError unless the cache was computed by this model."""
         ...
 
     def join_caches(self, caches: Sequence[CacheT]) -> CacheT:

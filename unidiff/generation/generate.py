@@ -1,9 +1,13 @@
 """`generate` for any denoiser: options and tensors in, finished rows out."""
 
+import logging
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
+
+from unidiff.tokens.layout import MODALITY_IDS
 
 from .autoregressive import Autoregressive
 from .constraints import LogitsProcessor
@@ -15,6 +19,8 @@ from .order import CONFIDENCES, unmasking_strategy
 from .output import UniDiffGenerateOutput, assemble
 from .rows import Row
 from .streaming import Delivery, StoppingCriterion, Streamer
+
+logger = logging.getLogger(__name__)
 
 
 def generate(
@@ -40,11 +46,15 @@ def generate(
 
     Raises:
         ValueError: if options, tensors and checkpoint do not fit together.
-        TypeError: if a tensor has the wrong dtype.
+        TypeError: if a tensor has the wrong dtype, or `past` is no cache of the denoiser's.
     """
     reuses_cache = _check_fit(denoiser, options, inputs, past)
+    if past is not None:
+        denoiser.check_cache(past)
     rows = build_rows(denoiser, options, inputs)
     _check_grid(denoiser, rows)
+    if max(_last_position(row) for row in rows) >= denoiser.max_positions:
+        _warn_of_length(denoiser.max_positions)
     policy = _policy(denoiser, options, processors, reuses_cache)
     out = Delivery(streamer, criteria, len(rows))
     out.put(rows[0].prompt)
@@ -116,6 +126,25 @@ def _check_grid(denoiser: Denoiser[Any], rows: Sequence[Row]) -> None:
                 f"row {row.index}: a canvas of {len(row.given.ids)} tokens that starts {offset} "
                 f"tokens into a block does not fit the trained grid of {grid} (block_causal)"
             )
+
+
+def _last_position(row: Row) -> int:
+    """Highest position that the prompt and the longest response would take."""
+    text = [MODALITY_IDS["text"]] * max(row.room, 0)
+    following = text if row.given is None else row.given.modality.tolist()
+    after = row.context.next_positions(following)
+    return int(max(row.context.positions.max(initial=0), after.max(initial=0)))
+
+
+@lru_cache(maxsize=64)  # once for each limit
+def _warn_of_length(max_positions: int) -> None:
+    """Say that a request reaches behind the positions seen in training."""
+    logger.warning(
+        "prompt and response together reach position %d or beyond, which the model has not seen "
+        "in training (max_position_embeddings=%d): expect worse answers there",
+        max_positions,
+        max_positions,
+    )
 
 
 def _policy(

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from unidiff.diffusion.random import row_seeds
-from unidiff.tokens.layout import MODALITIES
+from unidiff.tokens.layout import CANVAS_PADDING, MODALITIES
 
 from .context import Context
 from .denoiser import Denoiser
 from .rows import GivenCanvas, Row, RowSettings
-
-CANVAS_PADDING = -1  # in canvas_modality_ids: no position
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,13 @@ def build_rows(
     """Rows of a request, ready to decode.
 
     Raises:
-        TypeError: if a tensor has the wrong dtype.
+        TypeError: if something is no tensor or has the wrong dtype.
         ValueError: if shapes disagree, ids lie outside the layout, a canvas asks for what the
             checkpoint cannot do, or a row has no token to start from.
     """
+    for name, tensor in vars(inputs).items():
+        if tensor is not None and not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     _check_ids(inputs.input_ids, "input_ids", denoiser, 2)
     num_rows, width = inputs.input_ids.shape
     if num_rows == 0:
@@ -74,9 +75,8 @@ def build_rows(
 
 def _check_ids(ids: Tensor, name: str, denoiser: Denoiser[Any], ndim: int) -> None:
     """Raise TypeError or ValueError unless `ids` is an integer matrix of known ids."""
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dtype == torch.bool:
-        got = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"{name} must be an integer tensor of token ids, got {got}")
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise TypeError(f"{name} must be an integer tensor of token ids, got {ids.dtype}")
     if ids.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(ids.shape)}")
     denoiser.layout.check_ids(ids, denoiser.vocab_size)
@@ -103,6 +103,8 @@ def _contexts(
         if position_ids.ndim == 2:
             position_ids = position_ids.expand(3, *position_ids.shape)
         _check_shape(position_ids, "position_ids", (3, *input_ids.shape))
+        if position_ids.is_floating_point() or position_ids.dtype == torch.bool:
+            raise TypeError(f"position_ids must be integers, got {position_ids.dtype}")
         position_3BL = position_ids.cpu().numpy().astype(np.int64)
     ids_BL = input_ids.cpu().numpy()
     real_BL = np.ones_like(ids_BL, dtype=bool)
@@ -213,6 +215,8 @@ def _settings(
     options: Mapping[str, Any], denoiser: Denoiser[Any], num_rows: int, width: int
 ) -> list[RowSettings]:
     """Each row's own options; a list gives one value per row."""
+    for name in ("bos_token_id", "pad_token_id", "eos_token_id"):
+        _check_known(name, options[name], denoiser.vocab_size)
     limit = options["max_new_tokens"]
     if limit is None and options["max_length"] is not None:
         limit = max(0, options["max_length"] - width)
@@ -229,6 +233,15 @@ def _settings(
         RowSettings(seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i])
         for i in range(num_rows)
     ]
+
+
+def _check_known(name: str, value: Any, vocab_size: int) -> None:
+    """Raise ValueError if an option's id, or one in its lists, lies outside the vocabulary."""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(item, (list, tuple)):
+            _check_known(name, item, vocab_size)
+        elif item is not None and item >= vocab_size:
+            raise ValueError(f"{name} must lie in [0, {vocab_size}), the vocabulary; got {item}")
 
 
 def per_row(name: str, value: Any, num_rows: int) -> list[Any]:

@@ -1,7 +1,11 @@
 """Decoding options: names and defaults in one table, foreign names, checks of the values."""
 
-from numbers import Real
+import sys
+from numbers import Integral, Real
 from typing import Any, NoReturn
+
+import numpy as np
+from torch import Tensor
 
 CONFIDENCE_METRICS = ("prob", "margin", "entropy")
 UNMASKING_STRATEGIES = ("static", "threshold", "cosine", "sequential", "random")
@@ -46,6 +50,7 @@ PER_ROW = (
     "seed",
     "eos_token_id",
 )
+NONE_PER_ROW = ("max_denoising_steps",)  # options whose lists may hold None, the default
 # Another project's name -> ours.
 FOREIGN_NAMES = {
     "gen_length": "max_new_tokens",
@@ -84,12 +89,31 @@ def reject_option(name: str) -> NoReturn:
     raise ValueError(f"unknown decoding option {name!r}; the options are {sorted(OPTIONS)}")
 
 
+def plain_option(name: str, value: Any) -> Any:
+    """An option's value without arrays and tensors: Python numbers, and lists of them.
+
+    Args:
+        name: the option.
+        value: anything; a tensor or array of no dimension is a number, except that a `seed` is the
+            key of one row, as `row_seeds[i]` of an output is.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0 and name == "seed":
+        return [value.item()]
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [plain_option("", item) for item in value]
+    return value
+
+
 def check_option(name: str, value: Any) -> None:
     """Raise ValueError or TypeError if an option's value is impossible; lists are per row."""
     if isinstance(value, (list, tuple)) and name in PER_ROW and name != "eos_token_id":
         for item in value:
             if item is not None:
                 check_option(name, item)
+            elif name not in NONE_PER_ROW:
+                raise ValueError(f"{name} needs a value for every row, got None in {value!r}")
         return
     check = _CHECKS.get(name)
     if check is not None:
@@ -100,34 +124,37 @@ def _check_count(minimum: int) -> Any:
     """A check for integers of at least `minimum`."""
 
     def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < minimum:
+        if int(value) < minimum:
             raise ValueError(f"{name} must be >= {minimum}, got {value}")
 
     return check
 
 
 def _check_number(low: float, high: float, low_included: bool) -> Any:
-    """A check for real numbers between two bounds, the upper one included."""
+    """A check for finite numbers between two bounds, the upper one included where finite."""
+    highest = min(high, sys.float_info.max)
+    interval = f"{'[' if low_included else '('}{low:g}, {high:g}{']' if highest == high else ')'}"
 
     def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Real):
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number:
             raise TypeError(f"{name} must be a number, got {value!r}")
-        number = float(value)
-        if not (low <= number <= high) or (number == low and not low_included):
-            bracket = "[" if low_included else "("
-            raise ValueError(f"{name} must be in {bracket}{low:g}, {high:g}], got {value}")
+        if not (low <= value <= highest) or (value == low and not low_included):
+            raise ValueError(f"{name} must be in {interval}, got {value}")
 
     return check
 
 
 def _check_ids(name: str, value: Any) -> None:
-    """Raise TypeError unless the value is an id, a list of ids, or a list of such lists."""
+    """Raise an error unless the value is an id, a list of ids, or a list of such lists."""
     for item in value if isinstance(value, (list, tuple)) else ():
         _check_ids(name, item)
-    if isinstance(value, bool) or not isinstance(value, (int, list, tuple)):
+    if isinstance(value, bool) or not isinstance(value, (Integral, list, tuple)):
         raise TypeError(f"{name} must be token ids (-1 for none), got {value!r}")
+    if isinstance(value, Integral) and int(value) < -1:
+        raise ValueError(f"{name} must be token ids (-1 for none), got {value}")
 
 
 def _check_flag(name: str, value: Any) -> None:

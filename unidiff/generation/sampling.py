@@ -62,7 +62,10 @@ def choose_tokens(
     token_N = logits_NV.argmax(-1)
     drawn_N = temperature_N > 0
     if bool(drawn_N.any()):
-        scaled_NV = logits_NV[drawn_N].to(torch.float64) / temperature_N[drawn_N, None]
+        scaled_NV = logits_NV[drawn_N].to(torch.float64)
+        # The highest becomes 0 first: no temperature, however small, makes it infinite.
+        scaled_NV = scaled_NV - scaled_NV.amax(-1, keepdim=True)
+        scaled_NV = scaled_NV / temperature_N[drawn_N, None]
         kept_NV = keep_top_p(keep_top_k(scaled_NV, top_k), top_p)
         token_N[drawn_N] = inverse_cdf(kept_NV, uniform_N[drawn_N])
     return token_N

@@ -25,6 +25,7 @@ class BlockCache:
         tail: generated ids of each row that are not in the cache yet, as lists.
         last_hidden_BD: (B, D) output of each row's last committed token, whose reading predicts the
             next one; None before the first commit and after `crop`.
+        weights_key: fingerprint (`fingerprint.py`) of the weights that computed it; "" if unknown.
     """
 
     def __init__(self, num_rows: int, num_layers: int, device: torch.device | str = "cpu") -> None:
@@ -34,6 +35,7 @@ class BlockCache:
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
         self.last_hidden_BD: Tensor | None = None
+        self.weights_key = ""
         self._keys: list[Tensor | None] = [None] * num_layers
         self._values: list[Tensor | None] = [None] * num_layers
         self._num_slots = 0
@@ -48,6 +50,11 @@ class BlockCache:
     def num_slots(self) -> int:
         """Key slots that a forward sees: the longest row's committed length."""
         return self._num_slots
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of the model it belongs to."""
+        return len(self._keys)
 
     def get_seq_length(self, layer_index: int = 0) -> int:
         """Committed tokens of the longest row (transformers' name for it)."""
@@ -90,6 +97,7 @@ class BlockCache:
         chosen = BlockCache(len(rows), len(self._keys), self.lengths_B.device)
         index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.lengths_B.device)
         chosen.lengths_B = self.lengths_B[index]
+        chosen.weights_key = self.weights_key
         chosen.token_ids = [list(self.token_ids[row]) for row in rows]
         chosen.positions = [self.positions[row] for row in rows]
         chosen.tail = [list(self.tail[row]) for row in rows]
@@ -114,6 +122,7 @@ class BlockCache:
             raise ValueError("concatenate needs one or more caches of models of the same depth")
         joined = cls(0, len(caches[0]._keys), caches[0].lengths_B.device)
         joined.lengths_B = torch.cat([cache.lengths_B for cache in caches])
+        joined.weights_key = caches[0].weights_key
         for cache in caches:
             joined.token_ids += [list(ids) for ids in cache.token_ids]
             joined.positions += cache.positions

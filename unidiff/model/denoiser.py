@@ -17,6 +17,7 @@ from unidiff.generation.denoiser import Run
 from unidiff.tokens.layout import TokenLayout
 
 from .cache import BlockCache
+from .fingerprint import weights_key
 from .masks import decode_mask
 
 if TYPE_CHECKING:
@@ -35,11 +36,50 @@ class ModelDenoiser:
         self.canvas_length: int = config.canvas_length
         self.logits_shift: int = config.logits_shift
         self.vocab_size: int = config.vocab_size
+        self.max_positions: int = config.max_position_embeddings
         self.device: torch.device = model.model.embed_tokens.weight.device
+        self.weights_key = weights_key(model.model)
 
     def new_cache(self, num_rows: int) -> BlockCache:
         """Empty cache."""
-        return BlockCache(num_rows, self.model.config.num_hidden_layers, self.device)
+        cache = BlockCache(num_rows, self.model.config.num_hidden_layers, self.device)
+        cache.weights_key = self.weights_key
+        return cache
+
+    def check_cache(self, cache: object) -> None:
+        """Raise an error unless a cache was computed by this model with its present weights.
+
+        Raises:
+            TypeError: if it is no cache of ours.
+            ValueError: if it belongs to another shape, type, device, model or adapter.
+        """
+        if not isinstance(cache, BlockCache):
+            raise TypeError(
+                "past_key_values must be the past_key_values of an earlier output of generate() "
+                f"(a BlockCache) or None, got {type(cache).__name__}"
+            )
+        config = self.model.config
+        dtype = self.model.model.embed_tokens.weight.dtype
+        wanted = {"layers": config.num_hidden_layers, "device": self.device}
+        held = {"layers": cache.num_layers, "device": cache.lengths_B.device}
+        stored = cache.read(0)
+        if stored is not None:
+            wanted |= {"key-value heads": config.num_key_value_heads, "head dim": config.head_dim}
+            held |= {"key-value heads": stored[0].shape[1], "head dim": stored[0].shape[3]}
+            if not torch.is_autocast_enabled(self.device.type):
+                wanted["dtype"], held["dtype"] = dtype, stored[0].dtype
+        for name, value in wanted.items():
+            if held[name] != value:
+                raise ValueError(
+                    f"past_key_values belongs to another model: its {name} is {held[name]}, this "
+                    f"model's is {value}; leave it out"
+                )
+        if cache.weights_key and cache.weights_key != self.weights_key:
+            raise ValueError(
+                f"past_key_values was computed with other weights (fingerprint "
+                f"{cache.weights_key}, this model has {self.weights_key}): another checkpoint, "
+                "an adapter switched, or training in between; leave it out"
+            )
 
     def join_caches(self, caches: Sequence[BlockCache]) -> BlockCache:
         """A cache with the rows of several, in order."""

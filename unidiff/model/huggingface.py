@@ -18,6 +18,7 @@ from transformers.generation import StopStringCriteria
 from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
 from unidiff.generation.generate import generate as generate_rows
 from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.options import plain_option
 from unidiff.generation.output import UniDiffGenerateOutput
 
 from .denoiser import ModelDenoiser
@@ -93,7 +94,12 @@ class UniDiffGenerationMixin(GenerationMixin):
             ValueError: if an option is unknown or does not fit the checkpoint or the tensors.
             TypeError: if a tensor or an option has the wrong type.
         """
-        overrides = {name: _plain(value) for name, value in kwargs.items() if name not in _IGNORED}
+        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+            raise TypeError(
+                "generation_config must be a UniDiffGenerationConfig or None, got "
+                f"{type(generation_config).__name__}: pass single options as keywords"
+            )
+        overrides = {n: plain_option(n, v) for n, v in kwargs.items() if n not in _IGNORED}
         has_canvas = canvas is not None or canvas_modality_ids is not None
         if has_canvas and overrides.get("max_new_tokens") is not None:
             raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
@@ -150,11 +156,6 @@ def as_unidiff_config(config: GenerationConfig) -> UniDiffGenerationConfig:
         return config
     values = {name: value for name, value in config.to_dict().items() if value is not None}
     return UniDiffGenerationConfig(**values)
-
-
-def _plain(value: Any) -> Any:
-    """An option given as a tensor, as a list (row keys as they are in `row_seeds`)."""
-    return torch.atleast_1d(value).tolist() if isinstance(value, Tensor) else value
 
 
 def _stop_strings(strings: Any, tokenizer: Any) -> StopStringCriteria:

@@ -10,7 +10,8 @@ are committed and which are revealed is decided elsewhere (`streams.py`, `denois
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.tokens.layout import MODALITIES
 
 from .cache import BlockCache
+from .checkpoint import check_model_folder
 from .configuration import UniDiffConfig
 from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
@@ -57,6 +59,23 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_attention_backend = True
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Any = None, *model_args: Any, **kwargs: Any
+    ) -> Any:
+        """Model of a checkpoint; takes what transformers' method of this name takes.
+
+        Raises:
+            FileNotFoundError: if a file of a local folder is missing.
+            ValueError: if one is damaged or cut short.
+        """
+        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
+        is_adapter = (folder / "adapter_config.json").is_file()
+        if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
+            check_model_folder(folder)
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
 
 class UniDiffModel(UniDiffPreTrainedModel):

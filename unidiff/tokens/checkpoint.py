@@ -1,6 +1,7 @@
-"""The processor's files in a checkpoint folder: are they all there and whole?
+"""The files in a checkpoint folder: are those of the processor all there and whole?
 
-Also loads the image tokenizer from its sub-folder. Knows file names; knows nothing of sequences.
+Also loads the image tokenizer from its sub-folder; the model's files are checked with the same
+functions (`unidiff/model/checkpoint.py`). Knows file names; knows nothing of sequences.
 """
 
 import json
@@ -13,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from .image import FSQImageTokenizer
 
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
+TEMPLATE_FILE = "chat_template.jinja"
 _JSON_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
-_REMEDY = "fetch the checkpoint again, or write it with UniDiffProcessor.save_pretrained"
+REMEDY = "fetch the checkpoint again, or write it with UniDiffProcessor.save_pretrained"
 
 
 def check_processor_folder(folder: Path) -> None:
@@ -27,16 +29,38 @@ def check_processor_folder(folder: Path) -> None:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is cut short or is no JSON.
     """
-    for name in (*_JSON_FILES, "chat_template.jinja"):
-        _check_exists(folder / name)
-    contents = {name: _read_json(folder / name) for name in _JSON_FILES}
+    for name in (*_JSON_FILES, TEMPLATE_FILE):
+        check_exists(folder / name)
+    if not (folder / TEMPLATE_FILE).read_bytes().strip():
+        raise ValueError(f"{folder / TEMPLATE_FILE} is empty: {REMEDY}")
+    contents = {name: read_json(folder / name) for name in _JSON_FILES}
+    if (folder / "config.json").is_file():  # the model's; transformers reads it for the tokenizer
+        read_json(folder / "config.json")
     layout = contents["processor_config.json"].get("token_layout")
     if not isinstance(layout, dict) or "ranges" not in layout:
-        raise ValueError(f"{folder / _JSON_FILES[0]} holds no 'token_layout': {_REMEDY}")
+        raise ValueError(f"{folder / _JSON_FILES[0]} holds no 'token_layout': {REMEDY}")
     if "image" in layout["ranges"]:
-        _check_exists(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
-        _read_json(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
-        _check_weights(folder / IMAGE_TOKENIZER_FOLDER / "model.safetensors")
+        check_exists(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
+        read_json(folder / IMAGE_TOKENIZER_FOLDER / "config.json")
+        check_weights(folder / IMAGE_TOKENIZER_FOLDER / "model.safetensors")
+
+
+def check_template(tokenizer: Any, template: str, source: str | Path) -> None:
+    """Raise ValueError naming the template's file if one user turn cannot be written with it.
+
+    Args:
+        tokenizer: what renders the template.
+        template: Jinja text.
+        source: folder or repository that it came from.
+    """
+    turn = [{"role": "user", "content": "?"}]
+    try:
+        tokenizer.apply_chat_template(turn, chat_template=template, tokenize=False)
+    except Exception as error:  # Jinja's errors share no class with ours
+        raise ValueError(
+            f"{Path(source, TEMPLATE_FILE)} is damaged or no chat template "
+            f"({type(error).__name__}: {error}): {REMEDY}"
+        ) from error
 
 
 def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
@@ -52,34 +76,34 @@ def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
     if report["missing_keys"]:
         raise ValueError(
             f"the image tokenizer of {source} lacks the weights {sorted(report['missing_keys'])}: "
-            f"{_REMEDY}"
+            f"{REMEDY}"
         )
     tokenizer: FSQImageTokenizer = model.eval().requires_grad_(False)
     return tokenizer
 
 
-def _check_exists(path: Path) -> None:
+def check_exists(path: Path) -> None:
     """Raise FileNotFoundError if there is no such file."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: {_REMEDY}")
+        raise FileNotFoundError(f"{path} is missing: {REMEDY}")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     """The file's object; raises ValueError if it is damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): {_REMEDY}") from error
+        raise ValueError(f"{path} is damaged or cut short ({error}): {REMEDY}") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}: {_REMEDY}")
+        raise ValueError(f"{path} must hold a JSON object, got {type(values).__name__}: {REMEDY}")
     return values
 
 
-def _check_weights(path: Path) -> None:
+def check_weights(path: Path) -> None:
     """Raise an error if a safetensors file is missing or cut short; reads its header only."""
-    _check_exists(path)
+    check_exists(path)
     try:
         with safe_open(path, framework="pt"):
             pass
     except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error}): {_REMEDY}") from error
+        raise ValueError(f"{path} is damaged or cut short ({error}): {REMEDY}") from error

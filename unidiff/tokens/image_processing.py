@@ -19,6 +19,7 @@ from transformers.processing_utils import ImagesKwargs
 from .image import FSQImageTokenizerConfig
 
 _CHANNEL_COUNTS = (1, 3, 4)  # grey, RGB, RGBA
+_UNMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}  # modes whose colours are multiplied by alpha
 
 
 class UniDiffImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[call-arg]
@@ -171,6 +172,8 @@ def _with_channel_axis(image: Any) -> Any:
 
 def _array_to_bytes(array: NDArray[Any]) -> NDArray[np.uint8]:
     """(H, W) or (H, W, C) uint8 of an array with channels first, last or absent."""
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"an image array must hold integers or floats; got dtype {array.dtype}")
     if array.ndim == 3 and array.shape[2] not in _CHANNEL_COUNTS:
         array = np.moveaxis(array, 0, -1)
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _CHANNEL_COUNTS):
@@ -198,6 +201,8 @@ def _to_rgb(image: Image.Image, pad_value: int) -> Image.Image:
         image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
     if image.mode in ("I", "F"):
         image = Image.fromarray(np.clip(np.array(image), 0, 255).astype(np.uint8))
+    if image.mode in _UNMULTIPLIED:
+        image = image.convert(_UNMULTIPLIED[image.mode])
     if "A" not in image.getbands() and "transparency" not in image.info:
         return image.convert("RGB")
     opaque = image.convert("RGBA")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 MODALITIES = ("text", "image", "action", "state")
 MODALITY_IDS = {name: index for index, name in enumerate(MODALITIES)}
+CANVAS_PADDING = -1  # in canvas_modality_ids: no position
 
 
 @dataclass(frozen=True)

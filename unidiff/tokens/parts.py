@@ -54,11 +54,11 @@ class PartCoder:
 
         Raises:
             TypeError: if it is not an image.
-            ValueError: if it cannot be one.
+            ValueError: if it cannot be one, or the file holds none.
+            FileNotFoundError: if there is no such file.
         """
         if isinstance(image, (str, Path)):
-            with Image.open(image) as opened:
-                image = opened.copy()
+            image = _opened(image)
         channels = self.image_processor.process_image(image, self.image_processor.pad_value)
         return Image.fromarray(np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
 
@@ -67,6 +67,10 @@ class PartCoder:
         coded = []
         for message in messages:
             content = message["content"]
+            if content is None:
+                raise ValueError(
+                    f"a message's content must be a str or a list of parts, got None: {message!r}"
+                )
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
             parts = [self.coded_part(part) for part in content]
@@ -117,3 +121,14 @@ class PartCoder:
         self.layout.range_of(kind)
         grid = self.layout.grid_of(kind)
         return self.bins_of(kind).num_tokens if grid is None else math.prod(grid)
+
+
+def _opened(path: str | Path) -> Image.Image:
+    """The picture in a file; ValueError names a file that holds none."""
+    try:
+        with Image.open(path) as opened:
+            return opened.copy()
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, EOFError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} is no picture, or damaged or cut short ({error})") from error

@@ -16,7 +16,12 @@ from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
 from .actions import BinTokenizer
-from .checkpoint import IMAGE_TOKENIZER_FOLDER, check_processor_folder, load_image_tokenizer
+from .checkpoint import (
+    IMAGE_TOKENIZER_FOLDER,
+    check_processor_folder,
+    check_template,
+    load_image_tokenizer,
+)
 from .decoding import AnswerDecoder
 from .image import FSQImageTokenizer, FSQImageTokenizerConfig
 from .image_processing import UniDiffImageProcessor
@@ -150,6 +155,7 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
         processor: UniDiffProcessor = super().from_pretrained(
             pretrained_model_name_or_path, **kwargs
         )
+        check_template(processor.tokenizer, processor.chat_template, folder)
         if "image" in processor.layout.ranges:
             options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
             subfolder = Path(kwargs.get("subfolder", ""), IMAGE_TOKENIZER_FOLDER).as_posix()

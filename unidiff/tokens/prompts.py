@@ -15,11 +15,10 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from .infill import INFILL_PROMPT_LENGTH, masked_ids
-from .layout import MODALITY_IDS, TokenLayout, contiguous_layout
+from .layout import CANVAS_PADDING, MODALITY_IDS, TokenLayout, contiguous_layout
 from .sequence import TokenSequence, run_of
 from .text import SPECIAL_TOKENS
 
-CANVAS_PADDING = -1  # in canvas_modality_ids: no position, see generation/inputs.py
 CANVAS_FIELDS = ("canvas", "pinned_mask", "canvas_modality_ids")
 
 

@@ -105,7 +105,17 @@ def encode_plain(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
     Returns:
         Ids without any special token; empty for the empty text.
+
+    Raises:
+        ValueError: if UTF-8 cannot hold the text.
     """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"the text holds a lone surrogate {text[error.start]!a} at character {error.start}, "
+            "which UTF-8 cannot hold: read it with errors='replace'"
+        ) from error
     encoded = tokenizer(text, add_special_tokens=False, split_special_tokens=True)
     return list(encoded["input_ids"])
 

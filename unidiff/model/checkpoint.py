@@ -1,0 +1,38 @@
+"""The model's files in a checkpoint folder: are they all there and whole?
+
+Reads JSON files and the headers of the weights; the weights themselves are left to transformers.
+"""
+
+from pathlib import Path
+
+from unidiff.tokens.checkpoint import REMEDY, check_exists, check_weights, read_json
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise an error that names the first missing or damaged file of the model.
+
+    `generation_config.json` may be missing. Weights in files of other names are not looked at.
+
+    Args:
+        folder: a local checkpoint folder.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is cut short or is no JSON.
+    """
+    check_exists(folder / "config.json")
+    read_json(folder / "config.json")
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json")
+    if (folder / _WEIGHTS).is_file():
+        check_weights(folder / _WEIGHTS)
+    elif (folder / _INDEX).is_file():
+        shards = read_json(folder / _INDEX).get("weight_map")
+        if not isinstance(shards, dict):
+            raise ValueError(f"{folder / _INDEX} holds no 'weight_map': {REMEDY}")
+        for name in sorted(set(shards.values())):
+            check_weights(folder / name)
+    elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")]:
+        raise FileNotFoundError(f"{folder / _WEIGHTS} is missing: {REMEDY}")
