@@ -31,13 +31,13 @@ def text_of(conversation):
     return " ".join(part["text"] for part in conversation[0]["content"] if part["type"] == "text")
 
 
-def scene_painter(context, split, shift=0):
+def scene_painter(context, split, num_objects=2):
     first = drawings._SCENE_SEED_START
     return lambda asked: encode_pictures(
         context.processor,
         np.stack(
             [
-                render_scene(sample_scene(scene_generator(split, first + i + shift), split, 2))
+                render_scene(sample_scene(scene_generator(split, first + i), split, num_objects))
                 for i in range(len(asked))
             ]
         ),
@@ -53,9 +53,9 @@ def test_the_requested_scenes_give_one(context_with):
     assert found.num_inputs == 20
 
 
-def test_other_scenes_give_zero(context_with):
+def test_scenes_of_one_object_give_zero(context_with):
     context = context_with()
-    context.responder._answers["images"] = scene_painter(context, "unseen", shift=1)
+    context.responder._answers["images"] = scene_painter(context, "seen", num_objects=1)
     assert measure_scene_drawings(context, SETTINGS)[0].value == 0.0
 
 

@@ -145,8 +145,11 @@ def main() -> None:
         result = {"losses": losses_of(trainer), "norms": norms_of(trainer)}
         result["world"] = trainer.args.world_size
         Path(sys.argv[2]).write_text(json.dumps(result))
-    # Left to the end of the process, the group's threads may abort it.
-    PartialState().destroy_process_group()
+    # What is left would only tear the process group down, in which gloo may abort or hang.
+    PartialState().wait_for_everyone()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`unidiff prepare`, `train` and `eval`: from data to a measured checkpoint."""
 
+import gc
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -152,7 +153,10 @@ def train(
     if PartialState().is_main_process:
         result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
         typer.echo(str(result))
-    # Left to the end of the process, the group's threads may abort it.
+    # Left to the end of the process, the group's threads may abort it; closed before the trainer is
+    # gone, its closing may hang.
+    gc.collect()
+    PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
 
 
