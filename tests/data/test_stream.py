@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from unidiff.data.stream import MixtureStream, Weighted, set_single_thread
+from unidiff.data.stream import MixtureStream, Weighted
 
 
 @dataclass(frozen=True)
@@ -79,8 +78,3 @@ def test_empty_mixtures_are_refused() -> None:
         Weighted(Echo("a", 0), 1)
     with pytest.raises(ValueError, match="per_cycle=0"):
         Weighted(Echo("a", 1), 0)
-
-
-def test_workers_have_one_thread() -> None:
-    set_single_thread(3)
-    assert torch.get_num_threads() == 1

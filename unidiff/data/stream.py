@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset
 
 from unidiff.diffusion.random import hash_integers
@@ -114,9 +113,3 @@ class MixtureStream(Dataset):
         rng = np.random.Generator(np.random.Philox(key=key % 2**64))
         row = self.sources[number].source.row(index, rng)
         return {"row": row, "key": key, "stream_position": item}
-
-
-def set_single_thread(worker: int) -> None:
-    """Initialise a data-loader worker: one thread each."""
-    del worker
-    torch.set_num_threads(1)

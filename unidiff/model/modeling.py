@@ -28,7 +28,7 @@ from .configuration import UniDiffConfig
 from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
-from .masks import Stream, context_mask, full_mask
+from .masks import Stream, context_mask, full_mask, keep_diagonal
 
 
 @dataclass
@@ -148,9 +148,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         index = real.long().cumsum(1) - 1
         sample = torch.where(real, 0, -1)
         stream = Stream(sample, index, torch.full_like(index, -1), index)
-        mask = context_mask(stream, self.config.grid)
-        eye = torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
-        return (mask | eye).unsqueeze(1)
+        return keep_diagonal(context_mask(stream, self.config.grid)).unsqueeze(1)
 
 
 def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
