@@ -117,6 +117,20 @@ def test_text_weights_are_the_elbos_and_images_are_unweighted(tiny: ModuleType) 
     assert shares.tolist() == pytest.approx((edges[:-1] - edges[1:]).tolist(), abs=0.02)
 
 
+def test_full_share_masks_everything_at_that_share_of_the_times(tiny: ModuleType) -> None:
+    loss = ModalityLoss("cosine", elbo_weights=False, full_share=0.75)
+    image = training_streams(BlockCollator()(samples_of(tiny, "image", 400)), None)
+    masked, weight = BlockObjective(image=loss).corrupt(image)
+    # The rest follows ceil(4 cos(u)), which is 4 up to arccos(3/4).
+    still_full = np.arccos(3 / 4) / (np.pi / 2)
+    share = float((masked.sum(1) == 4).float().mean())
+    assert share == pytest.approx(0.75 + 0.25 * still_full, abs=0.01)
+    assert masked.sum(1).min() == 1
+    assert weight[masked].eq(1.0).all()
+    everything = ModalityLoss("cosine", elbo_weights=False, full_share=1.0)
+    assert BlockObjective(image=everything).corrupt(image)[0].all()
+
+
 def test_a_coefficient_scales_the_loss_and_not_the_log(model: Any, tiny: ModuleType) -> None:
     batch = BlockCollator()(samples_of(tiny, "image", 8))
     runs = []
@@ -153,7 +167,12 @@ def test_a_grid_model_reads_successors_at_block_ends_only(tiny: ModuleType) -> N
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"schedule": "sine"}, "schedule must be one of"), ({"schedule": "cosine"}, "'linear'")],
+    [
+        ({"schedule": "sine"}, "schedule must be one of"),
+        ({"schedule": "cosine"}, "'linear'"),
+        ({"full_share": 0.5}, "full_share=0"),
+        ({"full_share": 1.5, "elbo_weights": False}, r"\[0, 1\]"),
+    ],
 )
 def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

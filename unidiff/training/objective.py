@@ -32,18 +32,30 @@ class ModalityLoss:
         schedule: name in `unidiff.diffusion.schedules.SCHEDULES`.
         elbo_weights: weight n / k (the ELBO; asks for the linear schedule) or one.
         coefficient: factor on this modality's loss.
+        full_share: share of the times at which all is masked; the others follow the schedule.
     """
 
     schedule: str = "linear"
     elbo_weights: bool = True
     coefficient: float = 1.0
+    full_share: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check the schedule's name and that ELBO weights go with the linear schedule."""
+        """Check the schedule's name, the share, and that ELBO weights go with linear times."""
         if self.schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {self.schedule!r}")
-        if self.elbo_weights and self.schedule != "linear":
-            raise ValueError("elbo_weights with exact counts need schedule='linear'")
+        if not 0.0 <= self.full_share <= 1.0:
+            raise ValueError(f"full_share must be in [0, 1], got {self.full_share}")
+        if self.elbo_weights and (self.schedule != "linear" or self.full_share):
+            raise ValueError(
+                "elbo_weights with exact counts need schedule='linear' and full_share=0"
+            )
+
+    def mask_rate(self, time: Tensor) -> Tensor:
+        """Share of the tokens that are masked at times in (0, 1); any shape."""
+        rest = (time - self.full_share).clamp(min=0.0) / max(1.0 - self.full_share, 1e-9)
+        rate = 1.0 - SCHEDULES[self.schedule].alpha(rest)
+        return torch.where(time < self.full_share, 1.0, rate)
 
 
 _UNWEIGHTED = ModalityLoss("cosine", elbo_weights=False)
@@ -79,7 +91,7 @@ class BlockObjective:
         for index, name in enumerate(MODALITIES):
             loss: ModalityLoss = getattr(self, name)
             here = modality_BK == index
-            rate_BK[here] = 1.0 - SCHEDULES[loss.schedule].alpha(time_BK[here])
+            rate_BK[here] = loss.mask_rate(time_BK[here])
             scale_BK[here] = loss.coefficient
             is_elbo_BK |= here & loss.elbo_weights
         draw_BK = uniform(
