@@ -44,6 +44,20 @@ def chi_square(counts: np.ndarray, denoiser: Any) -> float:
         {"unmasking_strategy": "random"},
         {"unmasking_strategy": "cosine", "confidence_noise": 1.0},
         {"unmasking_strategy": "threshold", "confidence_threshold": 1.0},
+        {"unmasking_strategy": "dynamic", "confidence_threshold": 1.0},
+        {"unmasking_strategy": "relative_threshold", "confidence_threshold": 1.0},
+        {"unmasking_strategy": "factor", "factor": 1e-9},
+        {"unmasking_strategy": "frechet", "frechet_margin": 1.0},
+        {"unmasking_strategy": "entropy_bound", "entropy_bound": 0.0},
+        {"unmasking_strategy": "ascending", "block_length": 1},
+        {"unmasking_strategy": "timetable"},
+        {"unmasking_strategy": "first_hitting"},
+        {
+            "unmasking_strategy": "hierarchy",
+            "confidence_threshold": 1.0,
+            "hierarchy_threshold": 1.0,
+        },
+        {"unmasking_strategy": "static", "eos_early_rejection": 0.1},
         {"unmasking_strategy": "static", "block_length": 2},
         {"unmasking_strategy": "random", "block_length": 1, "fuse_commit": False},
         {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
@@ -61,7 +75,12 @@ def test_one_token_per_step_draws_from_the_data_law(options: dict, table_denoise
     assert np.abs(counts / NUM_ROWS - joint).sum() / 2 < 1.5 * floor
 
 
-@pytest.mark.parametrize("strategy", ["static", "random", "sequential"])
+def test_ranking_by_the_drawn_tokens_probability_is_biased(table_denoiser: Any) -> None:
+    options = {"unmasking_strategy": "static", "confidence_metric": "sampled_prob"}
+    assert chi_square(sampled_counts(table_denoiser, **options), table_denoiser) > 10 * LIMIT
+
+
+@pytest.mark.parametrize("strategy", ["static", "random", "sequential", "first_hitting"])
 def test_several_tokens_per_step_do_not(strategy: str, table_denoiser: Any) -> None:
     counts = sampled_counts(table_denoiser, unmasking_strategy=strategy, max_denoising_steps=1)
     assert chi_square(counts, table_denoiser) > 100 * LIMIT

@@ -9,7 +9,7 @@ import torch
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
-from .constraints import apply_processors, guide, limit_to_modality
+from .constraints import apply_processors, guide, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .sampling import choose_tokens
@@ -42,6 +42,11 @@ class Autoregressive(LockStep):
         text_A = torch.full_like(row_A, _TEXT)
         logits_AV = limit_to_modality(logits_BV[row_A], text_A, layout, vocab_size, None)
         known = [row.known_ids for row in self.rows]
+        early_A = torch.tensor(
+            [len(self.rows[i].generated) < self.policy.suppress_eos_before for i in live],
+            device=row_A.device,
+        )
+        logits_AV = suppress_ends(logits_AV, self.tensors.end_ids_BE[row_A], early_A, 0)
         logits_AV = apply_processors(self.policy.processors, logits_AV, row_A, known)
         index_A = torch.tensor([len(known[i]) for i in live], device=row_A.device)
         token_A = choose_tokens(

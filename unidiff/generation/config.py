@@ -82,6 +82,10 @@ class UniDiffGenerationConfig(GenerationConfig):
         del strict, user_set_attributes
         for name in OPTIONS:
             value = getattr(self, name, None)
+            if callable(value):
+                raise TypeError(
+                    f"{name}={value!r} cannot be saved: pass a callable to generate() itself"
+                )
             if value is not None:
                 check_option(name, value)
 

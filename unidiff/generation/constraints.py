@@ -54,6 +54,40 @@ def limit_to_modality(
     return logits_NV
 
 
+def suppress_ends(logits_NV: Tensor, end_ids_NE: Tensor, early_N: Tensor, first_id: int) -> Tensor:
+    """Logits with -inf at the end tokens of positions where a row may not end yet.
+
+    Args:
+        logits_NV: (N, V) float over the ids from `first_id` on.
+        end_ids_NE: (N, E) int64 end ids of each position's row, -1 for none.
+        early_N: (N,) bool, positions at which no end token may stand.
+        first_id: id of the first column.
+    """
+    column_NE = end_ids_NE - first_id
+    applies_NE = early_N[:, None] & (column_NE >= 0) & (column_NE < logits_NV.shape[1])
+    banned_NV = torch.zeros_like(logits_NV, dtype=torch.bool)
+    line_NE = torch.arange(len(logits_NV), device=logits_NV.device)[:, None].expand_as(column_NE)
+    banned_NV[line_NE[applies_NE], column_NE[applies_NE]] = True
+    return logits_NV.masked_fill(banned_NV, -torch.inf)
+
+
+def reject_early_ends(
+    confidence_N: Tensor, is_end_N: Tensor, progress_N: Tensor, least: float
+) -> Tensor:
+    """Confidences with those of end tokens held back at first: the factor rises from `least` to 1.
+
+    Args:
+        confidence_N: (N,) float.
+        is_end_N: (N,) bool, positions whose likeliest id ends the row.
+        progress_N: (N,) float, 0 at a block's first step and 1 at its last.
+        least: factor at the first step.
+
+    Source: EOS early rejection, row 4 of systems/001.md; the straight line is ours.
+    """
+    factor_N = least + (1.0 - least) * progress_N
+    return torch.where(is_end_N, confidence_N * factor_N.to(confidence_N), confidence_N)
+
+
 def guide(logits_NV: Tensor, scale: float) -> Tensor:
     """Conditional logits moved away from the unconditional ones: u + scale (c - u).
 

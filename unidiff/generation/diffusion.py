@@ -12,7 +12,15 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 
 from .canvases import Canvases
-from .constraints import apply_processors, guide, limit_to_modality, shared_id_range
+from .confidence import CONFIDENCES, SAMPLED, sampled_probability
+from .constraints import (
+    apply_processors,
+    guide,
+    limit_to_modality,
+    reject_early_ends,
+    shared_id_range,
+    suppress_ends,
+)
 from .denoiser import Denoiser, Run
 from .lockstep import LockStep, Policy
 from .order import DRAW_TOKEN, StepView
@@ -36,6 +44,12 @@ class Predictions:
     row_N: Tensor
     column_N: Tensor
     first_id: int
+
+    def only(self, chosen_N: Tensor) -> "Predictions":
+        """Those at the chosen positions, given as (N,) bool."""
+        return Predictions(
+            self.logits_NV[chosen_N], self.row_N[chosen_N], self.column_N[chosen_N], self.first_id
+        )
 
 
 class BlockDiffusion(LockStep):
@@ -112,9 +126,16 @@ class BlockDiffusion(LockStep):
             logits_NV = guide(logits_NV, policy.guidance_scale)
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
+        first_id = id_range[0] if id_range else 0
+        if policy.suppress_eos_before:
+            place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
+            early_N = place_N < policy.suppress_eos_before
+            logits_NV = suppress_ends(
+                logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id
+            )
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
-        return Predictions(logits_NV, row_N, column_N, id_range[0] if id_range else 0)
+        return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:
         """The canvases as a run of tokens, followed by their twins."""
@@ -142,11 +163,56 @@ class BlockDiffusion(LockStep):
 
     def _reveal(self, found: Predictions) -> None:
         """Fix the tokens that the strategy chooses; count the step."""
-        canvases, policy, tensors = self.canvases, self.policy, self.tensors
-        confidence_N = policy.confidence(found.logits_NV)
+        canvases, policy = self.canvases, self.policy
+        drawn_N = None
+        if policy.confidence_metric == SAMPLED:
+            drawn_N = self._draw(found)
+            confidence_N = sampled_probability(found.logits_NV, drawn_N)
+        else:
+            confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
+        chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
+        revealed = found.only(chosen_N)
+        token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
+        place = revealed.row_N, revealed.column_N
+        if policy.keeps_log_probs:
+            log_prob = revealed.logits_NV.log_softmax(-1).gather(-1, token[:, None])[:, 0]
+            canvases.log_prob_BK[place] = log_prob.to(torch.float64)
+        canvases.ids_BK[place] = token + found.first_id
+        canvases.masked_BK[place] = False
+        canvases.step_B = canvases.step_B + (canvases.length_B > 0)
+        if self.out.wants_drafts:
+            self._show_draft(found, found.logits_NV.argmax(-1))
+
+    def _draw(self, found: Predictions) -> Tensor:
+        """(N,) a token for each position, as a column of its logits."""
+        row_N, tensors = found.row_N, self.tensors
+        index_N = self.canvases.row_index[row_N, found.column_N]
+        return choose_tokens(
+            found.logits_NV,
+            tensors.temperature_B[row_N],
+            uniform(tensors.seed_B[row_N], DRAW_TOKEN, index_N, self.canvases.step_B[row_N]),
+            self.policy.top_k,
+            self.policy.top_p,
+        )
+
+    def _view(self, found: Predictions, confidence_N: Tensor) -> StepView:
+        """What the strategy sees."""
+        canvases, tensors = self.canvases, self.tensors
+        least = self.policy.eos_early_rejection
+        if least is not None:
+            end_ids_NE = tensors.end_ids_BE[found.row_N]
+            likeliest_N = found.logits_NV.argmax(-1) + found.first_id
+            last_B = (canvases.budget_B - 1).clamp(min=1)
+            progress_B = (canvases.step_B / last_B).clamp(max=1.0)
+            confidence_N = reject_early_ends(
+                confidence_N,
+                (likeliest_N[:, None] == end_ids_NE).any(1),
+                progress_B[found.row_N],
+                least,
+            )
         confidence_BK = confidence_N.new_zeros(canvases.ids_BK.shape)
         confidence_BK[found.row_N, found.column_N] = confidence_N
-        view = StepView(
+        return StepView(
             confidence_BK=confidence_BK,
             masked_BK=canvases.is_open,
             step_B=canvases.step_B,
@@ -155,26 +221,8 @@ class BlockDiffusion(LockStep):
             threshold_B=tensors.threshold_B,
             index_BK=canvases.row_index,
             seed_B=tensors.seed_B,
+            logits_NV=found.logits_NV,
         )
-        chosen_N = policy.strategy(view)[found.row_N, found.column_N]
-        row, column = found.row_N[chosen_N], found.column_N[chosen_N]
-        logits = found.logits_NV[chosen_N]
-        index = canvases.row_index[row, column]
-        token = choose_tokens(
-            logits,
-            tensors.temperature_B[row],
-            uniform(tensors.seed_B[row], DRAW_TOKEN, index, canvases.step_B[row]),
-            policy.top_k,
-            policy.top_p,
-        )
-        if policy.keeps_log_probs:
-            log_prob = logits.log_softmax(-1).gather(-1, token[:, None])[:, 0]
-            canvases.log_prob_BK[row, column] = log_prob.to(torch.float64)
-        canvases.ids_BK[row, column] = token + found.first_id
-        canvases.masked_BK[row, column] = False
-        canvases.step_B = canvases.step_B + (canvases.length_B > 0)
-        if self.out.wants_drafts:
-            self._show_draft(found, found.logits_NV.argmax(-1))
 
     def _show_draft(self, found: Predictions, best_N: Tensor) -> None:
         """Show the streamed row's canvas, likeliest tokens standing in for what is masked."""

@@ -15,9 +15,9 @@ from .denoiser import Denoiser
 from .diffusion import BlockDiffusion
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep, Policy
-from .order import CONFIDENCES, unmasking_strategy
 from .output import UniDiffGenerateOutput, assemble
 from .rows import Row
+from .strategies import unmasking_strategy
 from .streaming import Delivery, StoppingCriterion, Streamer
 
 logger = logging.getLogger(__name__)
@@ -158,8 +158,8 @@ def _policy(
     if chunk is not None and denoiser.attention_pattern == "block_causal":
         chunk = max(1, chunk // denoiser.canvas_length) * denoiser.canvas_length
     return Policy(
-        strategy=unmasking_strategy(options["unmasking_strategy"], options["confidence_noise"]),
-        confidence=CONFIDENCES[options["confidence_metric"]],
+        strategy=unmasking_strategy(options),
+        confidence_metric=options["confidence_metric"],
         block_length=options["block_length"] or denoiser.canvas_length,
         top_k=options["top_k"],
         top_p=options["top_p"],
@@ -169,6 +169,8 @@ def _policy(
         prefill_chunk_length=chunk,
         keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
+        eos_early_rejection=options["eos_early_rejection"],
+        suppress_eos_before=options["suppress_eos_before"],
         processors=processors,
     )
 

@@ -7,11 +7,9 @@ canvas until enough have finished for the batch to be compacted.
 # Shapes: B rows in the batch, T tokens to commit.
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from .constraints import LogitsProcessor
 from .context import Context
@@ -29,7 +27,7 @@ class Policy:
 
     Attributes:
         strategy: which masked positions to reveal.
-        confidence: (N, V) logits -> (N,) certainty that the strategy ranks by.
+        confidence_metric: name of the certainty that the strategy ranks by.
         block_length: text positions denoised together.
         top_k: ids kept before drawing; None: all.
         top_p: probability mass kept before drawing.
@@ -39,11 +37,13 @@ class Policy:
         prefill_chunk_length: prompt tokens per forward; None: all.
         keeps_cache: whether the caller wants the cache of finished rows.
         keeps_log_probs: whether to note each token's log-probability.
+        eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
+        suppress_eos_before: response tokens among which no end token may be.
         processors: the caller's logits processors.
     """
 
     strategy: UnmaskingStrategy
-    confidence: Callable[[Tensor], Tensor]
+    confidence_metric: str
     block_length: int
     top_k: int | None = None
     top_p: float = 1.0
@@ -53,6 +53,8 @@ class Policy:
     prefill_chunk_length: int | None = None
     keeps_cache: bool = False
     keeps_log_probs: bool = False
+    eos_early_rejection: float | None = None
+    suppress_eos_before: int = 0
     processors: Sequence[LogitsProcessor] = ()
 
 

@@ -7,8 +7,23 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
-CONFIDENCE_METRICS = ("prob", "margin", "entropy")
-UNMASKING_STRATEGIES = ("static", "threshold", "cosine", "sequential", "random")
+CONFIDENCE_METRICS = ("prob", "margin", "entropy", "sampled_prob")
+UNMASKING_STRATEGIES = (
+    "static",
+    "random",
+    "sequential",
+    "threshold",
+    "dynamic",
+    "relative_threshold",
+    "factor",
+    "frechet",
+    "entropy_bound",
+    "cosine",
+    "ascending",
+    "timetable",
+    "first_hitting",
+    "hierarchy",
+)
 DECODING_MODES = ("diffusion", "ar")
 CACHE_REUSES = ("exact", "none")
 LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
@@ -20,10 +35,16 @@ OPTIONS: dict[str, Any] = {
     "max_length": None,  # tokens of prompt columns and response together
     "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
     "max_denoising_steps": None,  # forwards per block; None: one per token of the block
-    "unmasking_strategy": "threshold",
+    "unmasking_strategy": "threshold",  # a name, or a callable as UnmaskingStrategy
     "confidence_threshold": 0.9,  # in (0, 1]
     "confidence_metric": "prob",
     "confidence_noise": 0.0,  # scale of the Gumbel noise on log confidence (cosine)
+    "factor": 1.0,  # doubt taken at once (factor)
+    "frechet_margin": 0.25,  # in [0, 1) (frechet)
+    "entropy_bound": 0.1,  # nats (entropy_bound)
+    "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
+    "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
+    "suppress_eos_before": 0,  # response tokens among which no end token may be
     "do_sample": False,
     "temperature": 1.0,  # 0 is greedy
     "top_k": None,  # tokens kept; None or 0: all
@@ -68,11 +89,16 @@ FOREIGN_NAMES = {
     "remasking": "unmasking_strategy",
     "remasking_strategy": "unmasking_strategy",
     "alg": "unmasking_strategy",
+    "schedule": "unmasking_strategy",
     "dllm_unmasking_strategy": "unmasking_strategy",
     "threshold": "confidence_threshold",
     "dynamic_threshold": "confidence_threshold",
     "dllm_confidence_threshold": "confidence_threshold",
     "alg_temp": "confidence_noise",
+    "eb_threshold": "entropy_bound",
+    "low_threshold": "hierarchy_threshold",
+    "logits_eos_inf": "suppress_eos_before",
+    "confidence_eos_eot_inf": "eos_early_rejection",
     "cfg_scale": "guidance_scale",
     "cfg": "guidance_scale",
     "dual_cache": "cache_reuse",
@@ -175,15 +201,27 @@ def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
     return check
 
 
+def _check_strategy(name: str, value: Any) -> None:
+    """A check for a strategy's name; a callable is a strategy of the caller's own."""
+    if not callable(value):
+        _check_name(UNMASKING_STRATEGIES)(name, value)
+
+
 _CHECKS = {
     "max_new_tokens": _check_count(0),
     "max_length": _check_count(0),
     "block_length": _check_count(1),
     "max_denoising_steps": _check_count(1),
-    "unmasking_strategy": _check_name(UNMASKING_STRATEGIES),
+    "unmasking_strategy": _check_strategy,
     "confidence_threshold": _check_number(0.0, 1.0, low_included=False),
     "confidence_metric": _check_name(CONFIDENCE_METRICS),
     "confidence_noise": _check_number(0.0, float("inf"), low_included=True),
+    "factor": _check_number(0.0, float("inf"), low_included=False),
+    "frechet_margin": _check_number(0.0, 1.0, low_included=True),
+    "entropy_bound": _check_number(0.0, float("inf"), low_included=True),
+    "hierarchy_threshold": _check_number(0.0, 1.0, low_included=True),
+    "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
+    "suppress_eos_before": _check_count(0),
     "do_sample": _check_flag,
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),

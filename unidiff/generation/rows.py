@@ -166,12 +166,14 @@ class RowTensors:
         threshold_B: (B,) float64.
         temperature_B: (B,) float64.
         end_ids_BE: (B, E) int64, -1 where a row has fewer end ids.
+        num_prompt_B: (B,) int64, tokens of the prompt.
     """
 
     seed_B: Tensor
     threshold_B: Tensor
     temperature_B: Tensor
     end_ids_BE: Tensor
+    num_prompt_B: Tensor
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> "RowTensors":
@@ -190,5 +192,8 @@ class RowTensors:
             ),
             end_ids_BE=torch.tensor(padded, dtype=torch.int64, device=device).view(
                 len(rows), width
+            ),
+            num_prompt_B=torch.tensor(
+                [len(row.prompt) for row in rows], dtype=torch.int64, device=device
             ),
         )

@@ -1,0 +1,125 @@
+"""Known answers of the strategies that let certainty decide, and brute force over every count."""
+
+import itertools
+
+import pytest
+import torch
+from step_views import columns, strategy_of, view_of
+from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
+    EntropyBoundSampler,
+    EntropyBoundSamplerConfig,
+)
+
+
+def test_threshold_reveals_all_that_are_certain_else_the_best() -> None:
+    confidence = [[0.95, 0.2, 0.9, 0.89], [0.1, 0.3, 0.2, 0.3]]
+    reveal = strategy_of("threshold")(view_of(confidence, [[True] * 4] * 2))
+    assert columns(reveal) == [[0, 2], [1]]
+    own = view_of(
+        confidence, [[True] * 4] * 2, threshold_B=torch.tensor([0.96, 0.15], dtype=torch.float64)
+    )
+    assert columns(strategy_of("threshold")(own)) == [[0], [1, 2, 3]]
+
+
+def test_threshold_never_falls_behind_its_budget() -> None:
+    view = view_of([[0.1, 0.2, 0.3, 0.4]], [[True] * 4], budget_B=torch.tensor([2]))
+    assert columns(strategy_of("threshold")(view)) == [[2, 3]]
+
+
+def test_dynamic_is_strict_and_takes_its_share_where_few_are_certain() -> None:
+    confidence = [[0.9, 0.95, 0.2, 0.1]]
+    assert columns(strategy_of("dynamic")(view_of(confidence, [[True] * 4]))) == [[1]]
+    share = view_of(confidence, [[True] * 4], budget_B=torch.tensor([2]))
+    assert columns(strategy_of("dynamic")(share)) == [[0, 1]]
+    certain = view_of([[0.99] * 4], [[True] * 4], budget_B=torch.tensor([2]))
+    assert columns(strategy_of("dynamic")(certain)) == [[0, 1, 2, 3]]
+
+
+def test_relative_threshold_also_takes_the_equals_of_the_best() -> None:
+    view = view_of([[0.5, 0.5, 0.4], [0.95, 0.9, 0.4]], [[True] * 3] * 2)
+    assert columns(strategy_of("relative_threshold")(view)) == [[0, 1], [0, 1]]
+    assert columns(strategy_of("threshold")(view)) == [[0], [0, 1]]
+
+
+def random_confidences(count: int) -> torch.Tensor:
+    """Rows of six confidences, many of them high."""
+    generator = torch.Generator().manual_seed(3)
+    return 1 - torch.rand(count, 6, generator=generator, dtype=torch.float64) ** 3 * 0.6
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.75, 1.0])
+def test_factor_takes_the_largest_count_that_the_rule_allows(factor: float) -> None:
+    confidence = random_confidences(200)
+    reveal = strategy_of("factor", factor=factor)(view_of(confidence.tolist(), [[True] * 6] * 200))
+    for row, chosen in zip(confidence, reveal, strict=True):
+        falling = sorted(row.tolist(), reverse=True)
+        allowed = [n for n in range(1, 7) if falling[n - 1] >= 1 - factor / (n + 1)]
+        count = max(allowed, default=1)
+        assert int(chosen.sum()) == count
+        assert sorted(row[chosen].tolist(), reverse=True) == falling[:count]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.25, 0.6])
+def test_frechet_takes_the_largest_count_that_the_bounds_allow(margin: float) -> None:
+    confidence = random_confidences(200)
+    strategy = strategy_of("frechet", frechet_margin=margin)
+    reveal = strategy(view_of(confidence.tolist(), [[True] * 6] * 200))
+    for row, chosen in zip(confidence, reveal, strict=True):
+        falling = sorted(row.tolist(), reverse=True)
+        allowed = [
+            n
+            for n in range(1, 7)
+            if max(0.0, sum(falling[:n]) - (n - 1)) - (1 - falling[n - 1]) > margin
+        ]
+        assert int(chosen.sum()) == max(allowed, default=1)
+
+
+def test_frechet_is_the_factor_rule_for_equal_confidences() -> None:
+    for certainty in (0.71, 0.83, 0.9, 0.951, 0.99):
+        view = view_of([[certainty] * 12], [[True] * 12])
+        for margin in (0.1, 0.25, 0.5):
+            frechet = strategy_of("frechet", frechet_margin=margin)(view)
+            assert torch.equal(frechet, strategy_of("factor", factor=1 - margin)(view))
+
+
+@pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 3.0])
+def test_entropy_bound_takes_the_largest_set_that_fits(bound: float) -> None:
+    logits = torch.randn(40, 6, 5, generator=torch.Generator().manual_seed(1)).double() * 4
+    view = view_of([[0.5] * 6] * 40, [[True] * 6] * 40, logits_NV=logits.flatten(0, 1))
+    reveal = strategy_of("entropy_bound", entropy_bound=bound)(view)
+    for row, chosen in zip(logits, reveal, strict=True):
+        entropies = torch.distributions.Categorical(logits=row).entropy().tolist()
+        best = max(
+            size
+            for size in range(1, 7)
+            if any(
+                sum(part) - max(part) <= bound + 1e-12
+                for part in itertools.combinations(entropies, size)
+            )
+        )
+        assert int(chosen.sum()) == best
+        assert sorted(entropies)[:best] == pytest.approx(
+            sorted(e for e, is_chosen in zip(entropies, chosen, strict=True) if is_chosen)
+        )
+
+
+@pytest.mark.parametrize("bound", [0.05, 0.5, 2.0])
+def test_entropy_bound_accepts_what_transformers_sampler_accepts(bound: float) -> None:
+    logits = torch.randn(30, 8, 6, generator=torch.Generator().manual_seed(2)) * 4
+    theirs = EntropyBoundSampler(EntropyBoundSamplerConfig(bound), 8, 6, 8)
+    current, new = torch.zeros(30, 8, dtype=torch.int64), torch.ones(30, 8, dtype=torch.int64)
+    accepted = theirs.accept_canvas(current, new, logits, 0) == 1
+    view = view_of([[0.5] * 8] * 30, [[True] * 8] * 30, logits_NV=logits.flatten(0, 1))
+    assert torch.equal(strategy_of("entropy_bound", entropy_bound=bound)(view), accepted)
+
+
+def test_hierarchy_takes_the_best_of_each_run() -> None:
+    confidence = [[0.5, 0.6, 0.99, 0.3, 0.2, 0.7, 0.45]]
+    masked = [[True, True, False, True, True, False, True]]
+    assert columns(strategy_of("hierarchy")(view_of(confidence, masked))) == [[1, 6]]
+    low = strategy_of("hierarchy", hierarchy_threshold=0.2)
+    assert columns(low(view_of(confidence, masked))) == [[1, 3, 6]]
+    certain = view_of([[0.95, 0.92, 0.1]], [[True] * 3])
+    assert columns(strategy_of("hierarchy")(certain)) == [[0, 1]]
+    doubtful = view_of([[0.1, 0.3, 0.2]], [[True] * 3])
+    assert columns(strategy_of("hierarchy")(doubtful)) == [[1]]
