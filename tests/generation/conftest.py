@@ -115,16 +115,25 @@ class TableDenoiser:
         logits = self._conditionals(known_BL)[row, slot]
         return logits if id_range is None else logits[:, slice(*id_range)]
 
-    def commit(self, cache: ListCache, run: Run, *, needs_logits: bool = False) -> Tensor | None:
-        lengths = run.length_B.tolist()
-        for row, (ids, length) in enumerate(zip(run.ids_BT.tolist(), lengths, strict=True)):
-            cache.token_ids[row] = cache.token_ids[row] + ids[:length]
+    def commit(
+        self, cache: ListCache, run: Run, *, logits_at_BT: Tensor | None = None
+    ) -> Tensor | None:
+        asked = ListCache(0)  # what each token asked for follows, itself included
+        for row, (ids, length) in enumerate(
+            zip(run.ids_BT.tolist(), run.length_B.tolist(), strict=True)
+        ):
+            known = cache.token_ids[row]
+            cache.token_ids[row] = known + ids[:length]
             position_3T = run.position_3BT[:, row, :length].numpy()
             cache.positions[row] = np.concatenate([cache.positions[row], position_3T], axis=1)
-        if not needs_logits:
-            return None
+            if logits_at_BT is not None:
+                places = [t for t in range(length) if logits_at_BT[row, t]]
+                asked.token_ids += [known + ids[: t + 1] for t in places]
+        return None if logits_at_BT is None else self.next_logits(asked)
+
+    def next_logits(self, cache: ListCache) -> Tensor:
         next_B = torch.tensor([len(ids) - 1 for ids in cache.token_ids]).clamp(max=self.length - 1)
-        return self._conditionals(self._known(cache))[torch.arange(len(lengths)), next_B]
+        return self._conditionals(self._known(cache))[torch.arange(len(next_B)), next_B]
 
 
 @pytest.fixture(scope="session")

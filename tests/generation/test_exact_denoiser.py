@@ -62,6 +62,9 @@ def chi_square(counts: np.ndarray, denoiser: Any) -> float:
         {"unmasking_strategy": "random", "block_length": 1, "fuse_commit": False},
         {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
         {"decoding_mode": "ar"},
+        {"decoding_mode": "self_speculative"},
+        {"decoding_mode": "self_speculative", "block_length": 1},
+        {"decoding_mode": "auto", "block_length": 2, "cache_reuse": "none"},
     ],
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )

@@ -14,18 +14,18 @@ def logits_of(*rows: list[float]) -> torch.Tensor:
 def test_inverse_cdf_takes_the_first_id_whose_mass_exceeds_the_number() -> None:
     logits = logits_of([0.25, 0.5, 0.25]).expand(5, 3)
     numbers = torch.tensor([1e-9, 0.2499, 0.2501, 0.7499, 0.7501], dtype=torch.float64)
-    assert inverse_cdf(logits, numbers).tolist() == [0, 0, 1, 1, 2]
+    assert inverse_cdf(logits.softmax(-1), numbers).tolist() == [0, 0, 1, 1, 2]
 
 
 def test_inverse_cdf_never_takes_an_impossible_id() -> None:
     logits = logits_of([0.0, 0.5, 0.0, 0.5, 0.0]).expand(3, 5)
     numbers = torch.tensor([1e-17, 0.5, 1 - 2.0**-53], dtype=torch.float64)
-    assert inverse_cdf(logits, numbers).tolist() == [1, 3, 3]
+    assert inverse_cdf(logits.softmax(-1), numbers).tolist() == [1, 3, 3]
 
 
 def test_drawn_frequencies_are_the_probabilities() -> None:
     logits = logits_of([0.1, 0.2, 0.3, 0.4]).expand(40_000, 4)
-    tokens = inverse_cdf(logits, uniform(3, 0, torch.arange(40_000), 0))
+    tokens = inverse_cdf(logits.softmax(-1), uniform(3, 0, torch.arange(40_000), 0))
     share = torch.bincount(tokens, minlength=4) / 40_000
     assert share.tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=0.01)
 

@@ -128,7 +128,8 @@ def test_shifted_logits_are_read_one_row_earlier(fused: bool) -> None:
     for denoiser in (shifted, plain):
         cache = denoiser.new_cache(2)
         if not fused:
-            last = denoiser.commit(cache, context, needs_logits=True)
+            denoiser.commit(cache, context)
+            last = denoiser.next_logits(cache)
         commit = context if fused else None
         logits.append(denoiser.probe(cache, canvas, logits_at_BK=everywhere(canvas), commit=commit))
         if fused:
@@ -147,10 +148,14 @@ def test_shifted_first_token_needs_a_token_before_it() -> None:
 def test_row_without_new_tokens_keeps_its_last_reading() -> None:
     denoiser = denoiser_of()
     cache = denoiser.new_cache(2)
-    first = denoiser.commit(cache, run_of([5, 6], [7]), needs_logits=True)
-    second = denoiser.commit(cache, run_of([], [8, 9], start=[0, 1]), needs_logits=True)
+    denoiser.commit(cache, run_of([5, 6], [7]))
+    first = denoiser.next_logits(cache)
+    denoiser.commit(cache, run_of([], [8, 9], start=[0, 1]))
+    second = denoiser.next_logits(cache)
     assert torch.equal(first[0], second[0])
-    alone = denoiser.commit(denoiser.new_cache(1), run_of([7, 8, 9]), needs_logits=True)
+    single = denoiser.new_cache(1)
+    denoiser.commit(single, run_of([7, 8, 9]))
+    alone = denoiser.next_logits(single)
     torch.testing.assert_close(alone[0], second[1])
     assert cache.token_ids == [[5, 6], [7, 8, 9]]
     assert cache.lengths_B.tolist() == [2, 3]

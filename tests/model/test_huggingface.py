@@ -479,7 +479,7 @@ def test_codebook_is_not_cut_to_fifty_ids(model: Any, prompt: Tensor) -> None:
         ({"unmasking_strategy": "greedy"}, "unmasking_strategy must be one of"),
         ({"confidence_metric": "p"}, "confidence_metric must be one of"),
         ({"cache_reuse": "dual"}, "comes in a later version"),
-        ({"decoding_mode": "self_speculative"}, "comes in a later version"),
+        ({"decoding_mode": "speculative"}, "decoding_mode must be one of"),
         ({"guidance_scale": 2.0}, "needs negative_input_ids"),
         ({"seed": [1, 2]}, "seed has 2 values for 1 rows"),
         ({"max_new_tokens": [3, 4, 5]}, "max_new_tokens has 3 values for 1 rows"),

@@ -1,10 +1,11 @@
 """The other reading of the same weights: each context row predicts its successor."""
 
-# Shapes: B rows in the batch, A live rows, V ids.
+# Shapes: B rows in the batch, N lines (a row and a place behind it), V ids.
 
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
@@ -14,7 +15,7 @@ from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .sampling import choose_tokens
 
-_TEXT = MODALITY_IDS["text"]
+TEXT = MODALITY_IDS["text"]
 
 
 class Autoregressive(LockStep):
@@ -32,39 +33,61 @@ class Autoregressive(LockStep):
         """One commit of each live row's pending tokens, and the token that follows."""
         run = self.pending_run([None] * len(self.contexts))
         assert run is not None
-        logits_BV = self.denoiser.commit(self.cache, run, needs_logits=True)
-        assert logits_BV is not None
+        self.denoiser.commit(self.cache, run)
+        live = self.live
+        for index in live:
+            self.rows[index].num_forwards += len(self.rows[index].contexts)
+        logits_NV = self.read(self.next_logits(live), live, [()] * len(live))
+        for index, token, log_prob in zip(live, *self.draw(logits_NV, live), strict=True):
+            self.append(index, token, log_prob)
+
+    def next_logits(self, rows: Sequence[int]) -> Tensor:
+        """(N, V) scores of the token after the last committed one of the given rows."""
+        logits_BV = self.denoiser.next_logits(self.cache)
         if self.is_guided:
             logits_BV = guide(logits_BV, self.policy.guidance_scale)
-        live = self.live
-        row_A = torch.tensor(live, dtype=torch.int64, device=logits_BV.device)
-        layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
-        text_A = torch.full_like(row_A, _TEXT)
-        logits_AV = limit_to_modality(logits_BV[row_A], text_A, layout, vocab_size, None)
-        known = [row.known_ids for row in self.rows]
-        early_A = torch.tensor(
-            [len(self.rows[i].generated) < self.policy.suppress_eos_before for i in live],
-            device=row_A.device,
+        return logits_BV[self.index_of(rows)]
+
+    def read(
+        self, logits_NV: Tensor, rows: Sequence[int], drafts: Sequence[Sequence[int]]
+    ) -> Tensor:
+        """(N, V) scores of text tokens under the caller's rules.
+
+        Args:
+            logits_NV: scores, one line for each place.
+            rows: row of the batch of each line.
+            drafts: tokens that stand between the row's known ones and the line's place.
+        """
+        policy, denoiser = self.policy, self.denoiser
+        row_N = self.index_of(rows)
+        logits_NV = limit_to_modality(
+            logits_NV, torch.full_like(row_N, TEXT), denoiser.layout, denoiser.vocab_size, None
         )
-        logits_AV = suppress_ends(logits_AV, self.tensors.end_ids_BE[row_A], early_A, 0)
-        logits_AV = apply_processors(self.policy.processors, logits_AV, row_A, known)
-        index_A = torch.tensor([len(known[i]) for i in live], device=row_A.device)
-        token_A = choose_tokens(
-            logits_AV,
-            self.tensors.temperature_B[row_A],
-            uniform(self.tensors.seed_B[row_A], DRAW_TOKEN, index_A, 0),
+        places = [len(self.rows[i].generated) + len(d) for i, d in zip(rows, drafts, strict=True)]
+        early_N = torch.tensor(places, device=row_N.device) < policy.suppress_eos_before
+        logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, 0)
+        if not policy.processors:
+            return logits_NV
+        known = [[*self.rows[i].known_ids, *draft] for i, draft in zip(rows, drafts, strict=True)]
+        return apply_processors(policy.processors, logits_NV, torch.arange(len(known)), known)
+
+    def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
+        """(tokens, log-probabilities in nats) of the next token of the given rows."""
+        row_N = self.index_of(rows)
+        index_N = torch.tensor([len(self.rows[i].known_ids) for i in rows], device=row_N.device)
+        token_N = choose_tokens(
+            logits_NV,
+            self.tensors.temperature_B[row_N],
+            uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, index_N, 0),
             self.policy.top_k,
             self.policy.top_p,
         )
-        log_prob_A = logits_AV.log_softmax(-1).gather(-1, token_A[:, None])[:, 0]
-        tokens, log_probs = token_A.tolist(), log_prob_A.tolist()
-        for index, token, log_prob in zip(live, tokens, log_probs, strict=True):
-            self._append(index, token, log_prob)
+        log_prob_N = logits_NV.log_softmax(-1).gather(-1, token_N[:, None])[:, 0]
+        return token_N.tolist(), log_prob_N.tolist()
 
-    def _append(self, index: int, token: int, log_prob: float) -> None:
-        """Add one token to a row; end the row if it is the last."""
+    def append(self, index: int, token: int, log_prob: float) -> None:
+        """Add one token to a row, still to be committed; end the row if it is the last."""
         row = self.rows[index]
-        row.num_forwards += len(row.contexts)
         criterion_met = self.out.take(row, [token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
             row.finish_reason = "stop"
@@ -72,4 +95,8 @@ class Autoregressive(LockStep):
             row.finish_reason = "length"
         else:
             for context in row.contexts:
-                context.extend([token], [_TEXT], context.next_positions([_TEXT]))
+                context.extend([token], [TEXT], context.next_positions([TEXT]))
+
+    def index_of(self, values: Sequence[int]) -> Tensor:
+        """(N,) int64 of the given numbers, on the model's device."""
+        return torch.tensor(list(values), dtype=torch.int64, device=self.denoiser.device)

@@ -134,15 +134,25 @@ class Denoiser(Protocol[CacheT]):
         """
         ...
 
-    def commit(self, cache: CacheT, run: Run, *, needs_logits: bool = False) -> Tensor | None:
+    def commit(
+        self, cache: CacheT, run: Run, *, logits_at_BT: Tensor | None = None
+    ) -> Tensor | None:
         """Store clean tokens.
 
         Args:
             cache: grows by `run`.
             run: clean tokens that follow what the cache holds.
-            needs_logits: whether to return the reading of each row's last token.
+            logits_at_BT: (B, T) bool, tokens whose successor's scores are wanted; None: none.
 
         Returns:
-            (B, V) scores of the token after each row's last one, if asked for.
+            (N, V) scores of the token after each one asked for, row by row; None if none was.
+        """
+        ...
+
+    def next_logits(self, cache: CacheT) -> Tensor:
+        """(B, V) scores of the token after each row's last committed one.
+
+        Raises:
+            ValueError: if no token was committed since the cache was made or cropped.
         """
         ...

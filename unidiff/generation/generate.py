@@ -17,10 +17,18 @@ from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
 from .rows import Row
+from .self_speculative import SelfSpeculative
 from .strategies import unmasking_strategy
 from .streaming import Delivery, StoppingCriterion, Streamer
 
 logger = logging.getLogger(__name__)
+
+LOOPS: dict[str, type[LockStep]] = {
+    "diffusion": BlockDiffusion,
+    "ar": Autoregressive,
+    "self_speculative": SelfSpeculative,
+    "auto": SelfSpeculative,
+}
 
 
 def generate(
@@ -61,12 +69,10 @@ def generate(
     active = [row for row in rows if not _finish_at_once(row)]
     finished_caches = {}
     if active:
-        needs_reading = bool(denoiser.logits_shift) or options["decoding_mode"] == "ar"
+        mode = options["decoding_mode"]
+        needs_reading = bool(denoiser.logits_shift) or mode != "diffusion"
         cache = _start_cache(denoiser, active, past, needs_reading)
-        loop_class: type[LockStep] = BlockDiffusion
-        if options["decoding_mode"] == "ar":
-            loop_class = Autoregressive
-        loop = loop_class(denoiser, policy, active, cache, out)
+        loop = LOOPS[mode](denoiser, policy, active, cache, out)
         loop.run()
         finished_caches = loop.finished_caches
     out.end()
@@ -101,9 +107,10 @@ def _check_fit(
     if past is not None and not is_exact:
         raise ValueError("past_key_values need cache_reuse='exact'")
     is_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
-    if options["decoding_mode"] == "ar" and (pattern != "causal_context" or is_canvas):
+    mode = options["decoding_mode"]
+    if mode != "diffusion" and (pattern != "causal_context" or is_canvas):
         raise ValueError(
-            "decoding_mode='ar' continues text with attention_pattern='causal_context'; this "
+            f"decoding_mode={mode!r} continues text with attention_pattern='causal_context'; this "
             f"checkpoint is {pattern!r}" + (" and a canvas was given" if is_canvas else "")
         )
     if options["guidance_scale"] != 1.0 and pattern != "causal_context":
@@ -171,6 +178,7 @@ def _policy(
         keeps_log_probs=options["return_logprobs"],
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],
+        drafts_while_it_pays=options["decoding_mode"] == "auto",
         processors=processors,
     )
 

@@ -39,6 +39,7 @@ class Policy:
         keeps_log_probs: whether to note each token's log-probability.
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
+        drafts_while_it_pays: whether self-speculation pauses where few draft tokens are kept.
         processors: the caller's logits processors.
     """
 
@@ -55,6 +56,7 @@ class Policy:
     keeps_log_probs: bool = False
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0
+    drafts_while_it_pays: bool = False
     processors: Sequence[LogitsProcessor] = ()
 
 

@@ -24,10 +24,9 @@ UNMASKING_STRATEGIES = (
     "first_hitting",
     "hierarchy",
 )
-DECODING_MODES = ("diffusion", "ar")
+DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
 CACHE_REUSES = ("exact", "none")
 LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
-LATER_DECODING_MODES = ("self_speculative", "auto")
 
 # Option -> default. None: the documented value that follows from the checkpoint.
 OPTIONS: dict[str, Any] = {
@@ -40,7 +39,7 @@ OPTIONS: dict[str, Any] = {
     "confidence_metric": "prob",
     "confidence_noise": 0.0,  # scale of the Gumbel noise on log confidence (cosine)
     "factor": 1.0,  # doubt taken at once (factor)
-    "frechet_margin": 0.25,  # in [0, 1) (frechet)
+    "frechet_margin": 0.25,  # in [0, 1] (frechet)
     "entropy_bound": 0.1,  # nats (entropy_bound)
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
     "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
@@ -55,7 +54,7 @@ OPTIONS: dict[str, Any] = {
     "pad_token_id": None,  # None: the layout's
     "stop_strings": None,  # needs `tokenizer=`
     "cache_reuse": None,  # None: "exact", or "none" for full attention
-    "decoding_mode": "diffusion",
+    "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
     "fuse_commit": True,  # store a block in the forward that starts the next one
@@ -232,7 +231,7 @@ _CHECKS = {
     "pad_token_id": _check_count(0),
     "use_cache": _check_flag,
     "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
-    "decoding_mode": _check_name(DECODING_MODES, LATER_DECODING_MODES),
+    "decoding_mode": _check_name(DECODING_MODES),
     "guidance_scale": _check_number(0.0, float("inf"), low_included=True),
     "prefill_chunk_length": _check_count(1),
     "fuse_commit": _check_flag,

@@ -30,17 +30,31 @@ def keep_top_p(logits_NV: Tensor, top_p: float) -> Tensor:
     return logits_NV.masked_fill(dropped_NV, -torch.inf)
 
 
-def inverse_cdf(logits_NV: Tensor, uniform_N: Tensor) -> Tensor:
+def inverse_cdf(prob_NV: Tensor, uniform_N: Tensor) -> Tensor:
     """(N,) index of the first id whose cumulative probability exceeds the uniform number.
 
     Args:
-        logits_NV: (N, V) float64; an id at -inf is never drawn.
+        prob_NV: (N, V) float64 >= 0, not necessarily of sum 1; an id of probability 0 is never
+            drawn.
         uniform_N: (N,) float64 in (0, 1).
     """
-    cdf_NV = logits_NV.softmax(-1).cumsum(-1)
+    cdf_NV = prob_NV.cumsum(-1)
     target_N1 = uniform_N[:, None] * cdf_NV[:, -1:]
     # A float64 below 1 times the total stays below the total, so the index is always possible.
     return (cdf_NV <= target_N1).sum(-1)
+
+
+def probabilities(
+    logits_NV: Tensor, temperature_N: Tensor, top_k: int | None = None, top_p: float = 1.0
+) -> Tensor:
+    """(N, V) float64 law that tokens are drawn from; arguments as `choose_tokens`."""
+    prob_NV = torch.zeros(logits_NV.shape, dtype=torch.float64, device=logits_NV.device)
+    prob_NV.scatter_(-1, logits_NV.argmax(-1, keepdim=True), 1.0)
+    drawn_N = temperature_N > 0
+    if bool(drawn_N.any()):
+        kept_NV = _scaled(logits_NV[drawn_N], temperature_N[drawn_N], top_k, top_p)
+        prob_NV[drawn_N] = kept_NV.softmax(-1)
+    return prob_NV
 
 
 def choose_tokens(
@@ -62,10 +76,14 @@ def choose_tokens(
     token_N = logits_NV.argmax(-1)
     drawn_N = temperature_N > 0
     if bool(drawn_N.any()):
-        scaled_NV = logits_NV[drawn_N].to(torch.float64)
-        # The highest becomes 0 first: no temperature, however small, makes it infinite.
-        scaled_NV = scaled_NV - scaled_NV.amax(-1, keepdim=True)
-        scaled_NV = scaled_NV / temperature_N[drawn_N, None]
-        kept_NV = keep_top_p(keep_top_k(scaled_NV, top_k), top_p)
-        token_N[drawn_N] = inverse_cdf(kept_NV, uniform_N[drawn_N])
+        kept_NV = _scaled(logits_NV[drawn_N], temperature_N[drawn_N], top_k, top_p)
+        token_N[drawn_N] = inverse_cdf(kept_NV.softmax(-1), uniform_N[drawn_N])
     return token_N
+
+
+def _scaled(logits_NV: Tensor, temperature_N: Tensor, top_k: int | None, top_p: float) -> Tensor:
+    """Float64 logits divided by their temperatures, all but the ids kept at -inf."""
+    scaled_NV = logits_NV.to(torch.float64)
+    # The highest becomes 0 first: no temperature, however small, makes it infinite.
+    scaled_NV = scaled_NV - scaled_NV.amax(-1, keepdim=True)
+    return keep_top_p(keep_top_k(scaled_NV / temperature_N[:, None], top_k), top_p)

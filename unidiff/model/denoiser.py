@@ -111,11 +111,20 @@ class ModelDenoiser:
         return self.model.read_head(hidden_BKD[logits_at_BK], id_range)
 
     @torch.no_grad()
-    def commit(self, cache: BlockCache, run: Run, *, needs_logits: bool = False) -> Tensor | None:
-        """Store clean tokens; (B, V) readings of each row's last one if asked for."""
-        self._forward(cache, run, None)
-        if not needs_logits or cache.last_hidden_BD is None:
+    def commit(
+        self, cache: BlockCache, run: Run, *, logits_at_BT: Tensor | None = None
+    ) -> Tensor | None:
+        """Store clean tokens; (N, V) scores of the successors of those asked for."""
+        hidden_BTD = self._forward(cache, run, None)
+        if logits_at_BT is None:
             return None
+        return self.model.read_head(hidden_BTD[logits_at_BT])
+
+    @torch.no_grad()
+    def next_logits(self, cache: BlockCache) -> Tensor:
+        """(B, V) scores of the token after each row's last committed one."""
+        if cache.last_hidden_BD is None:
+            raise ValueError("nothing was committed since the cache was made or cropped")
         return self.model.read_head(cache.last_hidden_BD)
 
     def _forward(self, cache: BlockCache, commit: Run | None, canvas: Run | None) -> Tensor:

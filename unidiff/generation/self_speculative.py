@@ -1,0 +1,334 @@
+"""Self-speculation: the canvas drafts a block in one step, the commit reads it left to right.
+
+A draft token is kept with probability min(1, p / q), p the autoregressive law and q the canvas's;
+the first one refused is drawn anew from what p has more than q. The response then follows the
+autoregressive law exactly, whatever the draft is worth (DESIGN decision 18; speculative sampling,
+arXiv 2211.17192, algorithm 1). Greedy decoding is the case of one-hot laws.
+"""
+
+# Shapes: B rows in the batch, D draft tokens, N lines (a row and a place behind it), V ids.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unidiff.diffusion.random import uniform
+
+from .autoregressive import TEXT, Autoregressive
+from .constraints import guide, limit_to_modality
+from .denoiser import Denoiser, Run
+from .lockstep import Policy
+from .order import DRAW_TOKEN
+from .pace import leading_run
+from .rows import Row
+from .sampling import inverse_cdf, probabilities
+from .streaming import Delivery
+
+DRAW_DRAFT, DRAW_ACCEPT = 3, 4  # purposes of a row's random numbers, besides those of `order`
+
+# `auto` judges the draft by tokens per forward: a forward over a block costs more than one over a
+# token (1.6 times for 32 on the CPU of research/inference.md section 6), so 1 would not pay.
+_LEAST_RATE = 1.25
+_NUM_TRIAL_ROUNDS = 4
+_FIRST_PAUSE = 64  # tokens; doubled after each trial that failed
+
+
+@dataclass
+class Acceptance:
+    """Whether drafting pays for one row, by what was accepted.
+
+    Attributes:
+        num_rounds: drafts of the present trial.
+        num_tokens: tokens they gave.
+        num_forwards: forwards they took.
+        pause: tokens still to come without a draft.
+        next_pause: length of the next pause.
+    """
+
+    num_rounds: int = 0
+    num_tokens: int = 0
+    num_forwards: int = 0
+    pause: int = 0
+    next_pause: int = _FIRST_PAUSE
+
+    def note(self, num_tokens: int, num_forwards: int) -> None:
+        """Count a round; start a pause when a trial was not worth it."""
+        self.num_rounds += 1
+        self.num_tokens += num_tokens
+        self.num_forwards += num_forwards
+        if self.num_rounds < _NUM_TRIAL_ROUNDS:
+            return
+        if self.num_tokens < _LEAST_RATE * self.num_forwards:
+            self.pause, self.next_pause = self.next_pause, 2 * self.next_pause
+        self.num_rounds = self.num_tokens = self.num_forwards = 0
+
+
+@dataclass(frozen=True)
+class Drafts:
+    """The canvases' proposals.
+
+    Attributes:
+        ids: draft tokens of each row that drafts.
+        law_NV: (N, V) float64 law q of every draft token, row by row.
+        starts: first line of each row in it.
+        keys: counter of each row's random numbers in this round.
+    """
+
+    ids: dict[int, list[int]]
+    law_NV: Tensor
+    starts: dict[int, int]
+    keys: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Places whose reading is known: consecutive places of each row, row by row.
+
+    Attributes:
+        rows: rows of the batch, each once.
+        counts: places of each.
+        first: place of a row's first line behind its known tokens.
+        logits_NV: (N, V) scores p under the caller's rules.
+    """
+
+    rows: list[int]
+    counts: list[int]
+    first: int
+    logits_NV: Tensor
+
+    @property
+    def row_N(self) -> list[int]:
+        """Row of each line."""
+        return [r for r, n in zip(self.rows, self.counts, strict=True) for _ in range(n)]
+
+    @property
+    def offset_N(self) -> list[int]:
+        """Each line's number within its row."""
+        return [offset for count in self.counts for offset in range(count)]
+
+
+@dataclass
+class Verdict:
+    """What the reading made of a draft.
+
+    Attributes:
+        tokens: tokens of the response, the last one not from the draft unless all was kept.
+        log_probs: of each, nats.
+        num_kept: leading tokens that are the draft's.
+        num_forwards: forwards of the round.
+    """
+
+    tokens: list[int]
+    log_probs: list[float]
+    num_kept: int
+    num_forwards: int = 1
+
+
+class SelfSpeculative(Autoregressive):
+    """Rows continued by verified drafts."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser[Any],
+        policy: Policy,
+        rows: Sequence[Row],
+        cache: Any,
+        out: Delivery,
+    ) -> None:
+        """Start with a trial for every row."""
+        super().__init__(denoiser, policy, rows, cache, out)
+        self.acceptances = {row.index: Acceptance() for row in self.rows}
+
+    def step(self) -> None:
+        """One draft for each live row, and as many of its tokens as the reading accepts."""
+        live = self.live
+        drafts = self._draft([self._draft_length(index) for index in range(len(self.rows))])
+        logits_NV = self.read(self.next_logits(live), live, [()] * len(live))
+        is_plain_N = torch.tensor([index not in drafts.ids for index in live])
+        if bool(is_plain_N.any()):
+            self._speak([i for i in live if i not in drafts.ids], logits_NV[is_plain_N])
+        drafting = list(drafts.ids)
+        first = Lines(drafting, [1] * len(drafting), 0, logits_NV[~is_plain_N])
+        verdicts = self._judge(drafts, first)
+        self._verify(drafts, verdicts)
+        for index, verdict in verdicts.items():
+            self._settle(index, verdict)
+        held = self.cache.token_ids
+        kept = [min(len(ids), c.num_cached) for ids, c in zip(held, self.contexts, strict=True)]
+        if any(len(ids) > length for ids, length in zip(held, kept, strict=True)):
+            self.cache.crop(kept)
+
+    def _draft_length(self, index: int) -> int:
+        """Tokens to draft for a row; the reading adds one more, so the last is never drafted."""
+        row = self.rows[index]
+        paused = self.policy.drafts_while_it_pays and self.acceptances[row.index].pause
+        if row.finish_reason is not None or paused:
+            return 0
+        return min(self.policy.block_length, row.room - 1)
+
+    def _speak(self, rows: Sequence[int], logits_NV: Tensor) -> None:
+        """Append the next token of rows that did not draft."""
+        for index, token, log_prob in zip(rows, *self.draw(logits_NV, rows), strict=True):
+            acceptance = self.acceptances[self.rows[index].index]
+            acceptance.pause = max(0, acceptance.pause - 1)
+            self.append(index, token, log_prob)
+
+    def _draft(self, lengths: Sequence[int]) -> Drafts:
+        """Commit what is pending and draft `lengths[b]` tokens behind it, in one forward."""
+        pending = self.pending_run([None] * len(self.contexts))
+        assert pending is not None
+        for index in self.live:
+            self.rows[index].num_forwards += len(self.rows[index].contexts)
+        if not any(lengths):
+            self.denoiser.commit(self.cache, pending)
+            return Drafts({}, torch.zeros(0, 0), {}, {})
+        mask_id = self.denoiser.layout.mask_token_id
+        canvas = self._behind([[mask_id] * length for length in lengths])
+        logits_NV = self.denoiser.probe(
+            self.cache, canvas, logits_at_BK=_real(canvas), commit=pending
+        )
+        drafts = self._drawn(logits_NV, {i: n for i, n in enumerate(lengths) if n})
+        if self.out.wants_drafts and 0 in drafts.ids:
+            self.out.put_draft(drafts.ids[0])
+        return drafts
+
+    def _behind(self, ids: Sequence[Sequence[int]]) -> Run:
+        """A run of text tokens behind each row's context, and again behind its twin's."""
+        ids = [*ids] * (2 if self.is_guided else 1)
+        positions = [
+            context.next_positions([TEXT] * len(row))
+            for context, row in zip(self.contexts, ids, strict=True)
+        ]
+        return Run.of(ids, positions, self.denoiser.device)
+
+    def _drawn(self, logits_NV: Tensor, counts: dict[int, int]) -> Drafts:
+        """Drafts from the canvases' scores, one line for each of a row's `counts` places."""
+        rows = [index for index, count in counts.items() for _ in range(count)]
+        if self.is_guided:
+            logits_NV = guide(logits_NV, self.policy.guidance_scale)
+        # Any law of the draft keeps the reading's, so the caller's rules are left to the reading.
+        layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
+        kind_N = torch.full((len(rows),), TEXT, device=logits_NV.device)
+        logits_NV = limit_to_modality(logits_NV, kind_N, layout, vocab_size, None)
+        law_NV = self._law(logits_NV, rows)
+        keys = {index: self.rows[index].num_forwards for index in counts}
+        places = [place for count in counts.values() for place in range(count)]
+        drawn = inverse_cdf(law_NV, self._uniform(DRAW_DRAFT, rows, places, keys)).tolist()
+        starts = dict(zip(counts, [0, *accumulate(counts.values())], strict=False))
+        ids = {index: drawn[starts[index] : starts[index] + n] for index, n in counts.items()}
+        return Drafts(ids, law_NV, starts, keys)
+
+    def _law(self, logits_NV: Tensor, rows: Sequence[int]) -> Tensor:
+        """(N, V) float64 probabilities that tokens of the given rows are drawn with."""
+        temperature_N = self.tensors.temperature_B[self.index_of(rows)]
+        return probabilities(logits_NV, temperature_N, self.policy.top_k, self.policy.top_p)
+
+    def _uniform(
+        self, draw: int, rows: Sequence[int], places: Sequence[int], keys: dict[int, int]
+    ) -> Tensor:
+        """(N,) random numbers, one for each row and place behind its known tokens."""
+        pairs = zip(rows, places, strict=True)
+        index_N = self.index_of([len(self.rows[row].known_ids) + place for row, place in pairs])
+        key_N = self.index_of([keys[row] for row in rows])
+        return uniform(self.tensors.seed_B[self.index_of(rows)], draw, index_N, key_N)
+
+    def _judge(self, drafts: Drafts, lines: Lines) -> dict[int, Verdict]:
+        """Which draft tokens are kept from each row's first line on, and the token behind them.
+
+        A row with more lines than its draft has places left gets a token of the reading's own when
+        all of them are kept.
+        """
+        if not lines.rows:
+            return {}
+        row_N, offset_N = lines.row_N, lines.offset_N
+        place_N = [lines.first + offset for offset in offset_N]
+        has_draft = [p < len(drafts.ids[r]) for r, p in zip(row_N, place_N, strict=True)]
+        triples = list(zip(row_N, place_N, has_draft, strict=True))
+        id_N = self.index_of([drafts.ids[r][p] if has else 0 for r, p, has in triples])
+        draft_N = self.index_of([drafts.starts[r] + p if has else 0 for r, p, has in triples])
+        law_NV = self._law(lines.logits_NV, row_N)
+        number_N = self._uniform(DRAW_ACCEPT, row_N, place_N, drafts.keys)
+        chance_N = drafts.law_NV[draft_N, id_N]
+        holds_N = number_N * chance_N < law_NV.gather(1, id_N[:, None])[:, 0]
+        holds_N &= torch.tensor(has_draft, device=holds_N.device)
+        holds_RD = holds_N.new_zeros(len(lines.rows), max(lines.counts))
+        which_N = [place for place, count in enumerate(lines.counts) for _ in range(count)]
+        holds_RD[which_N, offset_N] = holds_N
+        kept = leading_run(holds_RD).tolist()
+        next_token = self._next_tokens(drafts, lines, kept, law_NV)
+        token_N = torch.where(holds_N, id_N, 0)
+        verdicts, start = {}, 0
+        log_prob_NV = lines.logits_NV.log_softmax(-1)
+        for row, count, num_kept, token in zip(
+            lines.rows, lines.counts, kept, next_token, strict=True
+        ):
+            tokens = token_N[start : start + num_kept].tolist()
+            tokens += [token] if num_kept < count else []
+            line = torch.arange(start, start + len(tokens), device=log_prob_NV.device)
+            log_probs = log_prob_NV[line, self.index_of(tokens)].tolist()
+            verdicts[row] = Verdict(tokens, log_probs, num_kept)
+            start += count
+        return verdicts
+
+    def _next_tokens(
+        self, drafts: Drafts, lines: Lines, kept: Sequence[int], law_NV: Tensor
+    ) -> list[int]:
+        """The token at each row's first line that was not kept; of no meaning where all were."""
+        starts = [0, *accumulate(lines.counts)][:-1]
+        last = [min(k, n - 1) for k, n in zip(kept, lines.counts, strict=True)]
+        rest_RV = law_NV[self.index_of([s + k for s, k in zip(starts, last, strict=True)])]
+        places = [lines.first + k for k in last]
+        for line, (row, place) in enumerate(zip(lines.rows, places, strict=True)):
+            if place < len(drafts.ids[row]):  # refused: what the reading has more than the draft
+                draft_V = drafts.law_NV[drafts.starts[row] + place]
+                rest_RV[line] = (rest_RV[line] - draft_V).clamp(min=0.0)
+        number_R = self._uniform(DRAW_TOKEN, lines.rows, places, drafts.keys)
+        return inverse_cdf(rest_RV, number_R).tolist()
+
+    def _verify(self, drafts: Drafts, verdicts: dict[int, Verdict]) -> None:
+        """Read the drafts whose first token was kept, and complete their verdicts."""
+        passed = dict.fromkeys(i for i, verdict in verdicts.items() if verdict.num_kept)
+        if not passed:
+            return
+        run = self._behind(
+            [drafts.ids[i] if i in passed else [] for i in range(len(self.rows))]
+        )
+        logits_NV = self.denoiser.commit(self.cache, run, logits_at_BT=_real(run))
+        assert logits_NV is not None
+        if self.is_guided:
+            logits_NV = guide(logits_NV, self.policy.guidance_scale)
+        counts = [len(drafts.ids[index]) for index in passed]
+        before = [drafts.ids[i][: place + 1] for i in passed for place in range(len(drafts.ids[i]))]
+        rows = [i for i, count in zip(passed, counts, strict=True) for _ in range(count)]
+        rest = self._judge(drafts, Lines(list(passed), counts, 1, self.read(logits_NV, rows, before)))
+        for index, more in rest.items():
+            self.rows[index].num_forwards += len(self.rows[index].contexts)
+            verdict = verdicts[index]
+            verdict.tokens += more.tokens
+            verdict.log_probs += more.log_probs
+            verdict.num_kept += more.num_kept
+            verdict.num_forwards += 1
+
+    def _settle(self, index: int, verdict: Verdict) -> None:
+        """Append a verdict's tokens up to the row's end; the kept ones are already committed."""
+        row = self.rows[index]
+        self.acceptances[row.index].note(len(verdict.tokens), verdict.num_forwards)
+        num_before = [len(context) for context in row.contexts]
+        num_taken = 0
+        for token, log_prob in zip(verdict.tokens, verdict.log_probs, strict=True):
+            if row.finish_reason is None:
+                self.append(index, token, log_prob)
+                num_taken += 1
+        if verdict.num_forwards > 1:
+            for context, before in zip(row.contexts, num_before, strict=True):
+                context.num_cached = before + min(verdict.num_kept, num_taken)
+
+
+def _real(run: Run) -> Tensor:
+    """(B, T) bool, True at the real tokens of a run."""
+    place_T = torch.arange(run.ids_BT.shape[1], device=run.ids_BT.device)
+    return place_T < run.length_B[:, None]
