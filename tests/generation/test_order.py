@@ -1,6 +1,5 @@
 """Known answers of the plain orders, and what every strategy promises."""
 
-import pytest
 import torch
 from step_views import columns, strategy_of, view_of
 

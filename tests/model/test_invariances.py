@@ -1,6 +1,6 @@
 """The invariance table of DESIGN section 6: how decoding is run must not change its result.
 
-Tiny random weights in float64; sampled, so that a wrong random number or a wrong logit shows.
+The models are those of small_decoding.py; self-speculation and blocks have files of their own.
 """
 
 from typing import Any
@@ -8,82 +8,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from small_decoding import (
+    CACHED,
+    CANVAS,
+    PATTERNS,
+    VOCAB,
+    decode,
+    prompts,
+    responses,
+    run_of,
+    tiny_model,
+)
 from torch import Tensor
 
-from unidiff.generation.denoiser import Run
 from unidiff.generation.options import UNMASKING_STRATEGIES
-from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.denoiser import ModelDenoiser
 from unidiff.model.masks import Stream, concatenated_mask, full_mask
 from unidiff.model.modeling import UniDiffForBlockDiffusion
-
-CANVAS = 6
-VOCAB = 48
-CACHED = ("causal_context", "block_causal")
-PATTERNS = (*CACHED, "full")
-COMMON = {"do_sample": True, "temperature": 0.9, "eos_token_id": -1, "return_logprobs": True}
-
-
-def tiny_model(pattern: str, **config: Any) -> UniDiffForBlockDiffusion:
-    """Random weights wide enough apart that no two tokens tie."""
-    torch.manual_seed(7)
-    settings = {
-        "vocab_size": VOCAB,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "head_dim": 16,
-        "num_key_value_heads": 1,
-        "canvas_length": CANVAS,
-        "initializer_range": 0.25,
-        "tie_word_embeddings": False,
-        "attention_pattern": pattern,
-        **config,
-    }
-    return UniDiffForBlockDiffusion(UniDiffConfig(**settings)).double().eval()
 
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, UniDiffForBlockDiffusion]:
     return {pattern: tiny_model(pattern) for pattern in PATTERNS}
-
-
-def prompts(lengths: list[int], side: str = "left") -> tuple[Tensor, Tensor]:
-    """(ids, attention mask) of random prompts, padded on one side or in the middle."""
-    generator = torch.Generator().manual_seed(3)
-    width = max(lengths)
-    ids = torch.zeros(len(lengths), width, dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, length in enumerate(lengths):
-        tokens = torch.randint(4, VOCAB, (length,), generator=generator)
-        columns = torch.arange(length)
-        if side == "left":
-            columns = columns + width - length
-        elif side == "middle":
-            columns = torch.where(columns < length // 2, columns, columns + width - length)
-        ids[row, columns] = tokens
-        mask[row, columns] = 1
-    return ids, mask
-
-
-def decode(model: UniDiffForBlockDiffusion, ids: Tensor, mask: Tensor, **options: Any) -> Any:
-    """Full output of a sampled decode, options over the common ones."""
-    settings = {**COMMON, "return_dict_in_generate": True, **options}
-    return model.generate(ids, attention_mask=mask, **settings)
-
-
-def responses(output: Any, prompt_width: int) -> list[list[int]]:
-    """Generated tokens of each row without padding."""
-    tokens = (output.tokens_per_forward * output.num_forwards).round().long().tolist()
-    return [
-        row[prompt_width : prompt_width + n]
-        for row, n in zip(output.sequences.tolist(), tokens, strict=True)
-    ]
-
-
-def run_of(ids: list[int], start: int) -> Run:
-    """A one-row run of text tokens that stand at `start` and after."""
-    positions = np.broadcast_to(np.arange(start, start + len(ids)), (3, len(ids)))
-    return Run.of([ids], [positions], torch.device("cpu"))
 
 
 @pytest.mark.parametrize("strategy", UNMASKING_STRATEGIES)
@@ -418,74 +364,6 @@ def test_ar_mode_equals_a_plain_causal_loop(do_sample: bool, models: dict) -> No
     assert responses(sampled, 10)[2] == responses(alone, 3)[0]
 
 
-SPECULATIVE = ["self_speculative", "auto"]
-
-
-@pytest.mark.parametrize("block_length", [1, 3, 8])
-@pytest.mark.parametrize("mode", SPECULATIVE)
-def test_greedy_self_speculation_equals_ar_token_for_token(
-    mode: str, block_length: int, models: dict
-) -> None:
-    ids, mask = prompts([6, 10, 3])
-    options = {"max_new_tokens": [9, 1, 12], "do_sample": False}
-    model = models["causal_context"]
-    expected = decode(model, ids, mask, decoding_mode="ar", **options)
-    options |= {"decoding_mode": mode, "block_length": block_length}
-    for more in ({}, {"cache_reuse": "none"}, {"prefill_chunk_length": 4}):
-        output = decode(model, ids, mask, **options, **more)
-        assert torch.equal(output.sequences, expected.sequences)
-        torch.testing.assert_close(output.logprobs, expected.logprobs, rtol=0, atol=1e-9)
-        assert output.finish_reason == expected.finish_reason
-
-
-@pytest.mark.parametrize("mode", SPECULATIVE)
-def test_self_speculation_stops_where_ar_stops(mode: str, models: dict) -> None:
-    ids, mask = prompts([6, 9])
-    options = {"max_new_tokens": 14, "do_sample": False}
-    free = decode(models["causal_context"], ids, mask, decoding_mode="ar", **options)
-    for place in (0, 4, 13):
-        options["eos_token_id"] = responses(free, 9)[0][place]
-        expected = decode(models["causal_context"], ids, mask, decoding_mode="ar", **options)
-        output = decode(models["causal_context"], ids, mask, decoding_mode=mode, **options)
-        assert torch.equal(output.sequences, expected.sequences)
-        assert output.finish_reason == expected.finish_reason
-
-
-@pytest.mark.parametrize("mode", SPECULATIVE)
-def test_sampled_self_speculation_does_not_depend_on_the_batch(mode: str, models: dict) -> None:
-    ids, mask = prompts([6, 10, 3])
-    options = {"decoding_mode": mode, "temperature": [0.5, 1.0, 2.0], "max_new_tokens": [9, 4, 12]}
-    together = decode(models["causal_context"], ids, mask, seed=5, **options)
-    for row in range(3):
-        single = {n: v[row] if isinstance(v, list) else v for n, v in options.items()}
-        own = ids[row][mask[row].bool()][None]
-        alone = decode(
-            models["causal_context"],
-            own,
-            torch.ones_like(own),
-            seed=together.row_seeds[row],
-            **single,
-        )
-        assert responses(alone, own.shape[1])[0] == responses(together, 10)[row]
-        assert alone.num_forwards[0] == together.num_forwards[row]
-
-
-@pytest.mark.parametrize("mode", SPECULATIVE)
-def test_the_second_turn_after_self_speculation_equals_one_from_scratch(
-    mode: str, models: dict
-) -> None:
-    model = models["causal_context"]
-    ids, mask = prompts([6])
-    options = {"decoding_mode": mode, "max_new_tokens": 9, "seed": 2}
-    first = decode(model, ids, mask, **options)
-    longer = torch.cat([first.sequences, ids], dim=1)
-    everything = torch.ones_like(longer)
-    scratch = decode(model, longer, everything, **options)
-    reused = decode(model, longer, everything, past_key_values=first.past_key_values, **options)
-    assert torch.equal(scratch.sequences, reused.sequences)
-    torch.testing.assert_close(scratch.logprobs, reused.logprobs, rtol=0, atol=1e-9)
-
-
 class Recorder:
     """A streamer that remembers what it was shown."""
 
@@ -506,7 +384,7 @@ class Recorder:
 
 
 @pytest.mark.parametrize("stops", [False, True])
-@pytest.mark.parametrize("mode", ["diffusion", "ar", *SPECULATIVE])
+@pytest.mark.parametrize("mode", ["diffusion", "ar", "self_speculative", "auto"])
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_streamed_tokens_equal_the_returned_ones(
     pattern: str, mode: str, stops: bool, models: dict

@@ -54,6 +54,7 @@ class Canvases:
         step_B: (B,) int64, steps done in the window.
         budget_B: (B,) int64, steps the window may take.
         total_B: (B,) int64, positions masked when the window opened.
+        is_fresh_B: (B,) bool, whether the row's block still awaits its first step.
     """
 
     ids_BK: Tensor
@@ -69,6 +70,7 @@ class Canvases:
     step_B: Tensor
     budget_B: Tensor
     total_B: Tensor
+    is_fresh_B: Tensor
 
     @classmethod
     def empty(cls, num_rows: int, width: int, device: torch.device) -> "Canvases":
@@ -92,6 +94,7 @@ class Canvases:
             step_B=zeros(flat),
             budget_B=zeros(flat) + 1,
             total_B=zeros(flat),
+            is_fresh_B=zeros(flat, torch.bool),
         )
 
     def open(self, row: int, canvas: Canvas, mask_token_id: int) -> None:
@@ -108,6 +111,7 @@ class Canvases:
         self.log_prob_BK[row] = 0.0
         self.length_B[row] = length
         self.first_index_B[row] = canvas.first_index
+        self.is_fresh_B[row] = True
         self.open_window(row, canvas.window_stop, canvas.budget)
 
     def open_window(self, row: int, stop: int, budget: int | None) -> None:
@@ -117,6 +121,11 @@ class Canvases:
         self.step_B[row] = 0
         self.total_B[row] = total
         self.budget_B[row] = total.clamp(min=1) if budget is None else budget
+
+    def shorten(self, row: int, length: int) -> None:
+        """Drop a row's canvas positions from `length` on; they must be masked."""
+        self.masked_BK[row, length:] = False
+        self.length_B[row] = length
 
     def close(self, row: int) -> None:
         """Take a row's canvas away; the row takes no part in forwards."""

@@ -65,11 +65,9 @@ class BlockDiffusion(LockStep):
     ) -> None:
         """Open every row's first canvas; prompts move into it where the pattern asks so."""
         super().__init__(denoiser, policy, rows, cache, out)
-        first = [
-            row.first_canvas(policy.block_length, self._num_settled(row), self.is_whole)
-            for row in self.rows
-        ]
-        width = max(policy.block_length, *(len(canvas.ids) for canvas in first))
+        opened = None if self.is_whole else policy.blocks.opened
+        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
+        width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
         self.canvases = Canvases.empty(len(self.rows), width, denoiser.device)
         for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
             self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
@@ -80,9 +78,17 @@ class BlockDiffusion(LockStep):
         """Whether prompt and response are one canvas (`full` attention)."""
         return self.denoiser.attention_pattern == "full"
 
+    @property
+    def window(self) -> int | None:
+        """Text positions revealed before the next ones when a canvas opens; None: all."""
+        blocks = self.policy.blocks
+        return blocks.opened if self.is_whole else blocks.sub_length
+
     def step(self) -> None:
         """One probe, the reveals it leads to, and the blocks that these complete."""
         found = self._predict()
+        if self.policy.blocks.is_adaptive:
+            found = self._end_blocks(found)
         self._reveal(found)
         self._close_blocks()
 
@@ -130,9 +136,7 @@ class BlockDiffusion(LockStep):
         if policy.suppress_eos_before:
             place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
             early_N = place_N < policy.suppress_eos_before
-            logits_NV = suppress_ends(
-                logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id
-            )
+            logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
         return Predictions(logits_NV, row_N, column_N, first_id)
@@ -160,6 +164,26 @@ class BlockDiffusion(LockStep):
             canvas = canvases.ids_BK[index, :length][revealed_BK[index, :length]]
             known.append(row.context.ids + canvas.tolist())
         return known
+
+    def _end_blocks(self, found: Predictions) -> Predictions:
+        """Cut blocks before their first step to the length that their delimiters ask for."""
+        canvases, blocks = self.canvases, self.policy.blocks
+        given = torch.tensor([row.given is not None for row in self.rows])
+        is_new_B = (
+            canvases.is_fresh_B & (canvases.length_B > 0) & ~given.to(canvases.length_B.device)
+        )
+        start_B = torch.tensor([row.num_delivered for row in self.rows], device=is_new_B.device)
+        new = found.only(is_new_B[found.row_N])
+        place_N = new.column_N - start_B[new.row_N]
+        length_B = blocks.lengths(new.logits_NV, new.row_N, place_N, new.first_id, len(start_B))
+        for index in torch.nonzero(is_new_B)[:, 0].tolist():
+            stop = min(int(start_B[index] + length_B[index]), int(canvases.length_B[index]))
+            if not self.is_whole:
+                canvases.shorten(index, stop)
+                stop = min(stop, int(start_B[index]) + (blocks.sub_length or stop))
+            canvases.open_window(index, stop, self.rows[index].settings.max_denoising_steps)
+        canvases.is_fresh_B[:] = False
+        return found.only(canvases.is_open[found.row_N, found.column_N])
 
     def _reveal(self, found: Predictions) -> None:
         """Fix the tokens that the strategy chooses; count the step."""
@@ -255,8 +279,10 @@ class BlockDiffusion(LockStep):
             self._finish(index, "canvas")
         elif row.room <= 0:
             self._finish(index, "length")
-        elif self.is_whole:
-            stop = min(stop + self.policy.block_length, int(canvases.length_B[index]))
+        elif stop < int(canvases.length_B[index]):
+            canvases.is_fresh_B[index] = self.is_whole
+            assert self.window is not None
+            stop = min(stop + self.window, int(canvases.length_B[index]))
             canvases.open_window(index, stop, row.settings.max_denoising_steps)
         else:
             self._open_next(index)
@@ -279,7 +305,7 @@ class BlockDiffusion(LockStep):
         if row.twin is not None:
             positions = canvases.twin_position_B3K[index, :, :length].cpu().numpy()
             row.twin.extend(ids, modality, positions)
-        canvas = row.next_canvas(self.policy.block_length)
+        canvas = row.next_canvas(self.policy.blocks.opened, self.window)
         canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
         self._place_twin(index, row, canvas.modality.tolist())
 

@@ -10,6 +10,7 @@ import torch
 from unidiff.tokens.layout import MODALITY_IDS
 
 from .autoregressive import Autoregressive
+from .blocks import Blocks
 from .constraints import LogitsProcessor
 from .denoiser import Denoiser
 from .diffusion import BlockDiffusion
@@ -167,7 +168,7 @@ def _policy(
     return Policy(
         strategy=unmasking_strategy(options),
         confidence_metric=options["confidence_metric"],
-        block_length=options["block_length"] or denoiser.canvas_length,
+        blocks=_blocks(denoiser, options),
         top_k=options["top_k"],
         top_p=options["top_p"],
         guidance_scale=options["guidance_scale"],
@@ -180,6 +181,31 @@ def _policy(
         suppress_eos_before=options["suppress_eos_before"],
         drafts_while_it_pays=options["decoding_mode"] == "auto",
         processors=processors,
+    )
+
+
+def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
+    """How long blocks are; raises ValueError if the checkpoint has no such blocks."""
+    pattern, length = denoiser.attention_pattern, options["block_length"] or denoiser.canvas_length
+    sub_length, delimiters = options["sub_block_length"], options["block_delimiters"]
+    if delimiters is not None and pattern == "block_causal":
+        raise ValueError(
+            "block_delimiters need weights without a trained grid, this checkpoint is "
+            "'block_causal': leave them out, or move borders inside a block by sub_block_length"
+        )
+    if sub_length is not None and pattern == "full":
+        raise ValueError(
+            "sub_block_length divides a block that is committed whole; with "
+            "attention_pattern='full' block_length itself is what is revealed together"
+        )
+    if sub_length is not None and sub_length > length:
+        raise ValueError(f"sub_block_length={sub_length} is longer than the block of {length}")
+    return Blocks(
+        length,
+        sub_length,
+        tuple(delimiters or ()),
+        options["delimiter_threshold"],
+        options["delimiter_window"],
     )
 
 

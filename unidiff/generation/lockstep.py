@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .blocks import Blocks
 from .constraints import LogitsProcessor
 from .context import Context
 from .denoiser import Denoiser, Run
@@ -28,7 +29,7 @@ class Policy:
     Attributes:
         strategy: which masked positions to reveal.
         confidence_metric: name of the certainty that the strategy ranks by.
-        block_length: text positions denoised together.
+        blocks: how long blocks of text are.
         top_k: ids kept before drawing; None: all.
         top_p: probability mass kept before drawing.
         guidance_scale: weight of the conditional branch; read when rows have twins.
@@ -45,7 +46,7 @@ class Policy:
 
     strategy: UnmaskingStrategy
     confidence_metric: str
-    block_length: int
+    blocks: Blocks
     top_k: int | None = None
     top_p: float = 1.0
     guidance_scale: float = 1.0

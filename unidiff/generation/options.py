@@ -33,7 +33,11 @@ OPTIONS: dict[str, Any] = {
     "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
     "max_length": None,  # tokens of prompt columns and response together
     "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
-    "max_denoising_steps": None,  # forwards per block; None: one per token of the block
+    "sub_block_length": None,  # text positions of a block revealed before the next ones; None: all
+    "block_delimiters": None,  # token ids at which a block may end early (adaptive); None: fixed
+    "delimiter_threshold": 0.3,  # least confidence of such a delimiter, in (0, 1]
+    "delimiter_window": None,  # positions looked ahead for one; None: block_length
+    "max_denoising_steps": None,  # forwards per (sub-)block; None: one per token of it
     "unmasking_strategy": "threshold",  # a name, or a callable as UnmaskingStrategy
     "confidence_threshold": 0.9,  # in (0, 1]
     "confidence_metric": "prob",
@@ -78,6 +82,8 @@ FOREIGN_NAMES = {
     "canvas_length": "block_length",
     "block_size": "block_length",
     "bd_size": "block_length",
+    "small_block_size": "sub_block_length",
+    "delimiter_ids": "block_delimiters",
     "dllm_block_length": "block_length",
     "steps": "max_denoising_steps",
     "num_steps": "max_denoising_steps",
@@ -182,6 +188,14 @@ def _check_ids(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be token ids (-1 for none), got {value}")
 
 
+def _check_delimiters(name: str, value: Any) -> None:
+    """Raise an error unless the value is a list of token ids, at least one."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise TypeError(f"{name} must be a list of token ids, got {value!r}")
+    for item in value:
+        _check_count(0)(name, item)
+
+
 def _check_flag(name: str, value: Any) -> None:
     """Raise TypeError unless the value is a bool."""
     if not isinstance(value, bool):
@@ -210,6 +224,10 @@ _CHECKS = {
     "max_new_tokens": _check_count(0),
     "max_length": _check_count(0),
     "block_length": _check_count(1),
+    "sub_block_length": _check_count(1),
+    "block_delimiters": _check_delimiters,
+    "delimiter_threshold": _check_number(0.0, 1.0, low_included=False),
+    "delimiter_window": _check_count(1),
     "max_denoising_steps": _check_count(1),
     "unmasking_strategy": _check_strategy,
     "confidence_threshold": _check_number(0.0, 1.0, low_included=False),

@@ -1,4 +1,4 @@
-"""Which masked positions to reveal next, an even share at a time: the protocol and the plain orders.
+"""Which masked positions to reveal next: the protocol, and the orders that take an even share.
 
 Pure functions on (rows, canvas) tensors, shared by every decode loop. Strategies that let certainty
 or the clock decide how many go at once are in `pace.py` and `timetable.py`; the table of all is in
@@ -62,12 +62,12 @@ class StepView:
         return (self.num_remaining + steps_left_B - 1) // steps_left_B
 
     @property
-    def progress_B(self) -> Tensor:
+    def progress(self) -> Tensor:
         """(B,) float64 share of the budget used up when this step is done, at most 1."""
         return ((self.step_B + 1) / self.budget_B).to(torch.float64).clamp(max=1.0)
 
     @cached_property
-    def entropy_BK(self) -> Tensor:
+    def entropies(self) -> Tensor:
         """(B, K) float entropy in nats; read where masked."""
         entropy_N = entropy(self.logits_NV)
         return entropy_N.new_zeros(self.masked_BK.shape).masked_scatter(self.masked_BK, entropy_N)

@@ -100,8 +100,8 @@ class RevealFactor:
 class RevealFrechet:
     """The n most certain, n the largest with max(0, sum c - (n - 1)) - (1 - c_n) > margin.
 
-    The first term is the least joint probability that marginals c allow (Frechet's lower bound), the
-    second the most that another value of the last position can have.
+    The first term is the least joint probability that marginals c allow (Frechet's lower bound),
+    the second the most that another value of the last position can have.
 
     Attributes:
         margin: how far the first must exceed the second.
@@ -129,15 +129,15 @@ class RevealEntropyBound:
     Attributes:
         bound: nats; bounds the mutual information that revealing them together ignores.
 
-    Source: EB sampler, arXiv 2505.24857, section 4; checked by brute force and against transformers'
-        own sampler in tests/generation/test_pace.py.
+    Source: EB sampler, arXiv 2505.24857, section 4; checked by brute force and against
+        transformers' own sampler in tests/generation/test_pace.py.
     """
 
     bound: float = 0.1
 
     def __call__(self, view: StepView) -> Tensor:
         """(B, K) bool positions to reveal."""
-        certainty_BK = -view.entropy_BK
+        certainty_BK = -view.entropies
         entropy_BK = -sorted_scores(certainty_BK, view.masked_BK, -torch.inf)
         before_BK = torch.cumsum(entropy_BK, 1).roll(1, 1)
         before_BK[:, 0] = 0.0

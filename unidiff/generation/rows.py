@@ -106,26 +106,30 @@ class Row:
         """Prompt and response so far."""
         return self.prompt + self.generated
 
-    def first_canvas(self, block_length: int, num_settled: int, whole: bool) -> Canvas:
+    def first_canvas(
+        self, block_length: int | None, num_settled: int, window: int | None
+    ) -> Canvas:
         """The canvas that follows the prompt; moves prompt tokens into it as a pinned prefix.
 
         Args:
-            block_length: positions revealed together.
+            block_length: positions of the canvas; None: the whole response (`full`).
             num_settled: prompt tokens that stay context; the others open the canvas.
-            whole: whether the whole response is one canvas, revealed block by block (`full`).
+            window: text positions revealed before the next ones; None: all.
         """
         if self.given is not None:
             ids, pinned, modality = self.given.ids, self.given.pinned, self.given.modality
         else:
             num_prefix = len(self.context) - num_settled
-            length = self.room if whole else min(block_length - num_prefix, self.room)
+            length = self.room
+            if block_length is not None:
+                length = min(block_length - num_prefix, self.room)
             ids, pinned, modality = _masked_text(length)
         positions = self.context.next_positions(modality.tolist())
         prefix = self.context.split(num_settled)
         self.num_delivered = len(prefix)
         stop = len(prefix) + len(ids)
-        if whole and self.given is None:
-            stop = min(stop, len(prefix) + block_length)
+        if window is not None and self.given is None:
+            stop = min(stop, len(prefix) + window)
         return Canvas(
             ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), ids]),
             pinned=np.concatenate([np.ones(len(prefix), dtype=bool), pinned]),
@@ -136,7 +140,7 @@ class Row:
             window_stop=stop,
         )
 
-    def next_canvas(self, block_length: int) -> Canvas:
+    def next_canvas(self, block_length: int, window: int | None) -> Canvas:
         """The canvas after a committed block: masked text as long as there is room."""
         ids, pinned, modality = _masked_text(min(block_length, self.room))
         self.num_delivered = 0
@@ -147,7 +151,7 @@ class Row:
             positions=self.context.next_positions(modality.tolist()),
             first_index=len(self.context),
             budget=self.settings.max_denoising_steps,
-            window_stop=len(ids),
+            window_stop=len(ids) if window is None else min(len(ids), window),
         )
 
 

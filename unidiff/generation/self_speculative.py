@@ -101,12 +101,12 @@ class Lines:
     logits_NV: Tensor
 
     @property
-    def row_N(self) -> list[int]:
+    def line_rows(self) -> list[int]:
         """Row of each line."""
         return [r for r, n in zip(self.rows, self.counts, strict=True) for _ in range(n)]
 
     @property
-    def offset_N(self) -> list[int]:
+    def line_offsets(self) -> list[int]:
         """Each line's number within its row."""
         return [offset for count in self.counts for offset in range(count)]
 
@@ -168,7 +168,7 @@ class SelfSpeculative(Autoregressive):
         paused = self.policy.drafts_while_it_pays and self.acceptances[row.index].pause
         if row.finish_reason is not None or paused:
             return 0
-        return min(self.policy.block_length, row.room - 1)
+        return min(self.policy.blocks.length, row.room - 1)
 
     def _speak(self, rows: Sequence[int], logits_NV: Tensor) -> None:
         """Append the next token of rows that did not draft."""
@@ -244,7 +244,7 @@ class SelfSpeculative(Autoregressive):
         """
         if not lines.rows:
             return {}
-        row_N, offset_N = lines.row_N, lines.offset_N
+        row_N, offset_N = lines.line_rows, lines.line_offsets
         place_N = [lines.first + offset for offset in offset_N]
         has_draft = [p < len(drafts.ids[r]) for r, p in zip(row_N, place_N, strict=True)]
         triples = list(zip(row_N, place_N, has_draft, strict=True))
@@ -294,9 +294,7 @@ class SelfSpeculative(Autoregressive):
         passed = dict.fromkeys(i for i, verdict in verdicts.items() if verdict.num_kept)
         if not passed:
             return
-        run = self._behind(
-            [drafts.ids[i] if i in passed else [] for i in range(len(self.rows))]
-        )
+        run = self._behind([drafts.ids[i] if i in passed else [] for i in range(len(self.rows))])
         logits_NV = self.denoiser.commit(self.cache, run, logits_at_BT=_real(run))
         assert logits_NV is not None
         if self.is_guided:
@@ -304,7 +302,9 @@ class SelfSpeculative(Autoregressive):
         counts = [len(drafts.ids[index]) for index in passed]
         before = [drafts.ids[i][: place + 1] for i in passed for place in range(len(drafts.ids[i]))]
         rows = [i for i, count in zip(passed, counts, strict=True) for _ in range(count)]
-        rest = self._judge(drafts, Lines(list(passed), counts, 1, self.read(logits_NV, rows, before)))
+        rest = self._judge(
+            drafts, Lines(list(passed), counts, 1, self.read(logits_NV, rows, before))
+        )
         for index, more in rest.items():
             self.rows[index].num_forwards += len(self.rows[index].contexts)
             verdict = verdicts[index]

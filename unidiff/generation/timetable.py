@@ -26,7 +26,7 @@ class RevealCosine:
 
     def __call__(self, view: StepView) -> Tensor:
         """(B, K) bool positions to reveal."""
-        score_BK, progress_B = view.confidence_BK, view.progress_B
+        score_BK, progress_B = view.confidence_BK, view.progress
         if self.noise:
             gumbel_BK = -torch.log(-torch.log(view.uniform(DRAW_NOISE)))
             scale_B1 = (self.noise * (1.0 - progress_B))[:, None]
@@ -41,8 +41,8 @@ class RevealCosine:
 class RevealAscending:
     """1, 2, 4, ... positions, most certain first; never less than an even share of the budget.
 
-    Source: ascending step size, row 4 of systems/001.md ("Taming masked diffusion language models"):
-        64 positions take 7 steps.
+    Source: ascending step size of "Taming masked diffusion language models" (EOSER + ASS); 64
+        positions take 7 steps.
     """
 
     def __call__(self, view: StepView) -> Tensor:
@@ -70,7 +70,7 @@ class RevealTimetable:
         now_B = 1.0 - slope_B * view.step_B
         next_B = now_B - slope_B
         count_B = torch.floor(view.num_remaining * (1.0 - next_B / now_B)).long().clamp(min=1)
-        count_B = torch.where(view.progress_B >= 1.0, view.num_remaining, count_B)
+        count_B = torch.where(view.progress >= 1.0, view.num_remaining, count_B)
         return reveal_highest(view.confidence_BK, view.masked_BK, count_B)
 
 
@@ -92,6 +92,6 @@ class RevealFirstHitting:
         time_BK = view.uniform(DRAW_ORDER, torch.zeros_like(view.step_B))
         time_BK = time_BK.masked_fill(~view.masked_BK, 0.0)
         is_exact_B = view.budget_B >= view.total_B
-        edge_B = torch.where(is_exact_B, 1.0, 1.0 - view.progress_B)
+        edge_B = torch.where(is_exact_B, 1.0, 1.0 - view.progress)
         edge_B = torch.minimum(edge_B, time_BK.amax(1))
         return view.masked_BK & (time_BK >= edge_B[:, None])

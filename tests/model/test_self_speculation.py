@@ -1,0 +1,79 @@
+"""Self-speculation on a model: greedy it is `ar`, sampled its rows are independent."""
+
+import pytest
+import torch
+from small_decoding import decode, prompts, responses, tiny_model
+
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+
+SPECULATIVE = ["self_speculative", "auto"]
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, UniDiffForBlockDiffusion]:
+    return {"causal_context": tiny_model("causal_context")}
+
+
+@pytest.mark.parametrize("block_length", [1, 3, 8])
+@pytest.mark.parametrize("mode", SPECULATIVE)
+def test_greedy_self_speculation_equals_ar_token_for_token(
+    mode: str, block_length: int, models: dict
+) -> None:
+    ids, mask = prompts([6, 10, 3])
+    options = {"max_new_tokens": [9, 1, 12], "do_sample": False}
+    model = models["causal_context"]
+    expected = decode(model, ids, mask, decoding_mode="ar", **options)
+    options |= {"decoding_mode": mode, "block_length": block_length}
+    for more in ({}, {"cache_reuse": "none"}, {"prefill_chunk_length": 4}):
+        output = decode(model, ids, mask, **options, **more)
+        assert torch.equal(output.sequences, expected.sequences)
+        torch.testing.assert_close(output.logprobs, expected.logprobs, rtol=0, atol=1e-9)
+        assert output.finish_reason == expected.finish_reason
+
+
+@pytest.mark.parametrize("mode", SPECULATIVE)
+def test_self_speculation_stops_where_ar_stops(mode: str, models: dict) -> None:
+    ids, mask = prompts([6, 9])
+    options = {"max_new_tokens": 14, "do_sample": False}
+    free = decode(models["causal_context"], ids, mask, decoding_mode="ar", **options)
+    for place in (0, 4, 13):
+        options["eos_token_id"] = responses(free, 9)[0][place]
+        expected = decode(models["causal_context"], ids, mask, decoding_mode="ar", **options)
+        output = decode(models["causal_context"], ids, mask, decoding_mode=mode, **options)
+        assert torch.equal(output.sequences, expected.sequences)
+        assert output.finish_reason == expected.finish_reason
+
+
+@pytest.mark.parametrize("mode", SPECULATIVE)
+def test_sampled_self_speculation_does_not_depend_on_the_batch(mode: str, models: dict) -> None:
+    ids, mask = prompts([6, 10, 3])
+    options = {"decoding_mode": mode, "temperature": [0.5, 1.0, 2.0], "max_new_tokens": [9, 4, 12]}
+    together = decode(models["causal_context"], ids, mask, seed=5, **options)
+    for row in range(3):
+        single = {n: v[row] if isinstance(v, list) else v for n, v in options.items()}
+        own = ids[row][mask[row].bool()][None]
+        alone = decode(
+            models["causal_context"],
+            own,
+            torch.ones_like(own),
+            seed=together.row_seeds[row],
+            **single,
+        )
+        assert responses(alone, own.shape[1])[0] == responses(together, 10)[row]
+        assert alone.num_forwards[0] == together.num_forwards[row]
+
+
+@pytest.mark.parametrize("mode", SPECULATIVE)
+def test_the_second_turn_after_self_speculation_equals_one_from_scratch(
+    mode: str, models: dict
+) -> None:
+    model = models["causal_context"]
+    ids, mask = prompts([6])
+    options = {"decoding_mode": mode, "max_new_tokens": 9, "seed": 2}
+    first = decode(model, ids, mask, **options)
+    longer = torch.cat([first.sequences, ids], dim=1)
+    everything = torch.ones_like(longer)
+    scratch = decode(model, longer, everything, **options)
+    reused = decode(model, longer, everything, past_key_values=first.past_key_values, **options)
+    assert torch.equal(scratch.sequences, reused.sequences)
+    torch.testing.assert_close(scratch.logprobs, reused.logprobs, rtol=0, atol=1e-9)
