@@ -12,6 +12,7 @@ from .generate import generate
 from .infill import infill
 from .info import info, show_version
 from .pictures import ask, caption, draw
+from .trace import trace
 from .training import evaluate, prepare_data, train
 
 ERROR_EXIT = 2
@@ -69,6 +70,7 @@ app.command(rich_help_panel=_TASKS)(ask)
 app.command(rich_help_panel=_TASKS)(draw)
 app.command(rich_help_panel=_TASKS)(infill)
 app.command(rich_help_panel=_TASKS)(act)
+app.command(rich_help_panel=_WORKSHOP)(trace)
 app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)

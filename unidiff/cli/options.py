@@ -37,13 +37,17 @@ class Decoding:
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="Unmasking: static, threshold, cosine, sequential, random.",
+            help="Unmasking: static, random, sequential, threshold, dynamic, relative_threshold, "
+            "factor, frechet, entropy_bound, cosine, ascending, timetable, first_hitting, "
+            "hierarchy.",
             rich_help_panel=_DECODING,
         ),
     ] = None
     metric: Annotated[
         str | None,
-        typer.Option(help="Confidence: prob, margin, entropy.", rich_help_panel=_DECODING),
+        typer.Option(
+            help="Confidence: prob, margin, entropy, sampled_prob.", rich_help_panel=_DECODING
+        ),
     ] = None
     threshold: Annotated[
         float | None,
@@ -98,7 +102,8 @@ class TextLength:
         int | None, typer.Option(help="Tokens denoised together.", rich_help_panel=_DECODING)
     ] = None
     mode: Annotated[
-        str, typer.Option(help="diffusion, or ar: left to right.", rich_help_panel=_DECODING)
+        str,
+        typer.Option(help="diffusion, ar, self_speculative or auto.", rich_help_panel=_DECODING),
     ] = "diffusion"
 
     def keywords(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 # Shapes: B rows in the batch, N lines (a row and a place behind it), V ids.
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -88,6 +89,8 @@ class Autoregressive(LockStep):
     def append(self, index: int, token: int, log_prob: float) -> None:
         """Add one token to a row, still to be committed; end the row if it is the last."""
         row = self.rows[index]
+        if self.policy.keeps_trace:
+            row.trace.note(row.num_forwards, len(row.generated), token, math.exp(log_prob))
         criterion_met = self.out.take(row, [token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
             row.finish_reason = "stop"

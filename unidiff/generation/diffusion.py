@@ -202,10 +202,20 @@ class BlockDiffusion(LockStep):
             log_prob = revealed.logits_NV.log_softmax(-1).gather(-1, token[:, None])[:, 0]
             canvases.log_prob_BK[place] = log_prob.to(torch.float64)
         canvases.ids_BK[place] = token + found.first_id
+        if policy.keeps_trace:
+            self._note(revealed, token, confidence_N[chosen_N])
         canvases.masked_BK[place] = False
         canvases.step_B = canvases.step_B + (canvases.length_B > 0)
         if self.out.wants_drafts:
             self._show_draft(found, found.logits_NV.argmax(-1))
+
+    def _note(self, revealed: Predictions, token_N: Tensor, confidence_N: Tensor) -> None:
+        """Write reveals into the traces of their rows."""
+        row_N, column_N = revealed.row_N, revealed.column_N
+        index_N = self.canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
+        facts = (row_N, index_N, token_N + revealed.first_id, confidence_N)
+        for row, index, token, confidence in zip(*(f.tolist() for f in facts), strict=True):
+            self.rows[row].trace.note(self.rows[row].num_forwards, index, token, confidence)
 
     def _draw(self, found: Predictions) -> Tensor:
         """(N,) a token for each position, as a column of its logits."""

@@ -85,6 +85,7 @@ def generate(
         _handle(denoiser, rows, finished_caches) if policy.keeps_cache else None,
         _canvas_width(inputs),
         policy.keeps_log_probs,
+        policy.keeps_trace,
     )
 
 
@@ -177,6 +178,7 @@ def _policy(
         prefill_chunk_length=chunk,
         keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
+        keeps_trace=options["return_trace"],
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],
         drafts_while_it_pays=options["decoding_mode"] == "auto",

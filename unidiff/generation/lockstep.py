@@ -38,6 +38,7 @@ class Policy:
         prefill_chunk_length: prompt tokens per forward; None: all.
         keeps_cache: whether the caller wants the cache of finished rows.
         keeps_log_probs: whether to note each token's log-probability.
+        keeps_trace: whether to note every reveal.
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
         drafts_while_it_pays: whether self-speculation pauses where few draft tokens are kept.
@@ -55,6 +56,7 @@ class Policy:
     prefill_chunk_length: int | None = None
     keeps_cache: bool = False
     keeps_log_probs: bool = False
+    keeps_trace: bool = False
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0
     drafts_while_it_pays: bool = False

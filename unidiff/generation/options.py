@@ -64,6 +64,7 @@ OPTIONS: dict[str, Any] = {
     "fuse_commit": True,  # store a block in the forward that starts the next one
     "return_dict_in_generate": False,
     "use_cache": True,  # whether the output carries `past_key_values` for the next turn
+    "return_trace": False,  # step, place and confidence of every reveal
     "return_logprobs": False,  # log-probability of each token when it was revealed, nats
 }
 PER_ROW = (
@@ -255,4 +256,5 @@ _CHECKS = {
     "fuse_commit": _check_flag,
     "return_dict_in_generate": _check_flag,
     "return_logprobs": _check_flag,
+    "return_trace": _check_flag,
 }

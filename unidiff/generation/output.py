@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers.utils import ModelOutput
 
 from .rows import Row
+from .trace import Trace
 
 
 @dataclass
@@ -29,6 +30,7 @@ class UniDiffGenerateOutput(ModelOutput):
         canvas: (B, K) int64 filled canvas, when one was given.
         logprobs: (B, G) float64 log-probability of each token when it was revealed, in nats; 0
             where pinned or padding.
+        trace: reveals of each row, with `return_trace=True`.
     """
 
     sequences: Tensor | None = None
@@ -39,6 +41,7 @@ class UniDiffGenerateOutput(ModelOutput):
     row_seeds: Tensor | None = None
     canvas: Tensor | None = None
     logprobs: Tensor | None = None
+    trace: list[Trace] | None = None
 
 
 def assemble(
@@ -48,6 +51,7 @@ def assemble(
     cache: Any,
     canvas_width: int | None,
     keeps_log_probs: bool,
+    keeps_trace: bool,
 ) -> UniDiffGenerateOutput:
     """Output of finished rows, in the caller's order.
 
@@ -58,8 +62,11 @@ def assemble(
         cache: handle for the next turn or None.
         canvas_width: columns of the canvas that the caller gave, or None.
         keeps_log_probs: whether log-probabilities were asked for.
+        keeps_trace: whether reveals were.
     """
     device = prompt_BL.device
+    for row in rows:
+        row.trace.keep(len(row.generated))
     width = max(len(row.generated) for row in rows)
     width = width if canvas_width is None else canvas_width
     padded = [row.generated + [pad_token_id] * (width - len(row.generated)) for row in rows]
@@ -80,4 +87,5 @@ def assemble(
         row_seeds=torch.tensor([row.settings.seed for row in rows], dtype=torch.int64),
         canvas=generated_BG if canvas_width is not None else None,
         logprobs=log_probs,
+        trace=[row.trace for row in rows] if keeps_trace else None,
     )

@@ -13,6 +13,7 @@ from unidiff.tokens.layout import MODALITY_IDS
 
 from .canvases import Canvas
 from .context import Context
+from .trace import Trace
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Row:
         num_delivered: leading tokens of the canvas that are prompt or already in `generated`.
         num_forwards: forwards that chose one of its tokens or stored a generated one.
         finish_reason: "stop", "length" or "canvas" once finished.
+        trace: its reveals, if they were asked for.
     """
 
     index: int
@@ -80,6 +82,7 @@ class Row:
     num_delivered: int = 0
     num_forwards: int = 0
     finish_reason: str | None = None
+    trace: Trace = field(default_factory=Trace)
 
     def __post_init__(self) -> None:
         """Remember the prompt before a part of it moves into the first canvas."""
