@@ -46,6 +46,7 @@ class TableDenoiser:
     logits_shift = 0
     vocab_size = NUM_IDS + 1
     device = torch.device("cpu")
+    trained_on_visible = False
     max_positions = 100
 
     def __init__(self, joint: Tensor) -> None:

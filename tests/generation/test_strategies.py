@@ -41,7 +41,8 @@ def test_every_strategy_progresses_and_stays_inside_the_mask(name: str) -> None:
         )
         reveal = strategy(view)
         assert not (reveal & ~masked).any()
-        assert (reveal.any(1) == masked.any(1)).all()
+        if name != "remdm":  # a step of the process may change nothing
+            assert (reveal.any(1) == masked.any(1)).all()
         masked, step = masked & ~reveal, step + 1
         assert not masked[step >= budget].any()
 

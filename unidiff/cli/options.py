@@ -39,7 +39,7 @@ class Decoding:
         typer.Option(
             help="Unmasking: static, random, sequential, threshold, dynamic, relative_threshold, "
             "factor, frechet, entropy_bound, cosine, ascending, timetable, first_hitting, "
-            "hierarchy.",
+            "hierarchy, remdm.",
             rich_help_panel=_DECODING,
         ),
     ] = None

@@ -48,12 +48,15 @@ class Canvases:
         position_B3K: (B, 3, K) int64.
         twin_position_B3K: (B, 3, K) int64, positions in the unconditional branch of guidance.
         log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
+        confidence_BK: (B, K) float64, confidence of each position when it was revealed.
         length_B: (B,) int64, real positions of each row; 0: the row waits to leave the batch.
         first_index_B: (B,) int64, index in the row of the canvas's first token.
         window_stop_B: (B,) int64, positions before it may be revealed now.
         step_B: (B,) int64, steps done in the window.
         budget_B: (B,) int64, steps the window may take.
         total_B: (B,) int64, positions masked when the window opened.
+        post_B: (B,) int64, steps done in the window since no mask was left.
+        is_restless_B: (B,) bool, whether a revision may still change the row without masks.
         is_fresh_B: (B,) bool, whether the row's block still awaits its first step.
     """
 
@@ -64,12 +67,15 @@ class Canvases:
     position_B3K: Tensor
     twin_position_B3K: Tensor
     log_prob_BK: Tensor
+    confidence_BK: Tensor
     length_B: Tensor
     first_index_B: Tensor
     window_stop_B: Tensor
     step_B: Tensor
     budget_B: Tensor
     total_B: Tensor
+    post_B: Tensor
+    is_restless_B: Tensor
     is_fresh_B: Tensor
 
     @classmethod
@@ -88,12 +94,15 @@ class Canvases:
             position_B3K=zeros((num_rows, 3, width)),
             twin_position_B3K=zeros((num_rows, 3, width)),
             log_prob_BK=zeros(wide, torch.float64),
+            confidence_BK=zeros(wide, torch.float64),
             length_B=zeros(flat),
             first_index_B=zeros(flat),
             window_stop_B=zeros(flat),
             step_B=zeros(flat),
             budget_B=zeros(flat) + 1,
             total_B=zeros(flat),
+            post_B=zeros(flat),
+            is_restless_B=zeros(flat, torch.bool),
             is_fresh_B=zeros(flat, torch.bool),
         )
 
@@ -119,6 +128,8 @@ class Canvases:
         total = self.masked_BK[row, :stop].sum()
         self.window_stop_B[row] = stop
         self.step_B[row] = 0
+        self.post_B[row] = 0
+        self.is_restless_B[row] = False
         self.total_B[row] = total
         self.budget_B[row] = total.clamp(min=1) if budget is None else budget
 
@@ -149,6 +160,17 @@ class Canvases:
         """(B, K) bool, masked positions inside the window."""
         offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
         return self.masked_BK & (offset_K < self.window_stop_B[:, None])
+
+    def revisable(self, delivered_B: Tensor) -> Tensor:
+        """(B, K) bool, revealed positions of the window that nobody has been given yet.
+
+        Args:
+            delivered_B: (B,) int64, leading canvas positions that are out of reach.
+        """
+        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
+        stop_B = torch.minimum(self.window_stop_B, self.length_B)
+        inside_BK = (offset_K >= delivered_B[:, None]) & (offset_K < stop_B[:, None])
+        return inside_BK & ~self.masked_BK & ~self.pinned_BK
 
     def first_end(self, end_ids_BE: Tensor) -> Tensor:
         """(B,) position of the first generated end token that has no mask before it, else -1.

@@ -87,6 +87,7 @@ class Denoiser(Protocol[CacheT]):
             denoiser does the shifting; decoding only needs to know that a first token must exist.
         vocab_size: ids that logits range over when no range is asked for.
         device: where tensors must live.
+        trained_on_visible: whether what it says of visible canvas tokens means anything.
         max_positions: longest position seen in training, plus 1.
     """
 
@@ -96,6 +97,7 @@ class Denoiser(Protocol[CacheT]):
     logits_shift: int
     vocab_size: int
     device: torch.device
+    trained_on_visible: bool
     max_positions: int
 
     def new_cache(self, num_rows: int) -> CacheT:

@@ -24,6 +24,7 @@ from .constraints import (
 from .denoiser import Denoiser, Run
 from .lockstep import LockStep, Policy
 from .order import DRAW_TOKEN, StepView
+from .revision import RevisionView
 from .rows import Row
 from .sampling import choose_tokens
 from .streaming import Delivery
@@ -87,9 +88,15 @@ class BlockDiffusion(LockStep):
     def step(self) -> None:
         """One probe, the reveals it leads to, and the blocks that these complete."""
         found = self._predict()
+        is_open_N = self.canvases.is_open[found.row_N, found.column_N]
+        masked, visible = found.only(is_open_N), found.only(~is_open_N)
         if self.policy.blocks.is_adaptive:
-            found = self._end_blocks(found)
-        self._reveal(found)
+            masked = self._end_blocks(masked)
+        view, had_masks_B = self._revision_view(visible), self.canvases.is_open.any(1)
+        self._reveal(masked)
+        if view is not None:
+            self._revise(view, had_masks_B)
+        self.canvases.step_B = self.canvases.step_B + (self.canvases.length_B > 0)
         self._close_blocks()
 
     def select(self, rows: Sequence[int]) -> None:
@@ -114,15 +121,17 @@ class BlockDiffusion(LockStep):
         """Forward over all live canvases, with the blocks that await their commit."""
         canvases, policy = self.canvases, self.policy
         width = int(canvases.length_B.max())
-        open_BK = canvases.is_open[:, :width]
-        row_N, column_N = torch.nonzero(open_BK, as_tuple=True)
+        asked_BK = canvases.is_open[:, :width]
+        if policy.revision is not None and policy.revision.reads_visible:
+            asked_BK = asked_BK | self._revisable[:, :width]
+        row_N, column_N = torch.nonzero(asked_BK, as_tuple=True)
         modality_N = canvases.modality_BK[row_N, column_N]
         layout = self.denoiser.layout
         id_range = None if policy.processors else shared_id_range(modality_N, layout)
         logits_NV = self.denoiser.probe(
             self.cache,
             self._canvas_run(width),
-            logits_at_BK=open_BK.repeat(2, 1) if self.is_guided else open_BK,
+            logits_at_BK=asked_BK.repeat(2, 1) if self.is_guided else asked_BK,
             commit=self.pending_run([None] * len(self.contexts)),
             id_range=id_range,
         )
@@ -186,7 +195,7 @@ class BlockDiffusion(LockStep):
         return found.only(canvases.is_open[found.row_N, found.column_N])
 
     def _reveal(self, found: Predictions) -> None:
-        """Fix the tokens that the strategy chooses; count the step."""
+        """Fix the tokens that the strategy chooses."""
         canvases, policy = self.canvases, self.policy
         drawn_N = None
         if policy.confidence_metric == SAMPLED:
@@ -205,7 +214,7 @@ class BlockDiffusion(LockStep):
         if policy.keeps_trace:
             self._note(revealed, token, confidence_N[chosen_N])
         canvases.masked_BK[place] = False
-        canvases.step_B = canvases.step_B + (canvases.length_B > 0)
+        canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
         if self.out.wants_drafts:
             self._show_draft(found, found.logits_NV.argmax(-1))
 
@@ -258,6 +267,71 @@ class BlockDiffusion(LockStep):
             logits_NV=found.logits_NV,
         )
 
+    @property
+    def _revisable(self) -> Tensor:
+        """(B, K) bool, positions that a revision may change."""
+        delivered = [row.num_delivered for row in self.rows]
+        return self.canvases.revisable(torch.tensor(delivered, device=self.denoiser.device))
+
+    def _revision_view(self, visible: Predictions) -> RevisionView | None:
+        """What a revision sees before this step's reveals; None without one."""
+        if self.policy.revision is None:
+            return None
+        canvases, present = self.canvases, (None, None, None)
+        if self.policy.revision.reads_visible:
+            place = visible.row_N, visible.column_N
+            prob_NV = visible.logits_NV.to(torch.float64).softmax(-1)
+            own_N = canvases.ids_BK[place] - visible.first_id
+            best_N = prob_NV.argmax(-1)
+            values = (prob_NV.gather(1, own_N[:, None])[:, 0], best_N, prob_NV.amax(-1))
+            present = tuple(self._spread(visible, value_N) for value_N in values)
+            present[1][place] += visible.first_id
+        return RevisionView(
+            ids_BK=canvases.ids_BK.clone(),
+            revisable_BK=self._revisable,
+            step_B=canvases.step_B,
+            budget_B=canvases.budget_B,
+            confidence_BK=canvases.confidence_BK.clone(),
+            present_BK=present[0],
+            likeliest_BK=present[1],
+            likeliest_prob_BK=present[2],
+            index_BK=canvases.row_index,
+            seed_B=self.tensors.seed_B,
+        )
+
+    def _spread(self, found: Predictions, value_N: Tensor) -> Tensor:
+        """(B, K) values at the positions of predictions, 0 elsewhere."""
+        value_BK = value_N.new_zeros(self.canvases.ids_BK.shape)
+        value_BK[found.row_N, found.column_N] = value_N
+        return value_BK
+
+    def _revise(self, view: RevisionView, had_masks_B: Tensor) -> None:
+        """Give back or rewrite what the revision says.
+
+        Args:
+            view: what it sees.
+            had_masks_B: (B,) bool, rows that began the step with masks. A block stays open for more
+                edits while a step had masks or changed a token.
+        """
+        canvases, revision = self.canvases, self.policy.revision
+        assert revision is not None
+        revised = revision(view)
+        remask_BK = revised.remask_BK & view.revisable_BK
+        canvases.masked_BK |= remask_BK
+        canvases.ids_BK[remask_BK] = self.denoiser.layout.mask_token_id
+        canvases.log_prob_BK[remask_BK] = 0.0
+        rewritten_B = torch.zeros_like(canvases.is_fresh_B)
+        if revised.rewrite_BK is not None and view.likeliest_BK is not None:
+            assert view.likeliest_prob_BK is not None
+            rewrite_BK = revised.rewrite_BK & view.revisable_BK
+            canvases.ids_BK[rewrite_BK] = view.likeliest_BK[rewrite_BK]
+            canvases.confidence_BK[rewrite_BK] = view.likeliest_prob_BK[rewrite_BK]
+            canvases.log_prob_BK[rewrite_BK] = view.likeliest_prob_BK[rewrite_BK].log()
+            rewritten_B = rewrite_BK.any(1)
+        canvases.post_B = canvases.post_B + ~had_masks_B
+        changed_B = had_masks_B | rewritten_B
+        canvases.is_restless_B = changed_B & (canvases.post_B < revision.max_post_steps)
+
     def _show_draft(self, found: Predictions, best_N: Tensor) -> None:
         """Show the streamed row's canvas, likeliest tokens standing in for what is masked."""
         draft_BK = self.canvases.ids_BK.clone()
@@ -269,7 +343,9 @@ class BlockDiffusion(LockStep):
     def _close_blocks(self) -> None:
         """Deliver the windows without masks, and the rows that have reached an end token."""
         end_B = self.canvases.first_end(self.tensors.end_ids_BE)
-        is_done_B = ~self.canvases.is_open.any(1)
+        is_done_B = ~self.canvases.is_open.any(1) & ~self.canvases.is_restless_B
+        if self.policy.revision is not None:  # an end token may still change
+            end_B = torch.where(is_done_B, end_B, -1)
         facts = torch.stack([end_B, is_done_B.long(), self.canvases.window_stop_B]).tolist()
         for index, (end, is_done, stop) in enumerate(zip(*facts, strict=True)):
             if self.rows[index].finish_reason is not None:

@@ -17,6 +17,7 @@ from .diffusion import BlockDiffusion
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
+from .revision import revision_of
 from .rows import Row
 from .self_speculative import SelfSpeculative
 from .strategies import unmasking_strategy
@@ -115,12 +116,30 @@ def _check_fit(
             f"decoding_mode={mode!r} continues text with attention_pattern='causal_context'; this "
             f"checkpoint is {pattern!r}" + (" and a canvas was given" if is_canvas else "")
         )
+    _check_revision(denoiser, options)
     if options["guidance_scale"] != 1.0 and pattern != "causal_context":
         raise ValueError(
             "guidance_scale needs attention_pattern='causal_context' in this version, "
             f"this checkpoint is {pattern!r}"
         )
     return is_exact
+
+
+def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
+    """Raise ValueError if the options ask for a revision that cannot be."""
+    revision, mode = revision_of(options), options["decoding_mode"]
+    if revision is None:
+        return
+    if mode != "diffusion":
+        raise ValueError(f"a revision needs decoding_mode='diffusion', got {mode!r}")
+    if options["unmasking_strategy"] == "remdm" and options["revision"] is not None:
+        raise ValueError("unmasking_strategy='remdm' brings its own revision: leave `revision` out")
+    if revision.reads_visible and not denoiser.trained_on_visible:
+        raise ValueError(
+            f"revision={options['revision']!r} reads what the model says of visible tokens, and "
+            "this checkpoint was not trained on them (trained_on_visible=False): use "
+            "unmasking_strategy='remdm' or a critic"
+        )
 
 
 def _check_grid(denoiser: Denoiser[Any], rows: Sequence[Row]) -> None:
@@ -178,6 +197,7 @@ def _policy(
         prefill_chunk_length=chunk,
         keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
+        revision=revision_of(options),
         keeps_trace=options["return_trace"],
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],

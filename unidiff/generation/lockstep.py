@@ -16,6 +16,7 @@ from .constraints import LogitsProcessor
 from .context import Context
 from .denoiser import Denoiser, Run
 from .order import UnmaskingStrategy
+from .revision import Revision
 from .rows import Row, RowTensors
 from .streaming import Delivery
 
@@ -38,6 +39,7 @@ class Policy:
         prefill_chunk_length: prompt tokens per forward; None: all.
         keeps_cache: whether the caller wants the cache of finished rows.
         keeps_log_probs: whether to note each token's log-probability.
+        revision: what may change revealed positions, or None.
         keeps_trace: whether to note every reveal.
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
@@ -56,6 +58,7 @@ class Policy:
     prefill_chunk_length: int | None = None
     keeps_cache: bool = False
     keeps_log_probs: bool = False
+    revision: Revision | None = None
     keeps_trace: bool = False
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0

@@ -23,7 +23,10 @@ UNMASKING_STRATEGIES = (
     "timetable",
     "first_hitting",
     "hierarchy",
+    "remdm",
 )
+REVISIONS = ("secondary", "edit")
+REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
 CACHE_REUSES = ("exact", "none")
 LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
@@ -46,6 +49,13 @@ OPTIONS: dict[str, Any] = {
     "frechet_margin": 0.25,  # in [0, 1] (frechet)
     "entropy_bound": 0.1,  # nats (entropy_bound)
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
+    "remdm_schedule": "cap",  # when visible tokens are masked again (remdm)
+    "remdm_eta": 0.05,  # how many, in [0, 1] (remdm)
+    "revision": None,  # "secondary", "edit", or a critic: ids and revisable positions to scores
+    "revision_threshold": 0.5,  # bound on probability (secondary) or score (critic)
+    "revision_drop": 0.3,  # loss of probability since the reveal (secondary)
+    "edit_threshold": 0.9,  # least probability of the other token (edit)
+    "max_post_edit_steps": 16,  # forwards behind the last mask while tokens still change (edit)
     "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
     "suppress_eos_before": 0,  # response tokens among which no end token may be
     "do_sample": False,
@@ -103,6 +113,7 @@ FOREIGN_NAMES = {
     "alg_temp": "confidence_noise",
     "eb_threshold": "entropy_bound",
     "low_threshold": "hierarchy_threshold",
+    "editing_threshold": "edit_threshold",
     "logits_eos_inf": "suppress_eos_before",
     "confidence_eos_eot_inf": "eos_early_rejection",
     "cfg_scale": "guidance_scale",
@@ -221,6 +232,12 @@ def _check_strategy(name: str, value: Any) -> None:
         _check_name(UNMASKING_STRATEGIES)(name, value)
 
 
+def _check_revision(name: str, value: Any) -> None:
+    """A check for a revision's name; a callable is a critic."""
+    if not callable(value):
+        _check_name(REVISIONS)(name, value)
+
+
 _CHECKS = {
     "max_new_tokens": _check_count(0),
     "max_length": _check_count(0),
@@ -238,6 +255,13 @@ _CHECKS = {
     "frechet_margin": _check_number(0.0, 1.0, low_included=True),
     "entropy_bound": _check_number(0.0, float("inf"), low_included=True),
     "hierarchy_threshold": _check_number(0.0, 1.0, low_included=True),
+    "remdm_schedule": _check_name(REMDM_SCHEDULES),
+    "remdm_eta": _check_number(0.0, 1.0, low_included=True),
+    "revision": _check_revision,
+    "revision_threshold": _check_number(0.0, 1.0, low_included=True),
+    "revision_drop": _check_number(0.0, 1.0, low_included=True),
+    "edit_threshold": _check_number(0.0, 1.0, low_included=True),
+    "max_post_edit_steps": _check_count(0),
     "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
     "suppress_eos_before": _check_count(0),
     "do_sample": _check_flag,

@@ -18,7 +18,14 @@ from .pace import (
     RevealRelative,
     RevealThreshold,
 )
-from .timetable import RevealAscending, RevealCosine, RevealFirstHitting, RevealTimetable
+from .remasking import remasking_schedule
+from .timetable import (
+    RevealAscending,
+    RevealCosine,
+    RevealFirstHitting,
+    RevealReMDM,
+    RevealTimetable,
+)
 
 STRATEGIES: dict[str, Callable[[Mapping[str, Any]], UnmaskingStrategy]] = {
     "static": lambda options: RevealStatic(),
@@ -35,6 +42,7 @@ STRATEGIES: dict[str, Callable[[Mapping[str, Any]], UnmaskingStrategy]] = {
     "timetable": lambda options: RevealTimetable(),
     "first_hitting": lambda options: RevealFirstHitting(),
     "hierarchy": lambda options: RevealHierarchy(options["hierarchy_threshold"]),
+    "remdm": lambda options: RevealReMDM(remasking_schedule(options)),
 }
 
 

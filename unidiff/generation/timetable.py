@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .order import DRAW_NOISE, DRAW_ORDER, StepView, reveal_highest
+from .remasking import RemaskingSchedule
 
 
 @dataclass(frozen=True)
@@ -95,3 +96,24 @@ class RevealFirstHitting:
         edge_B = torch.where(is_exact_B, 1.0, 1.0 - view.progress)
         edge_B = torch.minimum(edge_B, time_BK.amax(1))
         return view.masked_BK & (time_BK >= edge_B[:, None])
+
+
+@dataclass(frozen=True)
+class RevealReMDM:
+    """Every masked position with the probability that a remasking schedule leaves it.
+
+    A step may reveal nothing; the last one reveals all.
+
+    Attributes:
+        schedule: of the remasking that goes with it (`revision.Remask`).
+
+    Source: ReMDM, arXiv 2503.00307, section 3.
+    """
+
+    schedule: RemaskingSchedule
+
+    def __call__(self, view: StepView) -> Tensor:
+        """(B, K) bool positions to reveal."""
+        prob_B = self.schedule.reveal_prob(view.step_B, view.budget_B)
+        prob_B = torch.where(view.progress >= 1.0, 1.0, prob_B)
+        return view.masked_BK & (view.uniform(DRAW_ORDER) < prob_B[:, None])

@@ -36,6 +36,7 @@ class ModelDenoiser:
         self.canvas_length: int = config.canvas_length
         self.logits_shift: int = config.logits_shift
         self.vocab_size: int = config.vocab_size
+        self.trained_on_visible: bool = config.trained_on_visible
         self.max_positions: int = config.max_position_embeddings
         self.device: torch.device = model.model.embed_tokens.weight.device
         self.weights_key = weights_key(model.model)

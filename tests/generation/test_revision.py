@@ -1,0 +1,114 @@
+"""Revisions by hand, and ReMDM's law with a perfect model."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from unidiff.generation.generate import generate
+from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.options import OPTIONS, REMDM_SCHEDULES
+from unidiff.generation.remasking import RemaskingSchedule
+from unidiff.generation.revision import Criticised, Edit, RevisionView, SecondaryRemask
+
+
+def view_of(**fields: Any) -> RevisionView:
+    """Four positions of one row, the second step of four; the last is not revisable."""
+    values = {
+        "ids_BK": torch.tensor([[5, 6, 7, 8]]),
+        "revisable_BK": torch.tensor([[True, True, True, False]]),
+        "step_B": torch.tensor([1]),
+        "budget_B": torch.tensor([4]),
+        "confidence_BK": torch.tensor([[0.9, 0.9, 0.5, 0.9]], dtype=torch.float64),
+        "present_BK": None,
+        "likeliest_BK": None,
+        "likeliest_prob_BK": None,
+        "index_BK": torch.arange(4)[None],
+        "seed_B": torch.tensor([3]),
+    }
+    return RevisionView(**{**values, **fields})
+
+
+def test_secondary_remasking_gives_back_what_is_doubted_or_has_fallen() -> None:
+    present = torch.tensor([[0.24, 0.55, 0.45, 0.0]], dtype=torch.float64)
+    secondary = SecondaryRemask(threshold=0.5, drop=0.3)  # the bound is 0.25 at step two of four
+    revised = secondary(view_of(present_BK=present))
+    assert revised.remask_BK.tolist() == [[True, True, False, False]]
+    last = view_of(present_BK=present, step_B=torch.tensor([3]))
+    assert not secondary(last).remask_BK.any()
+
+
+def test_edit_rewrites_where_another_token_is_sure() -> None:
+    revised = Edit(threshold=0.9)(
+        view_of(
+            likeliest_BK=torch.tensor([[9, 6, 9, 9]]),
+            likeliest_prob_BK=torch.tensor([[0.95, 0.99, 0.9, 0.99]], dtype=torch.float64),
+        )
+    )
+    assert revised.rewrite_BK.tolist() == [[True, False, False, False]]
+    assert not revised.remask_BK.any()
+
+
+def test_a_critic_gives_the_worst_back() -> None:
+    scores = torch.tensor([[0.1, 0.5, 0.9, 0.0]])
+    assert Criticised(lambda ids, may: scores)(view_of()).remask_BK.tolist() == [
+        [True, False, False, False]
+    ]
+    with pytest.raises(ValueError, match="critic must return shape"):
+        Criticised(lambda ids, may: scores[:, :2])(view_of())
+
+
+@pytest.mark.parametrize("kind", [k for k in REMDM_SCHEDULES if k != "confidence"])
+@pytest.mark.parametrize("eta", [0.0, 0.1, 1.0])
+def test_remasking_keeps_the_marginals_of_the_process(kind: str, eta: float) -> None:
+    """P(visible) follows alpha: what is revealed makes up for what is masked again."""
+    schedule = RemaskingSchedule(kind, eta)
+    visible, budget = torch.zeros(1, dtype=torch.float64), torch.tensor([20])
+    for number in range(20):
+        step = torch.tensor([number])
+        sigma, reveal = schedule.sigma(step, budget), schedule.reveal_prob(step, budget)
+        assert 0 <= float(sigma) <= 1
+        assert 0 <= float(reveal) <= 1
+        visible = visible * (1 - sigma) + (1 - visible) * reveal
+        expected = schedule.alpha(torch.tensor([(number + 1) / 20], dtype=torch.float64))
+        torch.testing.assert_close(visible, expected, rtol=0, atol=1e-9)
+    assert float(visible) == pytest.approx(1.0)
+
+
+def test_without_strength_it_is_ancestral_sampling() -> None:
+    schedule, budget = RemaskingSchedule("cap", 0.0), torch.tensor([5])
+    for number in range(5):
+        step = torch.tensor([number])
+        assert float(schedule.sigma(step, budget)) == 0.0
+        assert float(schedule.reveal_prob(step, budget)) == pytest.approx(1 / (5 - number))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "eta"), [("cap", 0.005), ("rescale", 0.005), ("loop", 0.05)])
+def test_remdm_with_many_steps_draws_from_the_data_law(
+    kind: str, eta: float, table_denoiser: Any
+) -> None:
+    """The strength goes with the number of steps: few tokens are revealed in the same step."""
+    num_rows = 2000
+    settings = {
+        **OPTIONS,
+        "do_sample": True,
+        "max_new_tokens": 3,
+        "seed": 4,
+        "unmasking_strategy": "remdm",
+        "remdm_schedule": kind,
+        "remdm_eta": eta,
+        "max_denoising_steps": 400,
+        "return_trace": True,
+    }
+    prompts = torch.zeros(num_rows, 1, dtype=torch.int64)
+    output = generate(table_denoiser, settings, GenerationInputs(input_ids=prompts))
+    tokens = output.sequences[:, 1:].numpy()
+    counts = np.bincount(tokens @ np.array([9, 3, 1]), minlength=27)
+    joint = table_denoiser.joint.numpy().reshape(-1)
+    floor = np.sqrt(2 * joint * (1 - joint) / (np.pi * num_rows)).sum() / 2
+    assert np.abs(counts / num_rows - joint).sum() / 2 < 1.7 * floor
+    reveals = np.array([len(trace) for trace in output.trace])
+    assert reveals.min() == 3
+    assert reveals.mean() > 3.03  # tokens were given back and revealed anew

@@ -1,0 +1,116 @@
+"""Revisions on a model: rows stay independent, pinned tokens stay, and no mask is left."""
+
+from typing import Any
+
+import pytest
+import torch
+from small_decoding import CANVAS, PATTERNS, decode, prompts, responses, tiny_model
+from torch import Tensor
+
+from unidiff.generation.options import REMDM_SCHEDULES
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+
+
+def distrusts_even_ids(ids_BK: Tensor, may_BK: Tensor) -> Tensor:
+    """A critic that likes odd ids only."""
+    return (ids_BK % 2 == 1).double()
+
+
+REVISIONS: dict[str, dict[str, Any]] = {
+    "secondary": {"revision": "secondary", "revision_drop": 0.05},
+    "edit": {"revision": "edit", "edit_threshold": 0.05},
+    "critic": {"revision": distrusts_even_ids},
+    **{
+        f"remdm {kind}": {
+            "unmasking_strategy": "remdm",
+            "remdm_schedule": kind,
+            "remdm_eta": 0.5,
+            "max_denoising_steps": 8,
+        }
+        for kind in REMDM_SCHEDULES
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, UniDiffForBlockDiffusion]:
+    return {pattern: tiny_model(pattern, trained_on_visible=True) for pattern in PATTERNS}
+
+
+@pytest.mark.parametrize("name", REVISIONS)
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_batched_row_equals_the_row_alone(pattern: str, name: str, models: dict) -> None:
+    lengths = [9, 3, 14]
+    ids, mask = prompts(lengths)
+    own: dict[str, Any] = {"max_new_tokens": [14, 5, 9], "eos_token_id": [[-1], [9], [30, 31]]}
+    together = decode(models[pattern], ids, mask, seed=3, **REVISIONS[name], **own)
+    assert not (together.sequences[:, ids.shape[1] :] == 1).any()
+    for row, length in enumerate(lengths):
+        bare = ids[row : row + 1, ids.shape[1] - length :]
+        alone = decode(
+            models[pattern],
+            bare,
+            torch.ones_like(bare),
+            seed=together.row_seeds[row],
+            **REVISIONS[name],
+            **{option: values[row : row + 1] for option, values in own.items()},
+        )
+        assert responses(alone, length)[0] == responses(together, ids.shape[1])[row]
+        assert alone.num_forwards[0] == together.num_forwards[row]
+        assert alone.finish_reason[0] == together.finish_reason[row]
+
+
+@pytest.mark.parametrize("name", REVISIONS)
+def test_pinned_tokens_stay(name: str, models: dict) -> None:
+    ids, mask = prompts([4])
+    canvas = torch.arange(10, 10 + CANVAS)[None] * 2
+    pinned = torch.tensor([[True, False] * (CANVAS // 2)])
+    output = decode(
+        models["causal_context"], ids, mask, canvas=canvas, pinned_mask=pinned, **REVISIONS[name]
+    )
+    assert torch.equal(output.canvas[pinned], canvas[pinned])
+
+
+@pytest.mark.parametrize("name", ["secondary", "critic", "remdm cap"])
+def test_some_tokens_are_given_back(name: str, models: dict) -> None:
+    ids, mask = prompts([4])
+    options = {"max_new_tokens": CANVAS, "seed": 2, "return_trace": True, **REVISIONS[name]}
+    options |= {
+        "max_denoising_steps": 12,
+        "unmasking_strategy": options.get("unmasking_strategy", "static"),
+    }
+    output = decode(models["causal_context"], ids, mask, **options)
+    assert len(output.trace[0]) > CANVAS
+    assert set(output.trace[0].index) == set(range(CANVAS))
+
+
+def test_edits_go_on_behind_the_last_mask_and_stop(models: dict) -> None:
+    ids, mask = prompts([4])
+    options = {"max_new_tokens": CANVAS, "seed": 2, "max_denoising_steps": 2}
+    options["unmasking_strategy"] = "static"
+    plain = decode(models["causal_context"], ids, mask, **options)
+    assert plain.num_forwards.tolist() == [2]
+    edit = {"revision": "edit", "edit_threshold": 0.0}
+    longest = decode(models["causal_context"], ids, mask, **options, **edit, max_post_edit_steps=3)
+    assert 3 <= int(longest.num_forwards) <= 5
+    never = decode(
+        models["causal_context"], ids, mask, **options, revision="edit", edit_threshold=1.0
+    )
+    assert never.num_forwards.tolist() == [3]  # one pass that finds nothing to change
+    assert torch.equal(never.sequences, plain.sequences)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"revision": "edit"}, "trained_on_visible=False"),
+        ({"revision": "secondary"}, "trained_on_visible=False"),
+        ({"revision": distrusts_even_ids, "decoding_mode": "ar"}, "decoding_mode='diffusion'"),
+        ({"revision": distrusts_even_ids, "unmasking_strategy": "remdm"}, "its own revision"),
+        ({"revision": "wish"}, "revision must be one of"),
+    ],
+)
+def test_revisions_that_cannot_be_are_refused(options: dict, message: str) -> None:
+    ids, mask = prompts([4])
+    with pytest.raises(ValueError, match=message):
+        decode(tiny_model("causal_context"), ids, mask, **options)
