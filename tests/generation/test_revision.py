@@ -9,6 +9,7 @@ import torch
 from unidiff.generation.generate import generate
 from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import OPTIONS, REMDM_SCHEDULES
+from unidiff.generation.predictions import Opinion
 from unidiff.generation.remasking import RemaskingSchedule
 from unidiff.generation.revision import Criticised, Edit, RevisionView, SecondaryRemask
 
@@ -21,9 +22,7 @@ def view_of(**fields: Any) -> RevisionView:
         "step_B": torch.tensor([1]),
         "budget_B": torch.tensor([4]),
         "confidence_BK": torch.tensor([[0.9, 0.9, 0.5, 0.9]], dtype=torch.float64),
-        "present_BK": None,
-        "likeliest_BK": None,
-        "likeliest_prob_BK": None,
+        "opinion": None,
         "index_BK": torch.arange(4)[None],
         "seed_B": torch.tensor([3]),
     }
@@ -33,19 +32,17 @@ def view_of(**fields: Any) -> RevisionView:
 def test_secondary_remasking_gives_back_what_is_doubted_or_has_fallen() -> None:
     present = torch.tensor([[0.24, 0.55, 0.45, 0.0]], dtype=torch.float64)
     secondary = SecondaryRemask(threshold=0.5, drop=0.3)  # the bound is 0.25 at step two of four
-    revised = secondary(view_of(present_BK=present))
+    opinion = Opinion(present, torch.zeros(1, 4), present)
+    revised = secondary(view_of(opinion=opinion))
     assert revised.remask_BK.tolist() == [[True, True, False, False]]
-    last = view_of(present_BK=present, step_B=torch.tensor([3]))
+    last = view_of(opinion=opinion, step_B=torch.tensor([3]))
     assert not secondary(last).remask_BK.any()
 
 
 def test_edit_rewrites_where_another_token_is_sure() -> None:
-    revised = Edit(threshold=0.9)(
-        view_of(
-            likeliest_BK=torch.tensor([[9, 6, 9, 9]]),
-            likeliest_prob_BK=torch.tensor([[0.95, 0.99, 0.9, 0.99]], dtype=torch.float64),
-        )
-    )
+    sure = torch.tensor([[0.95, 0.99, 0.9, 0.99]], dtype=torch.float64)
+    opinion = Opinion(torch.zeros(1, 4), torch.tensor([[9, 6, 9, 9]]), sure)
+    revised = Edit(threshold=0.9)(view_of(opinion=opinion))
     assert revised.rewrite_BK.tolist() == [[True, False, False, False]]
     assert not revised.remask_BK.any()
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from unidiff.generation.drafts import Acceptance
 from unidiff.generation.generate import generate
 from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import OPTIONS
-from unidiff.generation.self_speculative import Acceptance
 
 
 def decoded(denoiser: Any, num_rows: int = 1, **options: Any) -> Any:

@@ -3,7 +3,6 @@
 # Shapes: B rows, K canvas, N positions asked for, V ids.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,33 +23,11 @@ from .constraints import (
 from .denoiser import Denoiser, Run
 from .lockstep import LockStep, Policy
 from .order import DRAW_TOKEN, StepView
+from .predictions import Predictions, opinion_of
 from .revision import RevisionView
 from .rows import Row
 from .sampling import choose_tokens
 from .streaming import Delivery
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Distributions at the open positions of one step.
-
-    Attributes:
-        logits_NV: (N, V) float, -inf at ids that the position may not take.
-        row_N: (N,) int64 row of the batch.
-        column_N: (N,) int64 position in the canvas.
-        first_id: id that the first of the V columns stands for.
-    """
-
-    logits_NV: Tensor
-    row_N: Tensor
-    column_N: Tensor
-    first_id: int
-
-    def only(self, chosen_N: Tensor) -> "Predictions":
-        """Those at the chosen positions, given as (N,) bool."""
-        return Predictions(
-            self.logits_NV[chosen_N], self.row_N[chosen_N], self.column_N[chosen_N], self.first_id
-        )
 
 
 class BlockDiffusion(LockStep):
@@ -275,35 +252,19 @@ class BlockDiffusion(LockStep):
 
     def _revision_view(self, visible: Predictions) -> RevisionView | None:
         """What a revision sees before this step's reveals; None without one."""
-        if self.policy.revision is None:
+        revision, canvases = self.policy.revision, self.canvases
+        if revision is None:
             return None
-        canvases, present = self.canvases, (None, None, None)
-        if self.policy.revision.reads_visible:
-            place = visible.row_N, visible.column_N
-            prob_NV = visible.logits_NV.to(torch.float64).softmax(-1)
-            own_N = canvases.ids_BK[place] - visible.first_id
-            best_N = prob_NV.argmax(-1)
-            values = (prob_NV.gather(1, own_N[:, None])[:, 0], best_N, prob_NV.amax(-1))
-            present = tuple(self._spread(visible, value_N) for value_N in values)
-            present[1][place] += visible.first_id
         return RevisionView(
             ids_BK=canvases.ids_BK.clone(),
             revisable_BK=self._revisable,
             step_B=canvases.step_B,
             budget_B=canvases.budget_B,
             confidence_BK=canvases.confidence_BK.clone(),
-            present_BK=present[0],
-            likeliest_BK=present[1],
-            likeliest_prob_BK=present[2],
+            opinion=opinion_of(visible, canvases.ids_BK) if revision.reads_visible else None,
             index_BK=canvases.row_index,
             seed_B=self.tensors.seed_B,
         )
-
-    def _spread(self, found: Predictions, value_N: Tensor) -> Tensor:
-        """(B, K) values at the positions of predictions, 0 elsewhere."""
-        value_BK = value_N.new_zeros(self.canvases.ids_BK.shape)
-        value_BK[found.row_N, found.column_N] = value_N
-        return value_BK
 
     def _revise(self, view: RevisionView, had_masks_B: Tensor) -> None:
         """Give back or rewrite what the revision says.
@@ -321,12 +282,12 @@ class BlockDiffusion(LockStep):
         canvases.ids_BK[remask_BK] = self.denoiser.layout.mask_token_id
         canvases.log_prob_BK[remask_BK] = 0.0
         rewritten_B = torch.zeros_like(canvases.is_fresh_B)
-        if revised.rewrite_BK is not None and view.likeliest_BK is not None:
-            assert view.likeliest_prob_BK is not None
+        if revised.rewrite_BK is not None and view.opinion is not None:
             rewrite_BK = revised.rewrite_BK & view.revisable_BK
-            canvases.ids_BK[rewrite_BK] = view.likeliest_BK[rewrite_BK]
-            canvases.confidence_BK[rewrite_BK] = view.likeliest_prob_BK[rewrite_BK]
-            canvases.log_prob_BK[rewrite_BK] = view.likeliest_prob_BK[rewrite_BK].log()
+            prob_N = view.opinion.likeliest_prob_BK[rewrite_BK]
+            canvases.ids_BK[rewrite_BK] = view.opinion.likeliest_BK[rewrite_BK]
+            canvases.confidence_BK[rewrite_BK] = prob_N
+            canvases.log_prob_BK[rewrite_BK] = prob_N.log()
             rewritten_B = rewrite_BK.any(1)
         canvases.post_B = canvases.post_B + ~had_masks_B
         changed_B = had_masks_B | rewritten_B

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unidiff.diffusion.random import uniform
 
+from .predictions import Opinion
 from .remasking import RemaskingSchedule, remasking_schedule
 
 DRAW_REMASK = 5  # purpose of a row's random numbers
@@ -31,10 +32,8 @@ class RevisionView:
         step_B: (B,) int64, steps done before this one.
         budget_B: (B,) int64, steps that the block may take.
         confidence_BK: (B, K) float64, confidence of each position when it was revealed.
-        present_BK: (B, K) float64 probability that the model now gives the visible token; None for
-            revisions that do not read it.
-        likeliest_BK: (B, K) int64 id that it now finds likeliest; None likewise.
-        likeliest_prob_BK: (B, K) float64 its probability; None likewise.
+        opinion: what the model now says of the visible tokens; None for revisions that do not read
+            it.
         index_BK: (B, K) int64, index of each position in its row.
         seed_B: (B,) int64, key of each row's random numbers.
     """
@@ -44,9 +43,7 @@ class RevisionView:
     step_B: Tensor
     budget_B: Tensor
     confidence_BK: Tensor
-    present_BK: Tensor | None
-    likeliest_BK: Tensor | None
-    likeliest_prob_BK: Tensor | None
+    opinion: Opinion | None
     index_BK: Tensor
     seed_B: Tensor
 
@@ -70,15 +67,17 @@ class Revised:
 
 
 class Revision(Protocol):
-    """Changes revealed positions after a step's reveals.
+    """Changes revealed positions after a step's reveals."""
 
-    Attributes:
-        reads_visible: whether it reads what the model says of visible tokens.
-        max_post_steps: forwards that it may ask for when no mask is left.
-    """
+    @property
+    def reads_visible(self) -> bool:
+        """Whether it reads what the model says of visible tokens."""
+        ...
 
-    reads_visible: bool
-    max_post_steps: int
+    @property
+    def max_post_steps(self) -> int:
+        """Forwards that it may ask for when no mask is left."""
+        ...
 
     def __call__(self, view: RevisionView) -> Revised:
         """Which of the revisable positions to remask or rewrite."""
@@ -127,10 +126,11 @@ class SecondaryRemask:
 
     def __call__(self, view: RevisionView) -> Revised:
         """Positions to remask."""
-        assert view.present_BK is not None
+        assert view.opinion is not None
+        present_BK = view.opinion.present_BK
         bound_B = self.threshold * ((view.step_B + 1) / view.budget_B).to(torch.float64)
-        doubted_BK = view.present_BK < bound_B[:, None]
-        fallen_BK = view.confidence_BK - view.present_BK > self.drop
+        doubted_BK = present_BK < bound_B[:, None]
+        fallen_BK = view.confidence_BK - present_BK > self.drop
         wanted_BK = view.revisable_BK & (doubted_BK | fallen_BK)
         return Revised(wanted_BK & ~view.is_last[:, None])
 
@@ -152,10 +152,9 @@ class Edit:
 
     def __call__(self, view: RevisionView) -> Revised:
         """Positions to rewrite."""
-        assert view.likeliest_BK is not None
-        assert view.likeliest_prob_BK is not None
-        other_BK = view.likeliest_BK != view.ids_BK
-        sure_BK = view.likeliest_prob_BK > self.threshold
+        assert view.opinion is not None
+        other_BK = view.opinion.likeliest_BK != view.ids_BK
+        sure_BK = view.opinion.likeliest_prob_BK > self.threshold
         nothing_BK = torch.zeros_like(view.revisable_BK)
         return Revised(nothing_BK, view.revisable_BK & other_BK & sure_BK)
 
