@@ -5,7 +5,6 @@ import torch
 
 from unidiff.generation.constraints import (
     apply_processors,
-    guide,
     limit_to_modality,
     shared_id_range,
 )
@@ -45,13 +44,6 @@ def test_half_precision_logits_are_raised_to_float32() -> None:
         torch.zeros(1, 11, dtype=torch.bfloat16), torch.tensor([1]), LAYOUT, 11, None
     )
     assert limited.dtype == torch.float32
-
-
-def test_guidance_extrapolates_and_scale_one_is_the_conditional() -> None:
-    both = torch.tensor([[3.0, 1.0], [2.0, 2.0]])
-    assert guide(both, 1.0).tolist() == [[3.0, 1.0]]
-    assert guide(both, 3.0).tolist() == [[5.0, -1.0]]
-    assert guide(both, 0.0).tolist() == [[2.0, 2.0]]
 
 
 def test_processors_see_each_rows_own_tokens_once_per_position() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
-from .constraints import apply_processors, guide, limit_to_modality, suppress_ends
+from .constraints import apply_processors, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .sampling import choose_tokens
@@ -45,9 +45,7 @@ class Autoregressive(LockStep):
     def next_logits(self, rows: Sequence[int]) -> Tensor:
         """(N, V) scores of the token after the last committed one of the given rows."""
         logits_BV = self.denoiser.next_logits(self.cache)
-        if self.is_guided:
-            logits_BV = guide(logits_BV, self.policy.guidance_scale)
-        return logits_BV[self.index_of(rows)]
+        return self.policy.guidance.mix(logits_BV)[self.index_of(rows)]
 
     def read(
         self, logits_NV: Tensor, rows: Sequence[int], drafts: Sequence[Sequence[int]]

@@ -1,8 +1,4 @@
-"""Rules on logits: which ids a position may take, guidance, the caller's logits processors.
-
-Guidance mixes first and the modality limits come after, or -inf would meet -inf (DESIGN decision
-19).
-"""
+"""Rules on logits: which ids a position may take, end tokens, the caller's logits processors."""
 
 # Shapes: N positions, V ids.
 
@@ -86,23 +82,6 @@ def reject_early_ends(
     """
     factor_N = least + (1.0 - least) * progress_N
     return torch.where(is_end_N, confidence_N * factor_N.to(confidence_N), confidence_N)
-
-
-def guide(logits_NV: Tensor, scale: float) -> Tensor:
-    """Conditional logits moved away from the unconditional ones: u + scale (c - u).
-
-    Args:
-        logits_NV: (2 N, V) float, the conditional half first.
-        scale: 1 gives the conditional logits back.
-
-    Returns:
-        (N, V) float.
-
-    Source: classifier-free guidance, arXiv 2207.12598, with `scale` = 1 + its w, on the logits of
-        masked tokens as in Muse, arXiv 2301.00704.
-    """
-    conditional_NV, unconditional_NV = logits_NV.chunk(2)
-    return unconditional_NV + scale * (conditional_NV - unconditional_NV)
 
 
 def apply_processors(

@@ -14,7 +14,6 @@ from .canvases import Canvases
 from .confidence import CONFIDENCES, SAMPLED, sampled_probability
 from .constraints import (
     apply_processors,
-    guide,
     limit_to_modality,
     reject_early_ends,
     shared_id_range,
@@ -46,7 +45,8 @@ class BlockDiffusion(LockStep):
         opened = None if self.is_whole else policy.blocks.opened
         first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
         width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device)
+        num_twins = policy.guidance.num_branches - 1
+        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device, num_twins)
         for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
             self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
             self._place_twin(index, row, canvas.modality.tolist())
@@ -89,10 +89,10 @@ class BlockDiffusion(LockStep):
         return len(row.context)
 
     def _place_twin(self, index: int, row: Row, modality: Sequence[int]) -> None:
-        """Positions of the row's canvas behind its unconditional context."""
-        if row.twin is not None:
-            positions = torch.from_numpy(row.twin.next_positions(modality))
-            self.canvases.twin_position_B3K[index, :, : len(modality)] = positions
+        """Positions of the row's canvas behind the contexts of its weaker branches."""
+        for branch, twin in enumerate(row.twins):
+            positions = torch.from_numpy(twin.next_positions(modality))
+            self.canvases.twin_position_BC3K[index, branch, :, : len(modality)] = positions
 
     def _predict(self) -> Predictions:
         """Forward over all live canvases, with the blocks that await their commit."""
@@ -108,14 +108,13 @@ class BlockDiffusion(LockStep):
         logits_NV = self.denoiser.probe(
             self.cache,
             self._canvas_run(width),
-            logits_at_BK=asked_BK.repeat(2, 1) if self.is_guided else asked_BK,
+            logits_at_BK=asked_BK.repeat(policy.guidance.num_branches, 1),
             commit=self.pending_run([None] * len(self.contexts)),
             id_range=id_range,
         )
         for index in self.live:
             self.rows[index].num_forwards += len(self.rows[index].contexts)
-        if self.is_guided:
-            logits_NV = guide(logits_NV, policy.guidance_scale)
+        logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         first_id = id_range[0] if id_range else 0
@@ -131,13 +130,12 @@ class BlockDiffusion(LockStep):
         """The canvases as a run of tokens, followed by their twins."""
         canvases = self.canvases
         position_3BK = canvases.position_B3K[:, :, :width].transpose(0, 1)
-        if not self.is_guided:
-            return Run(canvases.ids_BK[:, :width], position_3BK, canvases.length_B)
-        twin_3BK = canvases.twin_position_B3K[:, :, :width].transpose(0, 1)
+        twins = canvases.twin_position_BC3K[..., :width].permute(1, 2, 0, 3)
+        repeats = 1 + len(twins)
         return Run(
-            canvases.ids_BK[:, :width].repeat(2, 1),
-            torch.cat([position_3BK, twin_3BK], dim=1),
-            canvases.length_B.repeat(2),
+            canvases.ids_BK[:, :width].repeat(repeats, 1),
+            torch.cat([position_3BK, *twins], dim=1),
+            canvases.length_B.repeat(repeats),
         )
 
     def _known_ids(self) -> list[list[int]]:
@@ -222,12 +220,10 @@ class BlockDiffusion(LockStep):
         if least is not None:
             end_ids_NE = tensors.end_ids_BE[found.row_N]
             likeliest_N = found.logits_NV.argmax(-1) + found.first_id
-            last_B = (canvases.budget_B - 1).clamp(min=1)
-            progress_B = (canvases.step_B / last_B).clamp(max=1.0)
             confidence_N = reject_early_ends(
                 confidence_N,
                 (likeliest_N[:, None] == end_ids_NE).any(1),
-                progress_B[found.row_N],
+                canvases.progress[found.row_N],
                 least,
             )
         confidence_BK = confidence_N.new_zeros(canvases.ids_BK.shape)
@@ -349,9 +345,9 @@ class BlockDiffusion(LockStep):
         ids = canvases.ids_BK[index, :length].tolist()
         modality = canvases.modality_BK[index, :length].tolist()
         row.context.extend(ids, modality, canvases.position_B3K[index, :, :length].cpu().numpy())
-        if row.twin is not None:
-            positions = canvases.twin_position_B3K[index, :, :length].cpu().numpy()
-            row.twin.extend(ids, modality, positions)
+        for branch, twin in enumerate(row.twins):
+            positions = canvases.twin_position_BC3K[index, branch, :, :length].cpu().numpy()
+            twin.extend(ids, modality, positions)
         canvas = row.next_canvas(self.policy.blocks.opened, self.window)
         canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
         self._place_twin(index, row, canvas.modality.tolist())

@@ -14,6 +14,7 @@ from .blocks import Blocks
 from .constraints import LogitsProcessor
 from .denoiser import Denoiser
 from .diffusion import BlockDiffusion
+from .guidance import guidance_of
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
@@ -117,7 +118,7 @@ def _check_fit(
             f"checkpoint is {pattern!r}" + (" and a canvas was given" if is_canvas else "")
         )
     _check_revision(denoiser, options)
-    if options["guidance_scale"] != 1.0 and pattern != "causal_context":
+    if guidance_of(options).scales and pattern != "causal_context":
         raise ValueError(
             "guidance_scale needs attention_pattern='causal_context' in this version, "
             f"this checkpoint is {pattern!r}"
@@ -191,7 +192,7 @@ def _policy(
         blocks=_blocks(denoiser, options),
         top_k=options["top_k"],
         top_p=options["top_p"],
-        guidance_scale=options["guidance_scale"],
+        guidance=guidance_of(options),
         reuses_cache=reuses_cache,
         fuses_commit=options["fuse_commit"],
         prefill_chunk_length=chunk,
@@ -246,7 +247,7 @@ def _start_cache(
     denoiser: Denoiser[Any], rows: Sequence[Row], past: Any, needs_reading: bool
 ) -> Any:
     """Cache of the rows, then of their twins; holds what the prompts share with `past`."""
-    num_twins = sum(row.twin is not None for row in rows)
+    num_twins = sum(len(row.twins) for row in rows)
     if past is None:
         return denoiser.new_cache(len(rows) + num_twins)
     num_past = len(past.token_ids)

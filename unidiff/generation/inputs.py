@@ -16,6 +16,7 @@ from unidiff.tokens.layout import CANVAS_PADDING, MODALITIES
 
 from .context import Context
 from .denoiser import Denoiser
+from .guidance import guidance_of
 from .rows import GivenCanvas, Row, RowSettings
 
 
@@ -30,8 +31,9 @@ class GenerationInputs:
         canvas: (B, K) int ids, read where pinned; None: continue with text.
         pinned_mask: (B, K) bool, True at known canvas tokens.
         canvas_modality_ids: (B, K) int index into `MODALITIES`, -1 behind a shorter row's canvas.
-        negative_input_ids: (B, M) unconditional prompts for guidance.
-        negative_attention_mask: (B, M), non-zero at real tokens.
+        negative_input_ids: (B, M) or (1, M) prompts of the weaker condition of guidance; a list
+            of them, the weakest first, for several scales.
+        negative_attention_mask: of the same shapes, non-zero at real tokens.
     """
 
     input_ids: Tensor
@@ -40,8 +42,8 @@ class GenerationInputs:
     canvas: Tensor | None = None
     pinned_mask: Tensor | None = None
     canvas_modality_ids: Tensor | None = None
-    negative_input_ids: Tensor | None = None
-    negative_attention_mask: Tensor | None = None
+    negative_input_ids: Tensor | Sequence[Tensor] | None = None
+    negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None
 
 
 def build_rows(
@@ -54,9 +56,10 @@ def build_rows(
         ValueError: if shapes disagree, ids lie outside the layout, a canvas asks for what the
             checkpoint cannot do, or a row has no token to start from.
     """
-    for name, tensor in vars(inputs).items():
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    for name, value in vars(inputs).items():
+        for tensor in _as_list(value) if name.startswith("negative") else [value]:
+            if tensor is not None and not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     _check_ids(inputs.input_ids, "input_ids", denoiser, 2)
     num_rows, width = inputs.input_ids.shape
     if num_rows == 0:
@@ -189,18 +192,40 @@ def _given_canvas(
 
 def _twins(
     denoiser: Denoiser[Any], options: Mapping[str, Any], inputs: GenerationInputs, num_rows: int
-) -> list[Context | None]:
-    """Unconditional contexts, one for each row, when guidance is on."""
-    negative = inputs.negative_input_ids
-    if options["guidance_scale"] == 1.0:
-        return [None] * num_rows
-    if negative is None:
+) -> list[list[Context]]:
+    """Contexts of each row's weaker branches, one for each scale of the guidance."""
+    scales = guidance_of(options).scales
+    if not scales:
+        return [[] for _ in range(num_rows)]
+    negatives = _as_list(inputs.negative_input_ids)
+    masks = _as_list(inputs.negative_attention_mask) or [None] * len(negatives)
+    if len(negatives) != len(scales) or len(masks) != len(scales):
         raise ValueError(
-            f"guidance_scale={options['guidance_scale']} needs negative_input_ids: the prompt of "
-            "the unconditional branch"
+            f"guidance_scale={options['guidance_scale']} needs negative_input_ids: one prompt of a "
+            f"weaker condition for each of its {len(scales)} scales, got {len(negatives)} and "
+            f"{len(masks)} masks"
         )
+    branches = [
+        _branch(denoiser, options, negative, mask, num_rows)
+        for negative, mask in zip(negatives, masks, strict=True)
+    ]
+    return [list(twins) for twins in zip(*branches, strict=True)]
+
+
+def _as_list(value: Any) -> list[Any]:
+    """A list as it is, None as the empty one, anything else alone in one."""
+    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _branch(
+    denoiser: Denoiser[Any],
+    options: Mapping[str, Any],
+    negative: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
+) -> list[Context]:
+    """Contexts of one weaker branch; a single prompt holds for all rows."""
     _check_ids(negative, "negative_input_ids", denoiser, 2)
-    mask = inputs.negative_attention_mask
     if negative.shape[0] == 1 and num_rows > 1:
         negative = negative.expand(num_rows, -1)
         mask = None if mask is None else mask.expand(num_rows, -1)
@@ -208,7 +233,7 @@ def _twins(
         raise ValueError(
             f"negative_input_ids has {negative.shape[0]} rows, the prompts have {num_rows}"
         )
-    return list(_contexts(denoiser, options, negative, mask, None))
+    return _contexts(denoiser, options, negative, mask, None)
 
 
 def _settings(

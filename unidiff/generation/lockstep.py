@@ -8,13 +8,14 @@ canvas until enough have finished for the batch to be compacted.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .blocks import Blocks
 from .constraints import LogitsProcessor
 from .context import Context
 from .denoiser import Denoiser, Run
+from .guidance import Guidance
 from .order import UnmaskingStrategy
 from .revision import Revision
 from .rows import Row, RowTensors
@@ -33,7 +34,7 @@ class Policy:
         blocks: how long blocks of text are.
         top_k: ids kept before drawing; None: all.
         top_p: probability mass kept before drawing.
-        guidance_scale: weight of the conditional branch; read when rows have twins.
+        guidance: how the branches of each row are mixed.
         reuses_cache: whether committed tokens are kept, or everything is recomputed each step.
         fuses_commit: whether a block is stored by the next canvas's first probe.
         prefill_chunk_length: prompt tokens per forward; None: all.
@@ -52,7 +53,7 @@ class Policy:
     blocks: Blocks
     top_k: int | None = None
     top_p: float = 1.0
-    guidance_scale: float = 1.0
+    guidance: Guidance = field(default_factory=Guidance)
     reuses_cache: bool = True
     fuses_commit: bool = True
     prefill_chunk_length: int | None = None
@@ -110,14 +111,9 @@ class LockStep(ABC):
 
     @property
     def contexts(self) -> list[Context]:
-        """Contexts in the cache's row order: the rows', then their twins'."""
-        twins = [row.twin for row in self.rows if row.twin is not None]
-        return [row.context for row in self.rows] + twins
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether every row has an unconditional twin."""
-        return self.rows[0].twin is not None
+        """Contexts in the cache's row order: the rows', then each weaker branch's of all rows."""
+        branches = range(self.policy.guidance.num_branches)
+        return [row.contexts[branch] for branch in branches for row in self.rows]
 
     def pending_run(self, limits: Sequence[int | None]) -> Run | None:
         """The next tokens to commit of each context, at most `limits`; None if there are none."""
@@ -170,7 +166,8 @@ class LockStep(ABC):
                 self.finished_caches[self.rows[index].index] = self.cache.select_rows([index])
         if not live:
             return
-        kept = live + ([len(self.rows) + i for i in live] if self.is_guided else [])
+        branches = range(self.policy.guidance.num_branches)
+        kept = [branch * len(self.rows) + index for branch in branches for index in live]
         self.cache = self.cache.select_rows(kept)
         self.rows = [self.rows[i] for i in live]
         self.tensors = RowTensors.of(self.rows, self.denoiser.device)

@@ -69,7 +69,8 @@ OPTIONS: dict[str, Any] = {
     "stop_strings": None,  # needs `tokenizer=`
     "cache_reuse": None,  # None: "exact", or "none" for full attention
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
-    "guidance_scale": 1.0,  # classifier-free guidance; 1 is off
+    "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
+    "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
     "fuse_commit": True,  # store a block in the forward that starts the next one
     "return_dict_in_generate": False,
@@ -200,6 +201,12 @@ def _check_ids(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be token ids (-1 for none), got {value}")
 
 
+def _check_scales(name: str, value: Any) -> None:
+    """A check for one scale or a list of them."""
+    for item in value if isinstance(value, (list, tuple)) and value else [value]:
+        _check_number(0.0, float("inf"), low_included=True)(name, item)
+
+
 def _check_delimiters(name: str, value: Any) -> None:
     """Raise an error unless the value is a list of token ids, at least one."""
     if not isinstance(value, (list, tuple)) or not value:
@@ -275,7 +282,8 @@ _CHECKS = {
     "use_cache": _check_flag,
     "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
     "decoding_mode": _check_name(DECODING_MODES),
-    "guidance_scale": _check_number(0.0, float("inf"), low_included=True),
+    "guidance_scale": _check_scales,
+    "guidance_schedule": _check_name(("constant", "rising", "falling")),
     "prefill_chunk_length": _check_count(1),
     "fuse_commit": _check_flag,
     "return_dict_in_generate": _check_flag,

@@ -61,7 +61,7 @@ class Row:
         settings: the row's own options.
         context: clean tokens that the canvas follows; the whole prompt at first.
         given: the caller's canvas, or None to continue with text.
-        twin: context of the unconditional branch, or None without guidance.
+        twins: contexts of the weaker branches of guidance, in the order of its scales.
         prompt: the prompt's ids, real tokens only.
         generated: tokens of the response, or of the canvas.
         log_probs: log-probability of each of them when it was revealed, nats; 0 where pinned.
@@ -75,7 +75,7 @@ class Row:
     settings: RowSettings
     context: Context
     given: GivenCanvas | None = None
-    twin: Context | None = None
+    twins: list[Context] = field(default_factory=list)
     prompt: list[int] = field(init=False)
     generated: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
@@ -101,8 +101,8 @@ class Row:
 
     @property
     def contexts(self) -> list[Context]:
-        """The context, and that of the unconditional branch if there is one."""
-        return [self.context] if self.twin is None else [self.context, self.twin]
+        """The context, and those of the weaker branches."""
+        return [self.context, *self.twins]
 
     @property
     def known_ids(self) -> list[int]:

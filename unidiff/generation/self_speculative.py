@@ -18,7 +18,7 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 
 from .autoregressive import TEXT, Autoregressive
-from .constraints import guide, limit_to_modality
+from .constraints import limit_to_modality
 from .denoiser import Denoiser, Run
 from .drafts import Acceptance, Drafts, Lines, Verdict
 from .lockstep import Policy
@@ -100,8 +100,8 @@ class SelfSpeculative(Autoregressive):
         return drafts
 
     def _behind(self, ids: Sequence[Sequence[int]]) -> Run:
-        """A run of text tokens behind each row's context, and again behind its twin's."""
-        ids = [*ids] * (2 if self.is_guided else 1)
+        """A run of text tokens behind each row's context, and again behind its weaker branches'."""
+        ids = [*ids] * self.policy.guidance.num_branches
         positions = [
             context.next_positions([TEXT] * len(row))
             for context, row in zip(self.contexts, ids, strict=True)
@@ -111,8 +111,7 @@ class SelfSpeculative(Autoregressive):
     def _drawn(self, logits_NV: Tensor, counts: dict[int, int]) -> Drafts:
         """Drafts from the canvases' scores, one line for each of a row's `counts` places."""
         rows = [index for index, count in counts.items() for _ in range(count)]
-        if self.is_guided:
-            logits_NV = guide(logits_NV, self.policy.guidance_scale)
+        logits_NV = self.policy.guidance.mix(logits_NV)
         # Any law of the draft keeps the reading's, so the caller's rules are left to the reading.
         layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
         kind_N = torch.full((len(rows),), TEXT, device=logits_NV.device)
@@ -200,8 +199,7 @@ class SelfSpeculative(Autoregressive):
         run = self._behind([drafts.ids[i] if i in passed else [] for i in range(len(self.rows))])
         logits_NV = self.denoiser.commit(self.cache, run, logits_at_BT=_real(run))
         assert logits_NV is not None
-        if self.is_guided:
-            logits_NV = guide(logits_NV, self.policy.guidance_scale)
+        logits_NV = self.policy.guidance.mix(logits_NV)
         counts = [len(drafts.ids[index]) for index in passed]
         before = [drafts.ids[i][: place + 1] for i in passed for place in range(len(drafts.ids[i]))]
         rows = [i for i, count in zip(passed, counts, strict=True) for _ in range(count)]

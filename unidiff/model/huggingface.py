@@ -57,8 +57,8 @@ class UniDiffGenerationMixin(GenerationMixin):
         canvas: Tensor | None = None,
         pinned_mask: Tensor | None = None,
         canvas_modality_ids: Tensor | None = None,
-        negative_input_ids: Tensor | None = None,
-        negative_attention_mask: Tensor | None = None,
+        negative_input_ids: Tensor | Sequence[Tensor] | None = None,
+        negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None,
         past_key_values: Any = None,
         tokenizer: Any = None,
         **kwargs: Any,
@@ -78,8 +78,9 @@ class UniDiffGenerationMixin(GenerationMixin):
             canvas: (B, K) int64; exactly this block is denoised and returned behind the prompt.
             pinned_mask: (B, K) bool, True where the canvas is known.
             canvas_modality_ids: (B, K) int64 modality of each position, -1 behind a short canvas.
-            negative_input_ids: (B, M) or (1, M) int64 unconditional prompt for `guidance_scale`.
-            negative_attention_mask: its padding mask.
+            negative_input_ids: (B, M) or (1, M) int64 prompt of the weaker condition of
+                `guidance_scale`; a list of them, the weakest first, for a list of scales.
+            negative_attention_mask: padding mask of each.
             past_key_values: `past_key_values` of an earlier output; never changed.
             tokenizer: needed by `stop_strings`.
             kwargs: options of `unidiff.generation.options.OPTIONS`. Those in `PER_ROW` there may be
