@@ -130,6 +130,7 @@ def test_two_processes_give_the_losses_of_one(
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["world"] == 2
     assert result["losses"] == pytest.approx(tiny.losses_of(uninterrupted)[:3], rel=1e-5)
+    assert result["text_nats"] == pytest.approx(tiny.text_nats_of(uninterrupted)[:3], rel=1e-5)
     # The optimisers are blind to a factor on the gradient: its norm shows one.
     assert result["norms"] == pytest.approx(tiny.norms_of(uninterrupted)[:3], rel=1e-4)
 

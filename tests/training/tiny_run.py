@@ -132,6 +132,11 @@ def norms_of(trainer: BlockDiffusionTrainer) -> list[float]:
     return [line["grad_norm"] for line in trainer.state.log_history if "loss" in line]
 
 
+def text_nats_of(trainer: BlockDiffusionTrainer) -> list[float]:
+    """Logged text loss of each optimiser step, over all ranks."""
+    return [line["text_nats"] for line in trainer.state.log_history if "loss" in line]
+
+
 def main() -> None:
     """Run as the first argument's options say; the main process writes the second argument."""
     torch.set_num_threads(1)
@@ -143,6 +148,7 @@ def main() -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         result = {"losses": losses_of(trainer), "norms": norms_of(trainer)}
+        result["text_nats"] = text_nats_of(trainer)
         result["world"] = trainer.args.world_size
         Path(sys.argv[2]).write_text(json.dumps(result))
     # What is left would only tear the process group down, in which gloo may abort or hang.

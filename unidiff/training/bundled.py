@@ -40,13 +40,13 @@ from .objective import BlockObjective, ModalityLoss
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
 MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have like lengths
-    "garment_talk": 18,
-    "garment_drawing": 10,
-    "scene_drawing": 32,
-    "demonstrated": 36,
+    "garment_talk": 32,
+    "garment_drawing": 12,
     "picture_infill": 4,
-    "scene_talk": 26,
+    "scene_drawing": 32,
+    "demonstrated": 30,
     "library_text": 2,
+    "scene_talk": 16,
 }
 MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
@@ -77,8 +77,8 @@ class BundledRecipe:
             here, after a minute of compiling).
     """
 
-    steps: int = 6000
-    decay_steps: int = 1000
+    steps: int = 9000
+    decay_steps: int = 2500
     warmup_steps: int = 100
     learning_rate: float = 4e-3
     average_decay: float = 0.995
@@ -148,11 +148,11 @@ def bundled_stream(
     sources: list[Source] = [
         GarmentTalk(maker, garments),
         GarmentDrawing(maker, garments),
+        PictureInfill(maker, garments, scenes),
         SceneDrawing(maker, scenes),
         Demonstrated(maker, demonstrations, states, actions),
-        PictureInfill(maker, garments, scenes),
-        SceneTalk(maker, scenes),
         LibraryText(maker, load_arrays(data_dir, "text_train")),
+        SceneTalk(maker, scenes),
     ]
     weighted = [Weighted(source, MIXTURE[source.name]) for source in sources]
     return MixtureStream(weighted, length, seed, first)

@@ -209,10 +209,14 @@ class BlockDiffusionTrainer(Trainer):
         return (loss, parts) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """HF's log with nats per token of each modality on this rank since the last line."""
+        """HF's log with nats per token of each modality, over all ranks, since the last line."""
         if "loss" in logs:
-            for name in sorted({key.rsplit("_", 1)[0] for key in self._sums}):
-                if self._sums[f"{name}_count"] > 0:
-                    logs[f"{name}_nats"] = self._sums[f"{name}_sum"] / self._sums[f"{name}_count"]
+            names = sorted(self._sums)  # the same on every rank
+            values = torch.tensor([self._sums[name] for name in names], device=self.args.device)
+            totals = self.accelerator.reduce(values, "sum").tolist()
+            sums = dict(zip(names, totals, strict=True))
+            for name in sorted({key.rsplit("_", 1)[0] for key in sums}):
+                if sums[f"{name}_count"] > 0:
+                    logs[f"{name}_nats"] = sums[f"{name}_sum"] / sums[f"{name}_count"]
             self._sums.clear()
         super().log(logs, start_time)
