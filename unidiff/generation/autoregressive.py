@@ -9,7 +9,7 @@ import torch
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
-from .constraints import apply_processors, guide, limit_to_modality
+from .constraints import apply_processors, check_scores, guide, limit_to_modality
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .sampling import choose_tokens
@@ -43,6 +43,7 @@ class Autoregressive(LockStep):
         logits_AV = limit_to_modality(logits_BV[row_A], text_A, layout, vocab_size, None)
         known = [row.known_ids for row in self.rows]
         logits_AV = apply_processors(self.policy.processors, logits_AV, row_A, known)
+        check_scores(logits_AV, bool(self.policy.processors))
         index_A = torch.tensor([len(known[i]) for i in live], device=row_A.device)
         token_A = choose_tokens(
             logits_AV,

@@ -12,7 +12,13 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 
 from .canvases import Canvases
-from .constraints import apply_processors, guide, limit_to_modality, shared_id_range
+from .constraints import (
+    apply_processors,
+    check_scores,
+    guide,
+    limit_to_modality,
+    shared_id_range,
+)
 from .denoiser import Denoiser, Run
 from .lockstep import LockStep, Policy
 from .order import DRAW_TOKEN, StepView
@@ -114,6 +120,7 @@ class BlockDiffusion(LockStep):
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
+        check_scores(logits_NV, bool(policy.processors))
         return Predictions(logits_NV, row_N, column_N, id_range[0] if id_range else 0)
 
     def _canvas_run(self, width: int) -> Run:
