@@ -5,6 +5,7 @@ import torch
 
 from unidiff.generation.constraints import (
     apply_processors,
+    check_scores,
     limit_to_modality,
     shared_id_range,
 )
@@ -61,8 +62,21 @@ def test_processors_see_each_rows_own_tokens_once_per_position() -> None:
     assert apply_processors([], logits, rows, []) is logits
 
 
-def test_processors_that_forbid_everything_are_named() -> None:
+def test_scores_without_a_choice_are_named() -> None:
+    check_scores(torch.tensor([[0.0, -torch.inf]]), processed=True)
     with pytest.raises(ValueError, match="without any id"):
+        check_scores(torch.full((1, 2), -torch.inf), processed=True)
+    for processed, whose in (
+        (True, "logits_processor returned NaN"),
+        (False, "the model returned"),
+    ):
+        with pytest.raises(ValueError, match=whose):
+            check_scores(torch.tensor([[0.0, torch.nan]]), processed)
+
+
+@pytest.mark.parametrize("returned", [None, torch.zeros(1, 1), torch.zeros(2)])
+def test_processors_that_return_something_else_are_refused(returned: object) -> None:
+    with pytest.raises(ValueError, match=r"must return scores of shape \(1, 2\)"):
         apply_processors(
-            [lambda ids, scores: scores - torch.inf], torch.zeros(1, 2), torch.tensor([0]), [[1]]
+            [lambda ids, scores: returned], torch.zeros(1, 2), torch.tensor([0]), [[1]]
         )

@@ -703,6 +703,32 @@ def test_peft_adapter_generates_and_can_be_taken_away(
     assert torch.equal(merged.generate(prompt, max_new_tokens=9, eos_token_id=-1), output)
 
 
+def test_damaged_weights_are_an_error_and_not_an_answer(prompt: Tensor) -> None:
+    damaged = tiny_model()
+    with torch.no_grad():
+        damaged.model.norm.weight.fill_(torch.nan)
+    for options in ({}, {"do_sample": True}, {"decoding_mode": "ar"}):
+        with pytest.raises(ValueError, match="the model returned NaN"):
+            damaged.generate(prompt, **options)
+
+
+def test_a_huge_limit_costs_nothing_until_it_is_reached(
+    model: UniDiffForBlockDiffusion, prompt: Tensor
+) -> None:
+    stop = [lambda ids, scores: ids.shape[1] > 12]
+    output = model.generate(prompt, max_new_tokens=10**9, stopping_criteria=stop)
+    assert output.shape[1] < 40
+    with pytest.raises(ValueError, match="max_new_tokens must be <= 2147483647"):
+        model.generate(prompt, max_new_tokens=2**70)
+
+
+def test_a_streamer_that_cannot_take_tokens_is_refused(
+    model: UniDiffForBlockDiffusion, prompt: Tensor
+) -> None:
+    with pytest.raises(TypeError, match="a streamer needs put"):
+        model.generate(prompt, streamer=5)
+
+
 def test_generating_leaves_the_training_mode_alone_and_builds_no_graph(prompt: Tensor) -> None:
     model = tiny_model().train()
     output = model.generate(prompt, return_dict_in_generate=True)

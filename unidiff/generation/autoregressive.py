@@ -11,7 +11,7 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
-from .constraints import apply_processors, limit_to_modality, suppress_ends
+from .constraints import apply_processors, check_scores, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .sampling import choose_tokens
@@ -65,10 +65,13 @@ class Autoregressive(LockStep):
         places = [len(self.rows[i].generated) + len(d) for i, d in zip(rows, drafts, strict=True)]
         early_N = torch.tensor(places, device=row_N.device) < policy.suppress_eos_before
         logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, 0)
-        if not policy.processors:
-            return logits_NV
-        known = [[*self.rows[i].known_ids, *draft] for i, draft in zip(rows, drafts, strict=True)]
-        return apply_processors(policy.processors, logits_NV, torch.arange(len(known)), known)
+        if policy.processors:
+            pairs = zip(rows, drafts, strict=True)
+            known = [[*self.rows[i].known_ids, *draft] for i, draft in pairs]
+            line_N = torch.arange(len(known), device=row_N.device)
+            logits_NV = apply_processors(policy.processors, logits_NV, line_N, known)
+        check_scores(logits_NV, bool(policy.processors))
+        return logits_NV
 
     def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
         """(tokens, log-probabilities in nats) of the next token of the given rows."""

@@ -99,7 +99,7 @@ def apply_processors(
         known_ids: tokens known so far of each row: prompt, finished blocks, revealed tokens.
 
     Raises:
-        ValueError: if the processors leave a position no id at all.
+        ValueError: if a processor returns something else than scores of its input's shape.
     """
     if not processors:
         return logits_NV
@@ -109,11 +109,33 @@ def apply_processors(
         ids = torch.tensor(known_ids[row], dtype=torch.int64, device=part.device)
         ids = ids.expand(part.shape[0], -1)
         for processor in processors:
-            part = processor(ids, part)
+            processed = processor(ids, part)
+            if not isinstance(processed, Tensor) or processed.shape != part.shape:
+                shape = getattr(processed, "shape", None)
+                raise ValueError(
+                    f"logits_processor must return scores of shape {tuple(part.shape)}, got "
+                    f"{type(processed).__name__}" + (f" of {tuple(shape)}" if shape else "")
+                )
+            part = processed
         parts.append(part)
-    processed_NV = torch.cat(parts)
-    if bool((processed_NV.amax(-1) == -torch.inf).any()):
+    return torch.cat(parts)
+
+
+def check_scores(logits_NV: Tensor, processed: bool) -> None:
+    """Raise ValueError if a position has no id to take, or scores that are no numbers.
+
+    Args:
+        logits_NV: (N, V) float after every rule.
+        processed: whether the caller's processors had a hand in them.
+    """
+    best_N = logits_NV.amax(-1)
+    if bool(best_N.isnan().any()):
+        whose = "logits_processor returned" if processed else "the model returned"
+        raise ValueError(
+            f"{whose} NaN scores: damaged weights, an overflow in half precision, or a processor "
+            "that divides by zero"
+        )
+    if bool((best_N == -torch.inf).any()):
         raise ValueError(
             "logits_processor left a position without any id of its modality: allow at least one"
         )
-    return processed_NV

@@ -14,6 +14,7 @@ from .canvases import Canvases
 from .confidence import CONFIDENCES, SAMPLED, sampled_probability
 from .constraints import (
     apply_processors,
+    check_scores,
     limit_to_modality,
     reject_early_ends,
     shared_id_range,
@@ -124,6 +125,7 @@ class BlockDiffusion(LockStep):
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
+        check_scores(logits_NV, bool(policy.processors))
         return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:

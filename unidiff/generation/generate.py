@@ -159,10 +159,14 @@ def _check_grid(denoiser: Denoiser[Any], rows: Sequence[Row]) -> None:
 
 def _last_position(row: Row) -> int:
     """Highest position that the prompt and the longest response would take."""
-    text = [MODALITY_IDS["text"]] * max(row.room, 0)
-    following = text if row.given is None else row.given.modality.tolist()
-    after = row.context.next_positions(following)
-    return int(max(row.context.positions.max(initial=0), after.max(initial=0)))
+    before = int(row.context.positions.max(initial=0))
+    if row.given is not None:
+        after = row.context.next_positions(row.given.modality.tolist())
+        return max(before, int(after.max(initial=0)))
+    if row.room <= 0:
+        return before
+    first = row.context.next_positions([MODALITY_IDS["text"]])
+    return max(before, int(first.max()) + row.room - 1)
 
 
 @lru_cache(maxsize=64)  # once for each limit

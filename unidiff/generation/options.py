@@ -86,6 +86,7 @@ PER_ROW = (
     "seed",
     "eos_token_id",
 )
+_LARGEST_COUNT = 2**31 - 1
 NONE_PER_ROW = ("max_denoising_steps",)  # options whose lists may hold None, the default
 # Another project's name -> ours.
 FOREIGN_NAMES = {
@@ -164,14 +165,16 @@ def check_option(name: str, value: Any) -> None:
         check(name, value)
 
 
-def _check_count(minimum: int) -> Any:
-    """A check for integers of at least `minimum`."""
+def _check_count(minimum: int, maximum: int | None = _LARGEST_COUNT) -> Any:
+    """A check for integers from `minimum` to `maximum`; None: without end."""
 
     def check(name: str, value: Any) -> None:
         if isinstance(value, bool) or not isinstance(value, Integral):
             raise TypeError(f"{name} must be an integer, got {value!r}")
         if int(value) < minimum:
             raise ValueError(f"{name} must be >= {minimum}, got {value}")
+        if maximum is not None and int(value) > maximum:
+            raise ValueError(f"{name} must be <= {maximum}, got {value}")
 
     return check
 
@@ -275,7 +278,7 @@ _CHECKS = {
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),
     "top_p": _check_number(0.0, 1.0, low_included=False),
-    "seed": _check_count(-(2**63)),
+    "seed": _check_count(-(2**63), None),
     "eos_token_id": _check_ids,
     "bos_token_id": _check_count(0),
     "pad_token_id": _check_count(0),

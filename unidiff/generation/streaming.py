@@ -33,8 +33,11 @@ class Delivery:
         """Remember whom to tell.
 
         Raises:
+            TypeError: if the streamer cannot take tokens.
             ValueError: if a streamer is to show more than one row.
         """
+        if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
+            raise TypeError(f"a streamer needs put() and end(), got {type(streamer).__name__}")
         if streamer is not None and num_rows != 1:
             raise ValueError(
                 f"a streamer shows one row, got a batch of {num_rows}: stream it alone"

@@ -77,7 +77,7 @@ class BundledRecipe:
             here, after a minute of compiling).
     """
 
-    steps: int = 9000
+    steps: int = 8900
     decay_steps: int = 2500
     warmup_steps: int = 100
     learning_rate: float = 4e-3

@@ -47,8 +47,8 @@ processor = AutoProcessor.from_pretrained(bundled_checkpoint())
 Data, all made or present on the machine: Fashion-MNIST photographs (Zalando Research, MIT
 licence; 60,000 for training), drawn scenes of coloured shapes, demonstrations of a scripted expert
 on a small table, and the Python standard library's sources and documentation (PSF licence), split
-by module. `training_log.json` holds every logged value; `unidiff train --recipe bundled` repeats
-the run.
+by module. `training_log.json` holds every logged value; `unidiff train --recipe bundled` trains
+such a model anew, and docs/training.md in the repository tells how this one came about.
 
 | loss over the last tenth of the run | nats per token |
 |---|---|
