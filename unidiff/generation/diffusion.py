@@ -65,9 +65,10 @@ class BlockDiffusion(LockStep):
 
     def step(self) -> None:
         """One probe, the reveals it leads to, and the blocks that these complete."""
-        found = self._predict()
-        is_open_N = self.canvases.is_open[found.row_N, found.column_N]
-        masked, visible = found.only(is_open_N), found.only(~is_open_N)
+        masked, visible = self._predict(), None
+        if self._reads_visible:
+            is_open_N = self.canvases.is_open[masked.row_N, masked.column_N]
+            masked, visible = masked.only(is_open_N), masked.only(~is_open_N)
         if self.policy.blocks.is_adaptive:
             masked = self._end_blocks(masked)
         view, had_masks_B = self._revision_view(visible), self.canvases.is_open.any(1)
@@ -100,7 +101,7 @@ class BlockDiffusion(LockStep):
         canvases, policy = self.canvases, self.policy
         width = int(canvases.length_B.max())
         asked_BK = canvases.is_open[:, :width]
-        if policy.revision is not None and policy.revision.reads_visible:
+        if self._reads_visible:
             asked_BK = asked_BK | self._revisable[:, :width]
         row_N, column_N = torch.nonzero(asked_BK, as_tuple=True)
         modality_N = canvases.modality_BK[row_N, column_N]
@@ -248,10 +249,15 @@ class BlockDiffusion(LockStep):
         delivered = [row.num_delivered for row in self.rows]
         return self.canvases.revisable(torch.tensor(delivered, device=self.denoiser.device))
 
-    def _revision_view(self, visible: Predictions) -> RevisionView | None:
+    @property
+    def _reads_visible(self) -> bool:
+        """Whether a revision wants to know what the model says of visible tokens."""
+        return self.policy.revision is not None and self.policy.revision.reads_visible
+
+    def _revision_view(self, visible: Predictions | None) -> RevisionView | None:
         """What a revision sees before this step's reveals; None without one."""
-        revision, canvases = self.policy.revision, self.canvases
-        if revision is None:
+        canvases = self.canvases
+        if self.policy.revision is None:
             return None
         return RevisionView(
             ids_BK=canvases.ids_BK.clone(),
@@ -259,7 +265,7 @@ class BlockDiffusion(LockStep):
             step_B=canvases.step_B,
             budget_B=canvases.budget_B,
             confidence_BK=canvases.confidence_BK.clone(),
-            opinion=opinion_of(visible, canvases.ids_BK) if revision.reads_visible else None,
+            opinion=None if visible is None else opinion_of(visible, canvases.ids_BK),
             index_BK=canvases.row_index,
             seed_B=self.tensors.seed_B,
         )
