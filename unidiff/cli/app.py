@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from .act import act
+from .bench import bench
 from .chat import chat
 from .demo import demo
 from .generate import generate
@@ -75,3 +76,4 @@ app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(info)
+app.add_typer(bench, rich_help_panel=_WORKSHOP)
