@@ -7,7 +7,6 @@ import torch
 from .canvas_rows import CanvasRows
 from .constraints import (
     apply_processors,
-    check_scores,
     limit_to_modality,
     shared_id_range,
     suppress_ends,
@@ -39,7 +38,8 @@ class Probing(CanvasRows):
         )
         for index in self.live:
             self.rows[index].num_forwards += len(self.rows[index].contexts)
-        logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
+        if policy.guidance.scales:
+            logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         first_id = id_range[0] if id_range else 0
@@ -48,8 +48,9 @@ class Probing(CanvasRows):
             early_N = place_N < policy.suppress_eos_before
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
         if policy.processors:
-            logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
-        check_scores(logits_NV, bool(policy.processors))
+            logits_NV = apply_processors(
+                policy.processors, logits_NV.float(), row_N, self._known_ids()
+            )
         return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:

@@ -8,11 +8,11 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 
 from .canvas_rows import CanvasRows
-from .confidence import CONFIDENCES, SAMPLED, sampled_probability
-from .constraints import reject_early_ends
+from .confidence import CONFIDENCES, SAMPLED, log_probability, sampled_probability
+from .constraints import check_scores, reject_early_ends
 from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
-from .sampling import choose_tokens
+from .sampling import choose_tokens, likeliest
 
 
 class Revealing(CanvasRows):
@@ -27,12 +27,13 @@ class Revealing(CanvasRows):
             confidence_N = sampled_probability(found.logits_NV, drawn_N)
         else:
             confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
+        check_scores(found.logits_NV, confidence_N, bool(policy.processors))
         chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
         revealed = found.only(chosen_N)
         token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
         place = revealed.row_N, revealed.column_N
         if policy.keeps_log_probs:
-            log_prob = revealed.logits_NV.log_softmax(-1).gather(-1, token[:, None])[:, 0]
+            log_prob = log_probability(revealed.logits_NV, token)
             canvases.log_prob_BK[place] = log_prob.to(torch.float64)
         canvases.ids_BK[place] = token + found.first_id
         if policy.keeps_trace:
@@ -40,7 +41,7 @@ class Revealing(CanvasRows):
         canvases.masked_BK[place] = False
         canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
         if self.out.wants_drafts:
-            self._show_draft(found, found.logits_NV.argmax(-1))
+            self._show_draft(found, likeliest(found.logits_NV))
 
     def _view(self, found: Predictions, confidence_N: Tensor) -> StepView:
         """What the strategy sees."""
@@ -48,7 +49,7 @@ class Revealing(CanvasRows):
         least = self.policy.eos_early_rejection
         if least is not None:
             end_ids_NE = tensors.end_ids_BE[found.row_N]
-            likeliest_N = found.logits_NV.argmax(-1) + found.first_id
+            likeliest_N = likeliest(found.logits_NV) + found.first_id
             confidence_N = reject_early_ends(
                 confidence_N,
                 (likeliest_N[:, None] == end_ids_NE).any(1),
@@ -72,6 +73,8 @@ class Revealing(CanvasRows):
     def _draw(self, found: Predictions) -> Tensor:
         """(N,) a token for each position, as a column of its logits."""
         row_N, tensors = found.row_N, self.tensors
+        if tensors.is_greedy:
+            return likeliest(found.logits_NV)
         index_N = self.canvases.row_index[row_N, found.column_N]
         return choose_tokens(
             found.logits_NV,

@@ -82,9 +82,9 @@ class BlockCache:
         those of a run as committed or the next forward writes over them. No gradient flows through
         them.
         """
-        needed = placement.num_slots
-        keys = _roomy(self._keys[layer_index], key, needed, _new_keys)
-        values = _roomy(self._values[layer_index], value, needed, _new_values)
+        needed, stored = placement.num_slots, placement.num_stored
+        keys = _roomy(self._keys[layer_index], key, stored, _new_keys)
+        values = _roomy(self._values[layer_index], value, stored, _new_values)
         for store, new in ((keys, key.detach()), (values, value.detach())):
             if placement.first is not None:
                 store[:, :, placement.first : needed] = new

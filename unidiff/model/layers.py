@@ -15,6 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .attention import MATMUL, eager_attention, prefers_matmul
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .packing import PackedLayer
 from .placement import Placement
 
 
@@ -97,6 +98,7 @@ class UniDiffAttention(nn.Module):
         attention_mask: Tensor | None,
         cache: BlockCache | None,
         placement: Placement | None,
+        packed: PackedLayer | None = None,
     ) -> Tensor:
         """(B, Q, D) output of new tokens over themselves and what the cache holds.
 
@@ -107,10 +109,11 @@ class UniDiffAttention(nn.Module):
                 attends.
             cache: committed keys and values; None: no past, S = Q.
             placement: where in the cache's slots the new tokens stand.
+            packed: the projections in a faster layout; None: the module's own.
         """
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
-        query, key, value = self.project(hidden_BQD)
+        query, key, value = (packed.project.split if packed else self.project)(hidden_BQD)
         query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
         key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
         value = value.view(shape).transpose(1, 2)
@@ -130,7 +133,8 @@ class UniDiffAttention(nn.Module):
             scaling=self.config.head_dim**-0.5,
             is_causal=False,
         )
-        return self.o_proj(output.reshape(batch, length, -1))
+        output_BQD = output.reshape(batch, length, -1)
+        return packed.attention_out(output_BQD) if packed else self.o_proj(output_BQD)
 
     def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, Q, heads times E)."""
@@ -148,8 +152,11 @@ class UniDiffMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Tensor of the same shape."""
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            gate, up = packed.gate_and_up.split(hidden)
+            return packed.down(self.activation(gate) * up)
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
@@ -164,9 +171,11 @@ class UniDiffLayer(GradientCheckpointingLayer):
         self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden_BQD: Tensor, *attention_inputs: object) -> Tensor:
+    def forward(
+        self, hidden_BQD: Tensor, *attention_inputs: object, packed: PackedLayer | None = None
+    ) -> Tensor:
         """(B, Q, D) residual stream after the layer; arguments as `UniDiffAttention.forward`."""
         hidden_BQD = hidden_BQD + self.self_attn(
-            self.input_layernorm(hidden_BQD), *attention_inputs
+            self.input_layernorm(hidden_BQD), *attention_inputs, packed=packed
         )
-        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD))
+        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD), packed)

@@ -86,8 +86,8 @@ def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
         grid: block length under block_causal, None under causal_context.
 
     Returns:
-        (B, 1, T + K, S) bool, True = attends; None where every token sees every slot. Padding sees
-        its row's first slot only.
+        (B, 1, T + K, S) bool, True = attends; None where every token sees every slot, unless the
+        placement is static. Padding sees its row's first slot only.
     """
     committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
     canvas_B1 = placement.canvas_B[:, None]
@@ -99,7 +99,7 @@ def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
     seen_BT = torch.where(run_T < run_B1, seen_BT, 1)
     seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + run_B1 + canvas_B1, 1)
     seen_BQ = torch.cat([seen_BT, seen_BK], dim=1)
-    if bool((seen_BQ == placement.num_slots).all()):
+    if not placement.is_static and bool((seen_BQ == placement.num_slots).all()):
         return None
     slot_S = torch.arange(placement.num_slots, device=seen_BQ.device)
     return (slot_S < seen_BQ[:, :, None]).unsqueeze(1)
