@@ -55,9 +55,7 @@ class Schedule:
         if self.rounds < 1:
             raise ValueError(f"rounds must be >= 1, got {self.rounds}")
         if self.max_rounds is not None and self.max_rounds < self.rounds:
-            raise ValueError(
-                f"max_rounds must be >= rounds={self.rounds}, got {self.max_rounds}"
-            )
+            raise ValueError(f"max_rounds must be >= rounds={self.rounds}, got {self.max_rounds}")
 
     @property
     def last(self) -> int:
@@ -125,7 +123,7 @@ def run_decode_benchmark(
 
         try:
             _warm_up(contestants)
-            while not _is_enough(setup, rounds, schedule):
+            while not _is_enough(setup, names, rounds, schedule):
                 rounds.append(_run_round(contestants, len(rounds), setup, guard, progress))
                 _write(out, report())
         except KeyboardInterrupt:
@@ -135,7 +133,7 @@ def run_decode_benchmark(
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """torch works with `count` threads inside."""
+    """Torch works with `count` threads inside."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -226,19 +224,22 @@ def _warm_up(contestants: Sequence[Contestant]) -> None:
             contestant.prefill()
 
 
-def _is_enough(setup: DecodeSetup, rounds: Sequence[Round], schedule: Schedule) -> bool:
+def _is_enough(
+    setup: DecodeSetup, names: Collection[str], rounds: Sequence[Round], schedule: Schedule
+) -> bool:
     """Whether every ratio has its calm pairs, or there have been rounds enough."""
-    if len(rounds) < schedule.rounds:
-        return False
-    if len(rounds) >= schedule.last:
-        return True
-    pairs = [pairs_of(ratio, rounds) for ratio in ratios_of(setup)]
+    whole = [one for one in rounds if set(names) <= set(one)]
+    if len(whole) < schedule.rounds or len(whole) >= schedule.last:
+        return len(whole) >= schedule.last
+    pairs = [pairs_of(ratio, whole) for ratio in ratios_of(setup)]
     return all(len(calm) >= schedule.rounds for everything, calm in pairs if everything)
 
 
 def _environment(guard: LoadGuard) -> dict[str, Any]:
     """Versions, threads, processor, and the guard's limits."""
-    return {**describe_environment(None), **describe_machine(), "calm_limits": guard.limits()}
+    known = describe_environment(None)
+    versions = {name: known[name] for name in ("unidiff", "torch", "transformers", "threads")}
+    return {**versions, **describe_machine(), "calm_limits": guard.limits()}
 
 
 def _write(out: Path | None, report: dict[str, Any]) -> None:
@@ -260,7 +261,5 @@ def _earlier_rounds(setup: DecodeSetup, out: Path | None) -> list[Round]:
         return []
     report = json.loads(path.read_text(encoding="utf-8"))
     if DecodeSetup.from_dict(report["setup"]) != setup:
-        raise ValueError(
-            f"{path} is of another setup: give the same options, or another --out"
-        )
+        raise ValueError(f"{path} is of another setup: give the same options, or another --out")
     return [{n: Timing.from_dict(t) for n, t in one.items()} for one in report["rounds"]]

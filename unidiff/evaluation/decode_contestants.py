@@ -142,7 +142,7 @@ class _Field:
 
     @cached_property
     def qwen3(self) -> Any:
-        """transformers' left-to-right model."""
+        """Transformers' left-to-right model."""
         return qwen3_twin(self.model)
 
     @cached_property
@@ -152,13 +152,16 @@ class _Field:
 
     @cached_property
     def gemma(self) -> Any:
-        """transformers' DiffusionGemma."""
+        """Transformers' DiffusionGemma."""
         return equal_gemma(self.setup)
 
     def prompt(self, batch: int) -> Tensor:
         """(B, L) ids, the same for all contestants."""
         if batch not in self.prompts:
-            self.prompts[batch] = build_prompts(self.setup, batch)
+            setup = self.setup
+            self.prompts[batch] = build_prompts(
+                setup.shape.vocab_size, batch, setup.prompt_tokens, setup.seed
+            )
         return self.prompts[batch]
 
     def makers(self) -> dict[str, Callable[[], Contestant]]:
@@ -213,7 +216,7 @@ class _Field:
         )
 
     def transformers_ar(self) -> Contestant:
-        """transformers' `generate` on Qwen3 with our weights."""
+        """Transformers' `generate` on Qwen3 with our weights."""
         model, setup, batch = self.qwen3, self.setup, self.setup.batches[0]
         prompt_BL = self.prompt(batch)
         options = {"do_sample": False, "min_new_tokens": None, "eos_token_id": None}
@@ -244,9 +247,7 @@ class _Field:
 
         def run() -> Decoded:
             return Decoded(
-                denoise_without_cache(
-                    model, prompt_BL, setup.new_tokens, setup.block_length, steps
-                )
+                denoise_without_cache(model, prompt_BL, setup.new_tokens, setup.block_length, steps)
             )
 
         return Contestant(
@@ -262,7 +263,7 @@ class _Field:
         )
 
     def diffusion_gemma(self, batch: int) -> Contestant:
-        """transformers' block diffusion with its default sampler, never stopping early."""
+        """Transformers' block diffusion with its default sampler, never stopping early."""
         model, setup, prompt_BL = self.gemma, self.setup, self.prompt(batch)
         options = {
             "max_new_tokens": setup.new_tokens,

@@ -26,7 +26,7 @@ NEVER_CONFIDENT = 1e-30
 
 
 def qwen3_twin(model: UniDiffForBlockDiffusion, is_causal: bool = True) -> Qwen3ForCausalLM:
-    """transformers' Qwen3 with a copy of our model's weights, its default attention and cache.
+    """Transformers' Qwen3 with a copy of our model's weights, its default attention and cache.
 
     Args:
         model: ours; its parameters carry Qwen3's names.
@@ -57,7 +57,7 @@ def qwen3_twin(model: UniDiffForBlockDiffusion, is_causal: bool = True) -> Qwen3
 
 
 def equal_gemma(setup: DecodeSetup) -> DiffusionGemmaForBlockDiffusion:
-    """transformers' DiffusionGemma with as many active parameters, random weights, no experts.
+    """Transformers' DiffusionGemma with as many active parameters, random weights, no experts.
 
     Its feed-forward width is chosen for that; its layers follow its default pattern, with a window
     longer than the text. The experts, which it computes beside a dense layer, are off: their time
@@ -97,7 +97,6 @@ def _gemma(
 ) -> DiffusionGemmaForBlockDiffusion:
     """DiffusionGemma of a feed-forward width; on "meta" without memory."""
     shape = setup.shape
-    longest = setup.prompt_tokens + setup.new_tokens + setup.block_length
     text = DiffusionGemmaTextConfig(
         vocab_size=shape.vocab_size,
         hidden_size=shape.hidden_size,
@@ -107,8 +106,8 @@ def _gemma(
         num_key_value_heads=shape.num_key_value_heads,
         head_dim=shape.head_dim,
         global_head_dim=shape.head_dim,
-        max_position_embeddings=max(4096, longest),
-        sliding_window=max(4096, longest),
+        max_position_embeddings=setup.longest,
+        sliding_window=setup.longest,
         layer_types=_layer_types(shape.num_layers),
         num_experts=1,
         top_k_experts=1,

@@ -143,6 +143,11 @@ class DecodeSetup:
         dtype: torch.dtype = getattr(torch, self.dtype)
         return dtype
 
+    @property
+    def longest(self) -> int:
+        """Positions that every model is given."""
+        return max(4096, self.prompt_tokens + self.new_tokens + self.block_length)
+
     def options(self, **own: Any) -> dict[str, Any]:
         """Options of `generate()` that all our contestants share, and their own."""
         shared = {
@@ -161,20 +166,29 @@ class DecodeSetup:
 
 def build_model(setup: DecodeSetup) -> UniDiffForBlockDiffusion:
     """Our model with random weights from the setup's seed."""
-    longest = setup.prompt_tokens + setup.new_tokens + setup.block_length
-    config = setup.shape.config(
-        canvas_length=setup.block_length, max_position_embeddings=max(4096, longest)
+    model = build_seeded(
+        setup.shape,
+        setup.torch_dtype,
+        setup.seed,
+        canvas_length=setup.block_length,
+        max_position_embeddings=setup.longest,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(setup.seed)
-        model = UniDiffForBlockDiffusion(config)
     if setup.attention is not None:
         model.set_attn_implementation(setup.attention)
-    return model.to(setup.torch_dtype).eval()
+    return model
 
 
-def build_prompts(setup: DecodeSetup, batch: int) -> Tensor:
+def build_seeded(
+    shape: ModelShape, dtype: torch.dtype, seed: int, **fields: Any
+) -> UniDiffForBlockDiffusion:
+    """A model of a shape with random weights; `fields` are the configuration's others."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = UniDiffForBlockDiffusion(shape.config(**fields))
+    return model.to(dtype).eval()
+
+
+def build_prompts(vocab_size: int, batch: int, length: int, seed: int) -> Tensor:
     """(B, L) random ids without special tokens."""
-    generator = torch.Generator().manual_seed(setup.seed)
-    size = (batch, setup.prompt_tokens)
-    return torch.randint(_NUM_SPECIALS, setup.shape.vocab_size, size, generator=generator)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(_NUM_SPECIALS, vocab_size, (batch, length), generator=generator)
