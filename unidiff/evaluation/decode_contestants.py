@@ -230,7 +230,7 @@ class _Field:
 
         return Contestant(
             name="transformers_ar",
-            what="transformers generate() of Qwen3 with the same weights, its sdpa and DynamicCache",
+            what="transformers generate() of Qwen3 with our weights, its sdpa and DynamicCache",
             batch=batch,
             run=lambda: Decoded(generate(setup.new_tokens)),
             prefill=lambda: generate(1),

@@ -24,7 +24,8 @@ class Load:
         foreign_share: share of all processors' time that others took during it; None if it was
             too short or the system does not say.
         waited: seconds waited for a calmer moment.
-        is_calm: whether slowdown and foreign share were within the guard's limits.
+        is_calm: whether slowdown and foreign share were within the guard's limits; where the share
+            is not known, whether fewer tasks wanted to run than there are processors.
     """
 
     load_average: float | None
@@ -65,8 +66,18 @@ class LoadGuard:
         result = run()
         seconds = time.perf_counter() - begin
         foreign = _foreign_share(busy, own, seconds)
-        is_calm = slowdown <= self.slowdown and (foreign or 0.0) <= self.foreign_share
+        is_calm = self.is_calm(load_average, slowdown, foreign)
         return result, seconds, Load(load_average, slowdown, foreign, waited, is_calm)
+
+    def is_calm(
+        self, load_average: float | None, slowdown: float, foreign_share: float | None
+    ) -> bool:
+        """Whether readings are those of a calm machine; see `Load.is_calm`."""
+        if slowdown > self.slowdown:
+            return False
+        if foreign_share is not None:
+            return foreign_share <= self.foreign_share
+        return load_average is None or load_average <= (os.cpu_count() or 1) + 0.5
 
     def calibrate(self) -> float:
         """Slowdown now, at least 1: the fixed work's time over the fastest seen so far."""
