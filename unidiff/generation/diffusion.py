@@ -26,6 +26,7 @@ from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions, opinion_of
 from .revision import RevisionView
 from .rows import Row
+from .ruled import draw_under_rules, limit_to_rules
 from .sampling import choose_tokens
 from .streaming import Delivery
 
@@ -124,6 +125,8 @@ class BlockDiffusion(LockStep):
             place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
             early_N = place_N < policy.suppress_eos_before
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
+        found = Predictions(logits_NV, row_N, column_N, first_id)
+        logits_NV = limit_to_rules(found, self.rows, canvases)
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
         check_scores(logits_NV, bool(policy.processors))
@@ -183,7 +186,12 @@ class BlockDiffusion(LockStep):
             confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
         chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
         revealed = found.only(chosen_N)
-        token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
+        if any(row.rule is not None for row in self.rows):
+            revealed, token = draw_under_rules(
+                revealed, confidence_N[chosen_N], self.rows, canvases, self._draw
+            )
+        else:
+            token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
         place = revealed.row_N, revealed.column_N
         if policy.keeps_log_probs:
             log_prob = revealed.logits_NV.log_softmax(-1).gather(-1, token[:, None])[:, 0]
