@@ -15,6 +15,7 @@ from .confidence import log_probability
 from .constraints import apply_processors, check_scores, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
+from .ruled import limit_next
 from .sampling import choose_tokens, likeliest
 
 TEXT = MODALITY_IDS["text"]
@@ -66,6 +67,7 @@ class Autoregressive(LockStep):
         places = [len(self.rows[i].generated) + len(d) for i, d in zip(rows, drafts, strict=True)]
         early_N = torch.tensor(places, device=row_N.device) < policy.suppress_eos_before
         logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, 0)
+        logits_NV = limit_next(logits_NV, [self.rows[i] for i in rows], drafts)
         if policy.processors:
             pairs = zip(rows, drafts, strict=True)
             known = [[*self.rows[i].known_ids, *draft] for i, draft in pairs]

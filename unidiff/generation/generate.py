@@ -20,6 +20,7 @@ from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
 from .revision import revision_of
 from .rows import Row
+from .rule_building import attach_rules
 from .self_speculative import SelfSpeculative
 from .strategies import unmasking_strategy
 from .streaming import Delivery, StoppingCriterion, Streamer
@@ -58,12 +59,14 @@ def generate(
     Raises:
         ValueError: if options, tensors and checkpoint do not fit together.
         TypeError: if a tensor has the wrong dtype, or `past` is no cache of the denoiser's.
+        ImportError: if a regular expression or schema is asked for without `outlines_core`.
     """
     reuses_cache = _check_fit(denoiser, options, inputs, past)
     if past is not None:
         denoiser.check_cache(past)
     rows = build_rows(denoiser, options, inputs)
     _check_grid(denoiser, rows)
+    attach_rules(denoiser, options, inputs, rows)
     if max(_last_position(row) for row in rows) >= denoiser.max_positions:
         _warn_of_length(denoiser.max_positions)
     policy = _policy(denoiser, options, processors, reuses_cache)

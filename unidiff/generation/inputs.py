@@ -34,6 +34,8 @@ class GenerationInputs:
         negative_input_ids: (B, M) or (1, M) prompts of the weaker condition of guidance; a list
             of them, the weakest first, for several scales.
         negative_attention_mask: of the same shapes, non-zero at real tokens.
+        canvas_allowed_ids: ids that each canvas position may take, see `allowed.allowed_masks`.
+        tokenizer: what a grammar's text is written with.
     """
 
     input_ids: Tensor
@@ -44,6 +46,8 @@ class GenerationInputs:
     canvas_modality_ids: Tensor | None = None
     negative_input_ids: Tensor | Sequence[Tensor] | None = None
     negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None
+    canvas_allowed_ids: Any = None
+    tokenizer: Any = None
 
 
 def build_rows(
@@ -57,6 +61,8 @@ def build_rows(
             checkpoint cannot do, or a row has no token to start from.
     """
     for name, value in vars(inputs).items():
+        if name in ("canvas_allowed_ids", "tokenizer"):
+            continue
         for tensor in _as_list(value) if name.startswith("negative") else [value]:
             if tensor is not None and not isinstance(tensor, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")

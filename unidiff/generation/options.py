@@ -59,6 +59,9 @@ OPTIONS: dict[str, Any] = {
     "max_post_edit_steps": 16,  # forwards behind the last mask while tokens still change (edit)
     "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
     "suppress_eos_before": 0,  # response tokens among which no end token may be
+    "regex": None,  # what the response must match as a whole; needs `tokenizer=`
+    "json_schema": None,  # JSON text or dictionary that the response must follow; likewise
+    "choices": None,  # strings, one of which the response must be; likewise
     "do_sample": False,
     "temperature": 1.0,  # 0 is greedy
     "top_k": None,  # tokens kept; None or 0: all
@@ -88,9 +91,12 @@ PER_ROW = (
     "temperature",
     "seed",
     "eos_token_id",
+    "regex",
+    "json_schema",
 )
 _LARGEST_COUNT = 2**31 - 1
-NONE_PER_ROW = ("max_denoising_steps",)  # options whose lists may hold None, the default
+# Options whose lists may hold None, the default.
+NONE_PER_ROW = ("max_denoising_steps", "regex", "json_schema")
 # Another project's name -> ours.
 FOREIGN_NAMES = {
     "gen_length": "max_new_tokens",
@@ -251,6 +257,32 @@ def _check_revision(name: str, value: Any) -> None:
         _check_name(REVISIONS)(name, value)
 
 
+def _check_grammar(kinds: tuple[type, ...]) -> Any:
+    """A check for a text, or what else may describe a grammar."""
+
+    def check(name: str, value: Any) -> None:
+        if not isinstance(value, kinds):
+            raise TypeError(
+                f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}"
+            )
+
+    return check
+
+
+def _check_choices(name: str, value: Any) -> None:
+    """Raise an error unless the value is a list of texts, or of such lists and None."""
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"{name} must be a list of texts, got {value!r}")
+    if not value:
+        raise ValueError(f"{name} must hold at least one text, got {value!r}")
+    rows = [value] if isinstance(value[0], str) else [row for row in value if row is not None]
+    for row in rows:
+        if not isinstance(row, (list, tuple)) or not all(isinstance(text, str) for text in row):
+            raise TypeError(f"{name} must be texts, or one list of texts per row, got {value!r}")
+        if not row or not all(row):
+            raise ValueError(f"{name} must hold at least one text, and no empty one; got {value!r}")
+
+
 _CHECKS = {
     "max_new_tokens": _check_count(0),
     "max_length": _check_count(0),
@@ -277,6 +309,9 @@ _CHECKS = {
     "max_post_edit_steps": _check_count(0),
     "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
     "suppress_eos_before": _check_count(0),
+    "regex": _check_grammar((str,)),
+    "json_schema": _check_grammar((str, dict)),
+    "choices": _check_choices,
     "do_sample": _check_flag,
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),

@@ -13,6 +13,7 @@ from .constraints import (
 )
 from .denoiser import Run
 from .predictions import Predictions
+from .ruled import limit_to_rules
 
 
 class Probing(CanvasRows):
@@ -47,6 +48,9 @@ class Probing(CanvasRows):
             place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
             early_N = place_N < policy.suppress_eos_before
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
+        logits_NV = limit_to_rules(
+            Predictions(logits_NV, row_N, column_N, first_id), self.rows, canvases
+        )
         if policy.processors:
             logits_NV = apply_processors(
                 policy.processors, logits_NV.float(), row_N, self._known_ids()

@@ -12,6 +12,7 @@ from .confidence import CONFIDENCES, SAMPLED, log_probability, sampled_probabili
 from .constraints import check_scores, reject_early_ends
 from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
+from .ruled import draw_under_rules
 from .sampling import choose_tokens, likeliest
 
 
@@ -30,7 +31,13 @@ class Revealing(CanvasRows):
         check_scores(found.logits_NV, confidence_N, bool(policy.processors))
         chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
         revealed = found.only(chosen_N)
-        token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
+        if any(row.rule is not None for row in self.rows):
+            certainty_N = confidence_N[chosen_N]
+            revealed, token = draw_under_rules(
+                revealed, certainty_N, self.rows, canvases, self._draw
+            )
+        else:
+            token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
         place = revealed.row_N, revealed.column_N
         if policy.keeps_log_probs:
             log_prob = log_probability(revealed.logits_NV, token)

@@ -13,6 +13,7 @@ from unidiff.tokens.layout import MODALITY_IDS
 
 from .canvases import Canvas
 from .context import Context
+from .rules import Rule
 from .trace import Trace
 
 
@@ -69,6 +70,7 @@ class Row:
         num_forwards: forwards that chose one of its tokens or stored a generated one.
         finish_reason: "stop", "length" or "canvas" once finished.
         trace: its reveals, if they were asked for.
+        rule: what its text or canvas may hold; None: anything.
     """
 
     index: int
@@ -83,6 +85,7 @@ class Row:
     num_forwards: int = 0
     finish_reason: str | None = None
     trace: Trace = field(default_factory=Trace)
+    rule: Rule | None = None
 
     def __post_init__(self) -> None:
         """Remember the prompt before a part of it moves into the first canvas."""

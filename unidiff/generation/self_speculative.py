@@ -25,6 +25,7 @@ from .lockstep import Policy
 from .order import DRAW_TOKEN
 from .pace import leading_run
 from .rows import Row
+from .ruled import limit_next
 from .sampling import inverse_cdf, probabilities
 from .streaming import Delivery
 
@@ -112,17 +113,36 @@ class SelfSpeculative(Autoregressive):
         """Drafts from the canvases' scores, one line for each of a row's `counts` places."""
         rows = [index for index, count in counts.items() for _ in range(count)]
         logits_NV = self.policy.guidance.mix(logits_NV)
-        # Any law of the draft keeps the reading's, so the caller's rules are left to the reading.
+        # Any law of the draft keeps the reading's, so the caller's processors are left to it.
         layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
         kind_N = torch.full((len(rows),), TEXT, device=logits_NV.device)
         logits_NV = limit_to_modality(logits_NV, kind_N, layout, vocab_size, None)
         law_NV = self._law(logits_NV, rows)
         keys = {index: self.rows[index].num_forwards for index in counts}
         places = [place for count in counts.values() for place in range(count)]
-        drawn = inverse_cdf(law_NV, self._uniform(DRAW_DRAFT, rows, places, keys)).tolist()
+        number_N = self._uniform(DRAW_DRAFT, rows, places, keys)
+        drawn = inverse_cdf(law_NV, number_N).tolist()
         starts = dict(zip(counts, [0, *accumulate(counts.values())], strict=False))
+        for index in counts:
+            if self.rows[index].rule is not None:
+                lines = slice(starts[index], starts[index] + counts[index])
+                drawn[lines] = self._redrawn(
+                    index, logits_NV[lines], law_NV[lines], number_N[lines]
+                )
         ids = {index: drawn[starts[index] : starts[index] + n] for index, n in counts.items()}
         return Drafts(ids, law_NV, starts, keys)
+
+    def _redrawn(
+        self, index: int, logits_NV: Tensor, law_NV: Tensor, number_N: Tensor
+    ) -> list[int]:
+        """A row's draft, left to right under its rule; the laws are written into `law_NV`."""
+        draft: list[int] = []
+        for line in range(len(logits_NV)):
+            one = slice(line, line + 1)
+            limited_NV = limit_next(logits_NV[one], [self.rows[index]], [draft])
+            law_NV[one] = self._law(limited_NV, [index])
+            draft += inverse_cdf(law_NV[one], number_N[one]).tolist()
+        return draft
 
     def _law(self, logits_NV: Tensor, rows: Sequence[int]) -> Tensor:
         """(N, V) float64 probabilities that tokens of the given rows are drawn with."""

@@ -60,6 +60,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         negative_input_ids: Tensor | Sequence[Tensor] | None = None,
         negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None,
         past_key_values: Any = None,
+        canvas_allowed_ids: Any = None,
         tokenizer: Any = None,
         **kwargs: Any,
     ) -> Tensor | UniDiffGenerateOutput:
@@ -82,7 +83,9 @@ class UniDiffGenerationMixin(GenerationMixin):
                 `guidance_scale`; a list of them, the weakest first, for a list of scales.
             negative_attention_mask: padding mask of each.
             past_key_values: `past_key_values` of an earlier output; never changed.
-            tokenizer: needed by `stop_strings`.
+            canvas_allowed_ids: (B, K, V) or (K, V) bool, ids that each canvas position may take; or
+                a list of ids (None: any) for each position; or one such list per row.
+            tokenizer: needed by `stop_strings`, `regex`, `json_schema` and `choices`.
             kwargs: options of `unidiff.generation.options.OPTIONS`. Those in `PER_ROW` there may be
                 lists with one value per row. A `seed` that is a number is expanded to one key per
                 row; a list or tensor holds the keys themselves, as `row_seeds` of an output does.
@@ -94,6 +97,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         Raises:
             ValueError: if an option is unknown or does not fit the checkpoint or the tensors.
             TypeError: if a tensor or an option has the wrong type.
+            ImportError: if `regex` or `json_schema` lacks the extra `unidiff[grammar]`.
         """
         if generation_config is not None and not isinstance(generation_config, GenerationConfig):
             raise TypeError(
@@ -127,6 +131,8 @@ class UniDiffGenerationMixin(GenerationMixin):
                 canvas_modality_ids=canvas_modality_ids,
                 negative_input_ids=negative_input_ids,
                 negative_attention_mask=negative_attention_mask,
+                canvas_allowed_ids=canvas_allowed_ids,
+                tokenizer=tokenizer,
             ),
             processors=list(logits_processor or []),
             criteria=criteria,
