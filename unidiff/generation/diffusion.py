@@ -10,7 +10,8 @@ from torch import Tensor
 
 from unidiff.diffusion.random import uniform
 
-from .canvases import Canvases
+from .branches import Branches, num_settled
+from .canvases import Canvas, Canvases
 from .confidence import CONFIDENCES, SAMPLED, sampled_probability
 from .constraints import (
     apply_processors,
@@ -44,13 +45,17 @@ class BlockDiffusion(LockStep):
         """Open every row's first canvas; prompts move into it where the pattern asks so."""
         super().__init__(denoiser, policy, rows, cache, out)
         opened = None if self.is_whole else policy.blocks.opened
-        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
+        first = [
+            row.first_canvas(opened, num_settled(denoiser, row.context), self.window)
+            for row in self.rows
+        ]
         width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        num_twins = policy.guidance.num_branches - 1
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device, num_twins)
-        for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
-            self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
-            self._place_twin(index, row, canvas.modality.tolist())
+        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device)
+        prefixes = [len(t) - num_settled(denoiser, t) for row in self.rows for t in row.twins]
+        num_twins, width = policy.guidance.num_branches - 1, width + max(prefixes, default=0)
+        self.branches = Branches(len(self.rows), num_twins, width, denoiser.device)
+        for index, canvas in enumerate(first):
+            self._open(index, canvas)
 
     @property
     def is_whole(self) -> bool:
@@ -81,20 +86,21 @@ class BlockDiffusion(LockStep):
     def select(self, rows: Sequence[int]) -> None:
         """Keep the canvases of these rows only."""
         self.canvases = self.canvases.select(rows)
+        self.branches.select(rows)
 
-    def _num_settled(self, row: Row) -> int:
-        """Prompt tokens that are context; the rest become a pinned prefix of the first canvas."""
-        if self.is_whole:
-            return 0
-        if self.denoiser.attention_pattern == "block_causal":
-            return len(row.context) // self.denoiser.canvas_length * self.denoiser.canvas_length
-        return len(row.context)
+    @property
+    def uses_branches(self) -> list[bool]:
+        """Rows whose weaker branches are read by the next forward."""
+        applies_B = self.policy.guidance.applies(self.canvases.progress)
+        return (applies_B & (self.canvases.length_B > 0)).tolist()
 
-    def _place_twin(self, index: int, row: Row, modality: Sequence[int]) -> None:
-        """Positions of the row's canvas behind the contexts of its weaker branches."""
-        for branch, twin in enumerate(row.twins):
-            positions = torch.from_numpy(twin.next_positions(modality))
-            self.canvases.twin_position_BC3K[index, branch, :, : len(modality)] = positions
+    def _open(self, index: int, canvas: Canvas) -> None:
+        """Give a row and its weaker branches a new canvas."""
+        row, num_own = self.rows[index], self.rows[index].num_delivered
+        self.canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
+        self.branches.num_own_B[index] = num_own
+        settled = [num_settled(self.denoiser, twin) for twin in row.twins]
+        self.branches.open(index, row.twins, settled, canvas.modality[num_own:].tolist())
 
     def _predict(self) -> Predictions:
         """Forward over all live canvases, with the blocks that await their commit."""
@@ -107,16 +113,20 @@ class BlockDiffusion(LockStep):
         modality_N = canvases.modality_BK[row_N, column_N]
         layout = self.denoiser.layout
         id_range = None if policy.processors else shared_id_range(modality_N, layout)
+        run = self._canvas_run(width)
+        if self.seats_branches:
+            takes_part_B = torch.tensor(self.takes_part, device=run.length_B.device)
+            run, asked_BK = self.branches.beside(run, asked_BK, takes_part_B)
         logits_NV = self.denoiser.probe(
             self.cache,
-            self._canvas_run(width),
-            logits_at_BK=asked_BK.repeat(policy.guidance.num_branches, 1),
-            commit=self.pending_run([None] * len(self.contexts)),
+            run,
+            logits_at_BK=asked_BK,
+            commit=self.pending_run(self.commit_limits),
             id_range=id_range,
         )
         for index in self.live:
-            self.rows[index].num_forwards += len(self.rows[index].contexts)
-        logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
+            self.rows[index].num_forwards += self.num_contexts(index)
+        logits_NV = self._mix(logits_NV, row_N, column_N, id_range)
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         first_id = id_range[0] if id_range else 0
@@ -130,16 +140,25 @@ class BlockDiffusion(LockStep):
         return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:
-        """The canvases as a run of tokens, followed by their twins."""
+        """The canvases as a run of tokens."""
         canvases = self.canvases
         position_3BK = canvases.position_B3K[:, :, :width].transpose(0, 1)
-        twins = canvases.twin_position_BC3K[..., :width].permute(1, 2, 0, 3)
-        repeats = 1 + len(twins)
-        return Run(
-            canvases.ids_BK[:, :width].repeat(repeats, 1),
-            torch.cat([position_3BK, *twins], dim=1),
-            canvases.length_B.repeat(repeats),
-        )
+        return Run(canvases.ids_BK[:, :width], position_3BK, canvases.length_B)
+
+    def _mix(
+        self,
+        logits_NV: Tensor,
+        row_N: Tensor,
+        column_N: Tensor,
+        id_range: tuple[int, int] | None,
+    ) -> Tensor:
+        """(N, V) guided logits of positions from their own and their weaker branches'."""
+        del column_N, id_range
+        if self.policy.guidance.num_branches == 1:
+            return logits_NV
+        takes_part_B = torch.tensor(self.takes_part, device=row_N.device)
+        progress_N = self.canvases.progress[row_N]
+        return self.policy.guidance.mix_where(logits_NV, takes_part_B[row_N], progress_N)
 
     def _known_ids(self) -> list[list[int]]:
         """Prompt, finished blocks and revealed canvas tokens of each row, in order."""
@@ -181,7 +200,7 @@ class BlockDiffusion(LockStep):
             confidence_N = sampled_probability(found.logits_NV, drawn_N)
         else:
             confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
-        chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
+        chosen_N = self._chosen(found, confidence_N)
         revealed = found.only(chosen_N)
         token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
         place = revealed.row_N, revealed.column_N
@@ -195,6 +214,11 @@ class BlockDiffusion(LockStep):
         canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
         if self.out.wants_drafts:
             self._show_draft(found, found.logits_NV.argmax(-1))
+
+    def _chosen(self, found: Predictions, confidence_N: Tensor) -> Tensor:
+        """(N,) bool, positions that take a token now."""
+        reveal_BK = self.policy.strategy(self._view(found, confidence_N))
+        return reveal_BK[found.row_N, found.column_N]
 
     def _note(self, revealed: Predictions, token_N: Tensor, confidence_N: Tensor) -> None:
         """Write reveals into the traces of their rows."""
@@ -354,11 +378,8 @@ class BlockDiffusion(LockStep):
         modality = canvases.modality_BK[index, :length].tolist()
         row.context.extend(ids, modality, canvases.position_B3K[index, :, :length].cpu().numpy())
         for branch, twin in enumerate(row.twins):
-            positions = canvases.twin_position_BC3K[index, branch, :, :length].cpu().numpy()
-            twin.extend(ids, modality, positions)
-        canvas = row.next_canvas(self.policy.blocks.opened, self.window)
-        canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
-        self._place_twin(index, row, canvas.modality.tolist())
+            twin.extend(*self.branches.block(index, branch, ids, modality))
+        self._open(index, row.next_canvas(self.policy.blocks.opened, self.window))
 
     def _finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""
