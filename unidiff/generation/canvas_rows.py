@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .canvases import Canvases
+from .branches import Branches, num_settled
+from .canvases import Canvas, Canvases
 from .denoiser import Denoiser
 from .lockstep import LockStep, Policy
 from .rows import Row
@@ -29,13 +30,17 @@ class CanvasRows(LockStep):
         """Open every row's first canvas; prompts move into it where the pattern asks so."""
         super().__init__(denoiser, policy, rows, cache, out)
         opened = None if self.is_whole else policy.blocks.opened
-        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
+        first = [
+            row.first_canvas(opened, num_settled(denoiser, row.context), self.window)
+            for row in self.rows
+        ]
         width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        num_twins = policy.guidance.num_branches - 1
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device, num_twins)
-        for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
-            self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
-            self._place_twin(index, row, canvas.modality.tolist())
+        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device)
+        prefixes = [len(t) - num_settled(denoiser, t) for row in self.rows for t in row.twins]
+        num_twins, width = policy.guidance.num_branches - 1, width + max(prefixes, default=0)
+        self.branches = Branches(len(self.rows), num_twins, width, denoiser.device)
+        for index, canvas in enumerate(first):
+            self._open(index, canvas)
 
     @property
     def is_whole(self) -> bool:
@@ -51,20 +56,21 @@ class CanvasRows(LockStep):
     def select(self, rows: Sequence[int]) -> None:
         """Keep the canvases of these rows only."""
         self.canvases = self.canvases.select(rows)
+        self.branches.select(rows)
 
-    def _num_settled(self, row: Row) -> int:
-        """Prompt tokens that are context; the rest become a pinned prefix of the first canvas."""
-        if self.is_whole:
-            return 0
-        if self.denoiser.attention_pattern == "block_causal":
-            return len(row.context) // self.denoiser.canvas_length * self.denoiser.canvas_length
-        return len(row.context)
+    @property
+    def uses_branches(self) -> list[bool]:
+        """Rows whose weaker branches are read by the next forward."""
+        applies_B = self.policy.guidance.applies(self.canvases.progress)
+        return (applies_B & (self.canvases.length_B > 0)).tolist()
 
-    def _place_twin(self, index: int, row: Row, modality: Sequence[int]) -> None:
-        """Positions of the row's canvas behind the contexts of its weaker branches."""
-        for branch, twin in enumerate(row.twins):
-            positions = torch.from_numpy(twin.next_positions(modality))
-            self.canvases.twin_position_BC3K[index, branch, :, : len(modality)] = positions
+    def _open(self, index: int, canvas: Canvas) -> None:
+        """Give a row and its weaker branches a new canvas."""
+        row, num_own = self.rows[index], self.rows[index].num_delivered
+        self.canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
+        self.branches.num_own_B[index] = num_own
+        settled = [num_settled(self.denoiser, twin) for twin in row.twins]
+        self.branches.open(index, row.twins, settled, canvas.modality[num_own:].tolist())
 
     @property
     def _revisable(self) -> Tensor:
@@ -126,11 +132,8 @@ class CanvasRows(LockStep):
         modality = canvases.modality_BK[index, :length].tolist()
         row.context.extend(ids, modality, canvases.position_B3K[index, :, :length].cpu().numpy())
         for branch, twin in enumerate(row.twins):
-            positions = canvases.twin_position_BC3K[index, branch, :, :length].cpu().numpy()
-            twin.extend(ids, modality, positions)
-        canvas = row.next_canvas(self.policy.blocks.opened, self.window)
-        canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
-        self._place_twin(index, row, canvas.modality.tolist())
+            twin.extend(*self.branches.block(index, branch, ids, modality))
+        self._open(index, row.next_canvas(self.policy.blocks.opened, self.window))
 
     def _finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""

@@ -3,7 +3,7 @@
 Masked state is a boolean: a pinned token may well be the mask id (DESIGN decision 16).
 """
 
-# Shapes: B rows, K widest canvas, C weaker branches of guidance.
+# Shapes: B rows, K widest canvas.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -46,7 +46,6 @@ class Canvases:
         pinned_BK: (B, K) bool, known from the start.
         modality_BK: (B, K) int64, index into `MODALITIES`.
         position_B3K: (B, 3, K) int64.
-        twin_position_BC3K: (B, C, 3, K) int64, positions in the weaker branches of guidance.
         log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
         confidence_BK: (B, K) float64, confidence of each position when it was revealed.
         length_B: (B,) int64, real positions of each row; 0: the row waits to leave the batch.
@@ -65,7 +64,6 @@ class Canvases:
     pinned_BK: Tensor
     modality_BK: Tensor
     position_B3K: Tensor
-    twin_position_BC3K: Tensor
     log_prob_BK: Tensor
     confidence_BK: Tensor
     length_B: Tensor
@@ -79,10 +77,8 @@ class Canvases:
     is_fresh_B: Tensor
 
     @classmethod
-    def empty(
-        cls, num_rows: int, width: int, device: torch.device, num_twins: int = 0
-    ) -> "Canvases":
-        """Rows without a canvas, each with places in `num_twins` weaker branches."""
+    def empty(cls, num_rows: int, width: int, device: torch.device) -> "Canvases":
+        """Rows without a canvas."""
         flat, wide = (num_rows,), (num_rows, width)
 
         def zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -94,7 +90,6 @@ class Canvases:
             pinned_BK=zeros(wide, torch.bool),
             modality_BK=zeros(wide),
             position_B3K=zeros((num_rows, 3, width)),
-            twin_position_BC3K=zeros((num_rows, num_twins, 3, width)),
             log_prob_BK=zeros(wide, torch.float64),
             confidence_BK=zeros(wide, torch.float64),
             length_B=zeros(flat),

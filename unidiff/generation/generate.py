@@ -11,6 +11,7 @@ from unidiff.tokens.layout import MODALITY_IDS
 
 from .autoregressive import Autoregressive
 from .blocks import Blocks
+from .branches import check_branches
 from .constraints import LogitsProcessor
 from .denoiser import Denoiser
 from .diffusion import BlockDiffusion
@@ -24,6 +25,7 @@ from .rule_building import attach_rules
 from .self_speculative import SelfSpeculative
 from .strategies import unmasking_strategy
 from .streaming import Delivery, StoppingCriterion, Streamer
+from .uniform_noise import check_noise, uniform_loop
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +69,7 @@ def generate(
     rows = build_rows(denoiser, options, inputs)
     _check_grid(denoiser, rows)
     attach_rules(denoiser, options, inputs, rows)
+    check_branches(denoiser, rows)
     if max(_last_position(row) for row in rows) >= denoiser.max_positions:
         _warn_of_length(denoiser.max_positions)
     policy = _policy(denoiser, options, processors, reuses_cache)
@@ -78,7 +81,10 @@ def generate(
         mode = options["decoding_mode"]
         needs_reading = bool(denoiser.logits_shift) or mode != "diffusion"
         cache = _start_cache(denoiser, active, past, needs_reading)
-        loop = LOOPS[mode](denoiser, policy, active, cache, out)
+        kind = LOOPS[mode]
+        if denoiser.noise_process == "uniform" and mode == "diffusion":
+            kind = uniform_loop(options)
+        loop = kind(denoiser, policy, active, cache, out)
         loop.run()
         finished_caches = loop.finished_caches
     out.end()
@@ -120,11 +126,12 @@ def _check_fit(
             f"decoding_mode={mode!r} continues text with attention_pattern='causal_context'; this "
             f"checkpoint is {pattern!r}" + (" and a canvas was given" if is_canvas else "")
         )
+    check_noise(denoiser, options)
     _check_revision(denoiser, options)
-    if guidance_of(options).scales and pattern != "causal_context":
+    if mode != "diffusion" and list(options["guidance_interval"]) != [0.0, 1.0]:
         raise ValueError(
-            "guidance_scale needs attention_pattern='causal_context' in this version, "
-            f"this checkpoint is {pattern!r}"
+            f"guidance_interval counts denoising steps, decoding_mode={mode!r} has none: leave it "
+            "out"
         )
     return is_exact
 
@@ -206,6 +213,11 @@ def _policy(
         keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
         revision=revision_of(options),
+        stability_steps=options["stability_steps"],
+        stability_entropy=options["stability_entropy"],
+        mixes_posteriors=(
+            options["unmasking_strategy"] == "ancestral" and options["guidance_level"] != "logits"
+        ),
         keeps_trace=options["return_trace"],
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],

@@ -41,6 +41,9 @@ class Policy:
         keeps_cache: whether the caller wants the cache of finished rows.
         keeps_log_probs: whether to note each token's log-probability.
         revision: what may change revealed positions, or None.
+        stability_steps: steps without a change of likeliest tokens that may end a block (renoise).
+        stability_entropy: mean entropy in nats below which they do.
+        mixes_posteriors: whether guidance mixes reverse posteriors rather than logits (ancestral).
         keeps_trace: whether to note every reveal.
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
@@ -60,6 +63,9 @@ class Policy:
     keeps_cache: bool = False
     keeps_log_probs: bool = False
     revision: Revision | None = None
+    stability_steps: int = 1
+    stability_entropy: float = 0.005
+    mixes_posteriors: bool = False
     keeps_trace: bool = False
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0
@@ -85,6 +91,8 @@ class LockStep(ABC):
         self.cache = cache
         self.out = out
         self.finished_caches: dict[int, Any] = {}
+        self.takes_part = [False] * len(self.rows)  # whose weaker branches are read now
+        self.asleep: Any = None  # cache of all weaker branches while no row reads them
         self.tensors = RowTensors.of(self.rows, denoiser.device)
 
     @abstractmethod
@@ -100,6 +108,7 @@ class LockStep(ABC):
         while self.live:
             if not self.policy.reuses_cache:
                 self._forget()
+            self._seat_branches()
             self._commit_ahead()
             self.step()
             self._compact()
@@ -110,10 +119,31 @@ class LockStep(ABC):
         return [i for i, row in enumerate(self.rows) if row.finish_reason is None]
 
     @property
+    def uses_branches(self) -> list[bool]:
+        """Rows whose weaker branches are read by the next forward."""
+        return [True] * len(self.rows)
+
+    @property
+    def seats_branches(self) -> bool:
+        """Whether the cache holds the weaker branches behind the rows."""
+        return self.policy.guidance.num_branches > 1 and self.asleep is None
+
+    def num_contexts(self, index: int) -> int:
+        """Contexts of a row that the next forward reads."""
+        return len(self.rows[index].contexts) if self.takes_part[index] else 1
+
+    @property
     def contexts(self) -> list[Context]:
         """Contexts in the cache's row order: the rows', then each weaker branch's of all rows."""
-        branches = range(self.policy.guidance.num_branches)
+        branches = range(self.policy.guidance.num_branches if self.seats_branches else 1)
         return [row.contexts[branch] for branch in branches for row in self.rows]
+
+    @property
+    def commit_limits(self) -> list[int | None]:
+        """What the next forward may commit of each context: all, or nothing of what it skips."""
+        num_branches = len(self.contexts) // len(self.rows)
+        skipped = [None if takes_part else 0 for takes_part in self.takes_part]
+        return [None] * len(self.rows) + skipped * (num_branches - 1)
 
     def pending_run(self, limits: Sequence[int | None]) -> Run | None:
         """The next tokens to commit of each context, at most `limits`; None if there are none."""
@@ -131,17 +161,45 @@ class LockStep(ABC):
             for context in row.contexts:
                 context.num_cached = 0 if row.finish_reason is None else len(context)
         self.cache = self.denoiser.new_cache(len(self.contexts))
+        if self.asleep is not None:
+            num_twins = self.policy.guidance.num_branches - 1
+            self.asleep = self.denoiser.new_cache(num_twins * len(self.rows))
+
+    def _seat_branches(self) -> None:
+        """Put the weaker branches into the cache if a row reads them, take them out if none does.
+
+        A branch that sleeps commits nothing; it catches up when it is read again. With
+        `logits_shift=1` they stay: caches are joined without the reading of their last tokens.
+        """
+        if self.policy.guidance.num_branches == 1:
+            return
+        self.takes_part = self.uses_branches
+        if self.denoiser.logits_shift:
+            return
+        num_rows, is_read = len(self.rows), any(self.takes_part)
+        if self.asleep is not None and is_read:
+            self.cache = self.denoiser.join_caches([self.cache, self.asleep])
+            self.asleep = None
+        elif self.asleep is None and not is_read:
+            num_seats = num_rows * self.policy.guidance.num_branches
+            self.asleep = self.cache.select_rows(range(num_rows, num_seats))
+            self.cache = self.cache.select_rows(range(num_rows))
 
     def _commit_ahead(self) -> None:
         """Commit what the next forward shall not carry: long prompts, or all if unfused."""
-        while any(limits := [self._due_ahead(context) for context in self.contexts]):
-            before = [row.context.num_cached for row in self.rows]
+        while any(limits := self._limits_ahead()):
+            before = [context.num_cached for context in self.contexts]
             run = self.pending_run(limits)
             assert run is not None
             self.denoiser.commit(self.cache, run)
-            for row, start in zip(self.rows, before, strict=True):
-                if row.context.num_cached > max(start, len(row.prompt)):
-                    row.num_forwards += len(row.contexts)
+            for place, (context, start) in enumerate(zip(self.contexts, before, strict=True)):
+                if context.num_cached > max(start, context.num_prompt):
+                    self.rows[place % len(self.rows)].num_forwards += 1
+
+    def _limits_ahead(self) -> list[int]:
+        """Tokens of each context to commit before the next step's own forward."""
+        pairs = zip(self.contexts, self.commit_limits, strict=True)
+        return [0 if limit == 0 else self._due_ahead(context) for context, limit in pairs]
 
     def _due_ahead(self, context: Context) -> int:
         """Tokens of a context to commit before the next step's own forward."""
@@ -168,7 +226,12 @@ class LockStep(ABC):
             return
         branches = range(self.policy.guidance.num_branches)
         kept = [branch * len(self.rows) + index for branch in branches for index in live]
-        self.cache = self.cache.select_rows(kept)
+        if self.asleep is None:
+            self.cache = self.cache.select_rows(kept)
+        else:
+            twins = [place - len(self.rows) for place in kept[len(live) :]]
+            self.cache = self.cache.select_rows(live)
+            self.asleep = self.asleep.select_rows(twins)
         self.rows = [self.rows[i] for i in live]
         self.tensors = RowTensors.of(self.rows, self.denoiser.device)
         self.select(live)

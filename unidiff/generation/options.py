@@ -25,7 +25,9 @@ UNMASKING_STRATEGIES = (
     "hierarchy",
     "remdm",
 )
-REVISIONS = ("secondary", "edit")
+UNIFORM_STRATEGIES = ("ancestral",)  # only under uniform noise
+REVISIONS = ("secondary", "edit", "renoise")
+GUIDANCE_LEVELS = ("logits", "posterior")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
@@ -52,11 +54,13 @@ OPTIONS: dict[str, Any] = {
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
     "remdm_schedule": "cap",  # when visible tokens are masked again (remdm)
     "remdm_eta": 0.05,  # how many, in [0, 1] (remdm)
-    "revision": None,  # "secondary", "edit", or a critic: ids and revisable positions to scores
+    "revision": None,  # a name, or a critic: ids and revisable positions to scores
     "revision_threshold": 0.5,  # bound on probability (secondary) or score (critic)
     "revision_drop": 0.3,  # loss of probability since the reveal (secondary)
     "edit_threshold": 0.9,  # least probability of the other token (edit)
     "max_post_edit_steps": 16,  # forwards behind the last mask while tokens still change (edit)
+    "stability_steps": 1,  # steps of unchanged likeliest tokens that may end a block (renoise)
+    "stability_entropy": 0.005,  # mean entropy in nats below which they end it (renoise)
     "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
     "suppress_eos_before": 0,  # response tokens among which no end token may be
     "regex": None,  # what the response must match as a whole; needs `tokenizer=`
@@ -75,6 +79,8 @@ OPTIONS: dict[str, Any] = {
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
+    "guidance_level": None,  # what is mixed; None: posterior for ancestral, else logits
+    "guidance_interval": [0.0, 1.0],  # share of a block's steps in which guidance applies
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
     "cache_implementation": "dynamic",  # "static": shapes that seldom change, for torch.compile
     "prepack_weights": False,  # decode from a second, faster copy of the weights (CPU)
@@ -125,6 +131,7 @@ FOREIGN_NAMES = {
     "eb_threshold": "entropy_bound",
     "low_threshold": "hierarchy_threshold",
     "editing_threshold": "edit_threshold",
+    "stability_threshold": "stability_steps",
     "logits_eos_inf": "suppress_eos_before",
     "confidence_eos_eot_inf": "eos_early_rejection",
     "cfg_scale": "guidance_scale",
@@ -219,6 +226,16 @@ def _check_scales(name: str, value: Any) -> None:
         _check_number(0.0, float("inf"), low_included=True)(name, item)
 
 
+def _check_interval(name: str, value: Any) -> None:
+    """Raise an error unless the value is two numbers in [0, 1], the smaller first."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers [start, stop], got {value!r}")
+    for item in value:
+        _check_number(0.0, 1.0, low_included=True)(name, item)
+    if value[0] > value[1]:
+        raise ValueError(f"{name} must have start <= stop, got {value!r}")
+
+
 def _check_delimiters(name: str, value: Any) -> None:
     """Raise an error unless the value is a list of token ids, at least one."""
     if not isinstance(value, (list, tuple)) or not value:
@@ -248,7 +265,7 @@ def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
 def _check_strategy(name: str, value: Any) -> None:
     """A check for a strategy's name; a callable is a strategy of the caller's own."""
     if not callable(value):
-        _check_name(UNMASKING_STRATEGIES)(name, value)
+        _check_name(UNMASKING_STRATEGIES + UNIFORM_STRATEGIES)(name, value)
 
 
 def _check_revision(name: str, value: Any) -> None:
@@ -307,6 +324,8 @@ _CHECKS = {
     "revision_drop": _check_number(0.0, 1.0, low_included=True),
     "edit_threshold": _check_number(0.0, 1.0, low_included=True),
     "max_post_edit_steps": _check_count(0),
+    "stability_steps": _check_count(0),
+    "stability_entropy": _check_number(0.0, float("inf"), low_included=True),
     "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
     "suppress_eos_before": _check_count(0),
     "regex": _check_grammar((str,)),
@@ -325,6 +344,8 @@ _CHECKS = {
     "decoding_mode": _check_name(DECODING_MODES),
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),
+    "guidance_level": _check_name(GUIDANCE_LEVELS),
+    "guidance_interval": _check_interval,
     "prefill_chunk_length": _check_count(1),
     "cache_implementation": _check_name(CACHE_IMPLEMENTATIONS),
     "prepack_weights": _check_flag,

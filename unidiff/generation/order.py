@@ -133,3 +133,12 @@ class RevealRandom:
     def __call__(self, view: StepView) -> Tensor:
         """(B, K) bool positions to reveal."""
         return reveal_highest(view.uniform(DRAW_ORDER), view.masked_BK, view.even_share)
+
+
+@dataclass(frozen=True)
+class RevealAll:
+    """Every position: the loop itself draws how far each one goes (`ancestral`)."""
+
+    def __call__(self, view: StepView) -> Tensor:
+        """(B, K) bool positions to reveal."""
+        return view.masked_BK

@@ -29,7 +29,7 @@ class Revealing(CanvasRows):
         else:
             confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
         check_scores(found.logits_NV, confidence_N, bool(policy.processors))
-        chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
+        chosen_N = self._chosen(found, confidence_N)
         revealed = found.only(chosen_N)
         if any(row.rule is not None for row in self.rows):
             certainty_N = confidence_N[chosen_N]
@@ -49,6 +49,11 @@ class Revealing(CanvasRows):
         canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
         if self.out.wants_drafts:
             self._show_draft(found, likeliest(found.logits_NV))
+
+    def _chosen(self, found: Predictions, confidence_N: Tensor) -> Tensor:
+        """(N,) bool, positions that take a token now."""
+        reveal_BK = self.policy.strategy(self._view(found, confidence_N))
+        return reveal_BK[found.row_N, found.column_N]
 
     def _view(self, found: Predictions, confidence_N: Tensor) -> StepView:
         """What the strategy sees."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .canvases import Canvases
+from .confidence import max_probability
 from .constraints import check_scores
 from .predictions import Predictions
 from .rows import Row
@@ -26,6 +27,8 @@ def limit_to_rules(found: Predictions, rows: Sequence[Row], canvases: Canvases) 
         rows: the batch.
         canvases: their canvases as they stand; the rules take them in.
     """
+    if all(row.rule is None for row in rows):
+        return found.logits_NV
     _see(rows, canvases)
     return _limited(found, rows)
 
@@ -57,7 +60,7 @@ def draw_under_rules(
         now_N = torch.from_numpy(turn_N == turn).to(logits_NV.device)
         part = found.only(now_N)
         limited_NV = _limited(part, rows)
-        check_scores(limited_NV, processed=True)
+        check_scores(limited_NV, max_probability(limited_NV), processed=True)
         part = Predictions(limited_NV, part.row_N, part.column_N, part.first_id)
         logits_NV[now_N] = limited_NV
         token_N[now_N] = draw(part)
@@ -93,8 +96,6 @@ def limit_next(logits_NV: Tensor, rows: Sequence[Row], drafts: Sequence[Sequence
 
 def _see(rows: Sequence[Row], canvases: Canvases) -> None:
     """Show every rule its row's canvas."""
-    if all(row.rule is None for row in rows):
-        return
     ids_BK, masked_BK = canvases.ids_BK.cpu().numpy(), canvases.masked_BK.cpu().numpy()
     facts = torch.stack([canvases.first_index_B, canvases.length_B]).tolist()
     for index, (row, first, length) in enumerate(zip(rows, *facts, strict=True)):

@@ -49,6 +49,8 @@ class ModelDenoiser:
         self.logits_shift: int = config.logits_shift
         self.vocab_size: int = config.vocab_size
         self.trained_on_visible: bool = config.trained_on_visible
+        self.noise_process: str = config.noise_process
+        self.uniform_prediction: str | None = config.uniform_prediction
         self.max_positions: int = config.max_position_embeddings
         self.device: torch.device = model.model.embed_tokens.weight.device
         self.weights_key = weights_key(model.model)

@@ -75,8 +75,13 @@ class TrainingStreams:
         """(B, K) a batch field at the canvas positions."""
         return self.canvas.take(self.batch[name], fill)
 
-    def inputs(self, is_masked_BK: Tensor, mask_token_id: int) -> dict[str, Tensor]:
-        """Forward arguments with the given canvas positions masked; labels are canvas only."""
+    def inputs(self, is_masked_BK: Tensor, mask_token_id: int | Tensor) -> dict[str, Tensor]:
+        """Forward arguments with the given canvas positions masked; labels are canvas only.
+
+        Args:
+            is_masked_BK: (B, K) bool, positions that are noised and carry a label.
+            mask_token_id: what they show: one id, or (B, K) int64 of their own.
+        """
         clean_BK = self.canvas_values("input_ids")
         noisy_BK = torch.where(is_masked_BK, mask_token_id, clean_BK)
         context_BC = self.context.take(self.batch["input_ids"], 0)
@@ -142,8 +147,18 @@ def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingS
     )
 
 
-def check_trainable(config: UniDiffConfig) -> None:
-    """Raise ValueError for a checkpoint that the two-stream pass does not describe."""
+def check_trainable(config: UniDiffConfig, noise_process: str = "absorbing") -> None:
+    """Raise ValueError for a checkpoint that the two-stream pass does not describe.
+
+    Args:
+        config: the model's.
+        noise_process: the one that the caller corrupts with.
+    """
+    if config.noise_process != noise_process:
+        raise ValueError(
+            f"this needs a model with noise_process={noise_process!r}, got "
+            f"{config.noise_process!r}: weights of one process mean nothing under another"
+        )
     if config.logits_shift:
         raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
     if config.attention_pattern == "full":
