@@ -94,7 +94,7 @@ class TokenAutomaton:
         return state
 
     def permit(self, ids_V: np.ndarray, with_end: bool) -> np.ndarray:
-        """(C,) bool classes of the given (V,) bool ids, the end tokens' class as `with_end` says."""
+        """(C,) bool classes of the given (V,) bool ids; the end tokens' as `with_end` says."""
         permit_C = np.bincount(self.class_V[ids_V], minlength=self.next_SC.shape[1]) > 0
         if self.end_class is not None:
             permit_C[self.end_class] = with_end

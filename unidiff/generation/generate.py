@@ -19,6 +19,7 @@ from .guidance import guidance_of
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
+from .reuse import check_reuse, is_approximate
 from .revision import revision_of
 from .rows import Row
 from .rule_building import attach_rules
@@ -63,7 +64,7 @@ def generate(
         TypeError: if a tensor has the wrong dtype, or `past` is no cache of the denoiser's.
         ImportError: if a regular expression or schema is asked for without `outlines_core`.
     """
-    reuses_cache = _check_fit(denoiser, options, inputs, past)
+    is_exact = _check_fit(denoiser, options, inputs, past)
     if past is not None:
         denoiser.check_cache(past)
     rows = build_rows(denoiser, options, inputs)
@@ -72,7 +73,7 @@ def generate(
     check_branches(denoiser, rows)
     if max(_last_position(row) for row in rows) >= denoiser.max_positions:
         _warn_of_length(denoiser.max_positions)
-    policy = _policy(denoiser, options, processors, reuses_cache)
+    policy = _policy(denoiser, options, processors, is_exact)
     out = Delivery(streamer, criteria, len(rows))
     out.put(rows[0].prompt)
     active = [row for row in rows if not _finish_at_once(row)]
@@ -103,20 +104,15 @@ def generate(
 def _check_fit(
     denoiser: Denoiser[Any], options: Mapping[str, Any], inputs: GenerationInputs, past: Any
 ) -> bool:
-    """Whether the cache is reused; raises ValueError if options and checkpoint disagree."""
+    """Whether the cache is exact; raises ValueError if options and checkpoint disagree."""
     pattern, block_length = denoiser.attention_pattern, options["block_length"]
     if pattern == "block_causal" and block_length not in (None, denoiser.canvas_length):
         raise ValueError(
             f"block_length must equal the trained grid {denoiser.canvas_length} of block_causal "
             f"weights, got {block_length}: leave it out"
         )
-    reuse = options["cache_reuse"]
-    if reuse == "exact" and pattern == "full":
-        raise ValueError(
-            "cache_reuse='exact' is impossible with attention_pattern='full': later tokens change "
-            "earlier keys; use cache_reuse='none'"
-        )
-    is_exact = pattern != "full" and reuse != "none"
+    check_reuse(pattern, options)
+    is_exact = pattern != "full" and options["cache_reuse"] != "none"
     if past is not None and not is_exact:
         raise ValueError("past_key_values need cache_reuse='exact'")
     is_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
@@ -194,7 +190,7 @@ def _policy(
     denoiser: Denoiser[Any],
     options: Mapping[str, Any],
     processors: Sequence[LogitsProcessor],
-    reuses_cache: bool,
+    is_exact: bool,
 ) -> Policy:
     """Choices shared by all rows."""
     chunk = options["prefill_chunk_length"]
@@ -207,10 +203,10 @@ def _policy(
         top_k=options["top_k"],
         top_p=options["top_p"],
         guidance=guidance_of(options),
-        reuses_cache=reuses_cache,
+        reuses_cache=is_exact or is_approximate(options),
         fuses_commit=options["fuse_commit"],
         prefill_chunk_length=chunk,
-        keeps_cache=(reuses_cache and options["return_dict_in_generate"] and options["use_cache"]),
+        keeps_cache=(is_exact and options["return_dict_in_generate"] and options["use_cache"]),
         keeps_log_probs=options["return_logprobs"],
         revision=revision_of(options),
         stability_steps=options["stability_steps"],

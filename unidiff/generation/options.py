@@ -31,8 +31,8 @@ GUIDANCE_LEVELS = ("logits", "posterior")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
-CACHE_REUSES = ("exact", "none")
-LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
+APPROXIMATE_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
+CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
 
 # Option -> default. None: the documented value that follows from the checkpoint.
 OPTIONS: dict[str, Any] = {
@@ -76,6 +76,11 @@ OPTIONS: dict[str, Any] = {
     "pad_token_id": None,  # None: the layout's
     "stop_strings": None,  # needs `tokenizer=`
     "cache_reuse": None,  # None: "exact", or "none" for full attention
+    "reuse_interval": None,  # steps between full refreshes; None: the kind's own
+    "reuse_prompt_interval": 100,  # steps between refreshes of the prompt (interval)
+    "reuse_share": 0.25,  # share of the response recomputed between refreshes (interval)
+    "reuse_gamma": 0.9,  # least cosine of attention that still counts as unchanged (elastic)
+    "reuse_window": None,  # masked positions recomputed every step (elastic); None: those to reveal
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
@@ -137,6 +142,10 @@ FOREIGN_NAMES = {
     "cfg_scale": "guidance_scale",
     "cfg": "guidance_scale",
     "dual_cache": "cache_reuse",
+    "cache_gamma": "reuse_gamma",
+    "prompt_interval_steps": "reuse_prompt_interval",
+    "gen_interval_steps": "reuse_interval",
+    "transfer_ratio": "reuse_share",
     "use_block_cache": "cache_reuse",
     "generator": "seed",
     "prefill_chunk_size": "prefill_chunk_length",
@@ -250,12 +259,10 @@ def _check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
-    """A check for one of the known names; those in `later` are announced."""
+def _check_name(known: tuple[str, ...]) -> Any:
+    """A check for one of the known names."""
 
     def check(name: str, value: Any) -> None:
-        if value in later:
-            raise ValueError(f"{name}={value!r} comes in a later version; this one has {known}")
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
@@ -340,7 +347,12 @@ _CHECKS = {
     "bos_token_id": _check_count(0),
     "pad_token_id": _check_count(0),
     "use_cache": _check_flag,
-    "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
+    "cache_reuse": _check_name(CACHE_REUSES),
+    "reuse_interval": _check_count(1),
+    "reuse_prompt_interval": _check_count(1),
+    "reuse_share": _check_number(0.0, 1.0, low_included=True),
+    "reuse_gamma": _check_number(-1.0, float("inf"), low_included=True),
+    "reuse_window": _check_count(1),
     "decoding_mode": _check_name(DECODING_MODES),
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),

@@ -21,7 +21,7 @@ from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import plain_option
 from unidiff.generation.output import UniDiffGenerateOutput
 
-from .denoiser import ModelDenoiser
+from .reuse import denoiser_for
 
 # Keywords that transformers and peft pass along and that mean nothing here.
 _IGNORED = ("use_cache", "return_dict", "cache_position", "token_type_ids", "synced_gpus")
@@ -116,11 +116,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         if options["stop_strings"]:
             criteria.append(_stop_strings(options["stop_strings"], tokenizer))
         output = generate_rows(
-            ModelDenoiser(
-                self,
-                prepack=options["prepack_weights"],
-                is_static=options["cache_implementation"] == "static",
-            ),
+            denoiser_for(self, options),
             options,
             GenerationInputs(
                 input_ids=prompt_BL,

@@ -108,7 +108,8 @@ class TrainingStreams:
         if self.grid is not None:
             follows &= index_BC[:, 1:] % self.grid == 0
         next_BC = torch.where(is_text[:, 1:] & follows, labels_BC[:, 1:], IGNORED)
-        return torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
+        padded = torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
+        return padded[:, : labels_BC.shape[1]]  # a context may be empty
 
 
 def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingStreams:
@@ -147,11 +148,17 @@ def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingS
     )
 
 
-def check_trainable(config: UniDiffConfig, noise_process: str = "absorbing") -> None:
-    """Raise ValueError for a checkpoint that the two-stream pass does not describe.
+def check_trainable(
+    config: UniDiffConfig, batch: Mapping[str, Tensor], noise_process: str = "absorbing"
+) -> None:
+    """Raise ValueError for a checkpoint, or a batch for it, that the pass does not describe.
+
+    Under full attention there is no clean context: the canvas is the whole sample, the prompt
+    pinned in it, and the two-stream pass then is a plain forward under the full mask.
 
     Args:
         config: the model's.
+        batch: what the collator made.
         noise_process: the one that the caller corrupts with.
     """
     if config.noise_process != noise_process:
@@ -161,10 +168,13 @@ def check_trainable(config: UniDiffConfig, noise_process: str = "absorbing") -> 
         )
     if config.logits_shift:
         raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
-    if config.attention_pattern == "full":
+    is_real = batch["sample_ids"] >= 0
+    is_apart = batch["context_mask"] | (batch["block_ids"] != 0)
+    if config.attention_pattern == "full" and bool((is_apart & is_real).any()):
         raise ValueError(
-            "this needs attention_pattern='causal_context' or 'block_causal', got 'full': "
-            "under full attention there is no clean context"
+            "attention_pattern='full' has no clean context, so each sample must be one canvas: "
+            "make rows by one_block_row(sequence, layout, first=0), got rows with a context or "
+            "with several blocks"
         )
 
 

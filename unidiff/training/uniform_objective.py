@@ -83,7 +83,7 @@ class UniformObjective:
             ValueError: for a model of another noise process, with `logits_shift=1`, or with
                 `attention_pattern="full"`.
         """
-        check_trainable(config, "uniform")
+        check_trainable(config, batch, "uniform")
         streams = training_streams(batch, config.grid)
         noisy_BK, time_BK = self.corrupt(streams, config)
         inputs = streams.inputs(streams.can_mask_BK, noisy_BK)
