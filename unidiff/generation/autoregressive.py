@@ -72,7 +72,7 @@ class Autoregressive(LockStep):
             pairs = zip(rows, drafts, strict=True)
             known = [[*self.rows[i].known_ids, *draft] for i, draft in pairs]
             line_N = torch.arange(len(known), device=row_N.device)
-            logits_NV = apply_processors(policy.processors, logits_NV.float(), line_N, known)
+            logits_NV = apply_processors(policy.processors, logits_NV, line_N, known)
         return logits_NV
 
     def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unidiff.tokens.layout import MODALITIES, TokenLayout
 
+from .confidence import working_dtype
+
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -91,7 +93,7 @@ def apply_processors(
     row_N: Tensor,
     known_ids: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Logits after the caller's processors, which see one flat row per position.
+    """Logits after the caller's processors, which see one flat row per position in float32.
 
     Args:
         processors: transformers' logits processors, in order.
@@ -104,6 +106,7 @@ def apply_processors(
     """
     if not processors:
         return logits_NV
+    logits_NV = logits_NV.to(working_dtype(logits_NV))
     parts = []
     for row in row_N.unique().tolist():
         part = logits_NV[row_N == row]

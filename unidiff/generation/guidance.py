@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .confidence import working_dtype
+
 # Share of a scale's distance from 1 that applies at a progress in [0, 1].
 GUIDANCE_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "constant": torch.ones_like,
@@ -69,8 +71,7 @@ class Guidance:
         """
         if not self.scales:
             return logits_NV
-        if logits_NV.dtype != torch.float64:
-            logits_NV = logits_NV.float()
+        logits_NV = logits_NV.to(working_dtype(logits_NV))
         strongest_NV, weaker_NV = logits_NV.split([len(guided_N), len(logits_NV) - len(guided_N)])
         mixed_NV = self.mix(torch.cat([strongest_NV[guided_N], weaker_NV]), progress_N[guided_N])
         return strongest_NV.index_put((guided_N,), mixed_NV)
@@ -85,8 +86,7 @@ class Guidance:
         """
         if not self.scales:
             return logits_NV
-        if logits_NV.dtype != torch.float64:
-            logits_NV = logits_NV.float()
+        logits_NV = logits_NV.to(working_dtype(logits_NV))
         strongest_NV, *chain = logits_NV.chunk(self.num_branches)
         share_N = torch.ones_like(strongest_NV[:, 0])
         if progress_N is not None:

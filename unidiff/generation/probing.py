@@ -56,9 +56,7 @@ class Probing(CanvasRows):
             Predictions(logits_NV, row_N, column_N, first_id), self.rows, canvases
         )
         if policy.processors:
-            logits_NV = apply_processors(
-                policy.processors, logits_NV.float(), row_N, self._known_ids()
-            )
+            logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
         return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:
