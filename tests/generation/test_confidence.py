@@ -10,6 +10,7 @@ from unidiff.generation import confidence
 from unidiff.generation.confidence import (
     CONFIDENCES,
     SAMPLED,
+    Workspace,
     entropy,
     inverse_perplexity,
     max_probability,
@@ -67,3 +68,12 @@ def test_half_precision_logits_are_measured_in_float32(three_ids: Tensor) -> Non
     half = three_ids.bfloat16()
     expected = max_probability(half.double())
     torch.testing.assert_close(max_probability(half).double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("metric", CONFIDENCES)
+def test_a_workspace_changes_nothing(metric: str) -> None:
+    workspace = Workspace()
+    for rows, dtype in ((5, torch.float32), (2, torch.bfloat16), (7, torch.float64)):
+        logits = torch.randn(rows, 11, generator=torch.Generator().manual_seed(rows)).to(dtype)
+        measure = CONFIDENCES[metric]
+        assert torch.equal(measure(logits, workspace), measure(logits))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .branches import Branches, num_settled
 from .canvases import Canvas, Canvases
+from .confidence import Workspace
 from .denoiser import Denoiser
 from .lockstep import LockStep, Policy
 from .rows import Row
@@ -29,6 +30,7 @@ class CanvasRows(LockStep):
     ) -> None:
         """Open every row's first canvas; prompts move into it where the pattern asks so."""
         super().__init__(denoiser, policy, rows, cache, out)
+        self.workspace = Workspace()
         opened = None if self.is_whole else policy.blocks.opened
         first = [
             row.first_canvas(opened, num_settled(denoiser, row.context), self.window)

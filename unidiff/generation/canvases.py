@@ -180,6 +180,8 @@ class Canvases:
         Args:
             end_ids_BE: (B, E) int64 end ids of each row, -1 for none.
         """
+        if not end_ids_BE.shape[1]:
+            return torch.full_like(self.length_B, -1)
         is_end_BKE = self.ids_BK[:, :, None] == end_ids_BE[:, None, :]
         settled_BK = self.masked_BK.cumsum(1) == 0
         offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)

@@ -27,7 +27,7 @@ class Revealing(CanvasRows):
             drawn_N = self._draw(found)
             confidence_N = sampled_probability(found.logits_NV, drawn_N)
         else:
-            confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
+            confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV, self.workspace)
         check_scores(found.logits_NV, confidence_N, bool(policy.processors))
         chosen_N = self._chosen(found, confidence_N)
         revealed = found.only(chosen_N)
