@@ -15,6 +15,7 @@ from torch import Tensor
 from unidiff.generation.denoiser import Run
 from unidiff.tokens.layout import TokenLayout
 
+from .attention import MATMUL, decoding_attention
 from .cache import BlockCache
 from .fingerprint import weights_key
 from .masks import decode_mask
@@ -163,7 +164,7 @@ class ModelDenoiser:
         )
         hidden_BQD = self.model.model(
             input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
-            attention_mask=decode_mask(placement, self.model.config.grid),
+            attention_mask=decode_mask(placement, self.model.config.grid, self._additive),
             position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
             placement=placement,
@@ -173,6 +174,13 @@ class ModelDenoiser:
             _record(cache, commit, hidden_BQD)
         start = _width(commit)
         return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
+
+    @property
+    def _additive(self) -> torch.dtype | None:
+        """Dtype of masks if the attention function adds them, None if it takes bool masks."""
+        weight = self.model.model.embed_tokens.weight
+        name = decoding_attention(self.model.config._attn_implementation, weight)
+        return weight.dtype if name == MATMUL else None
 
     def _padded(self, run: Run | None) -> Run | None:
         """A run padded to whole canvases; one token stays one, for the `ar` mode."""

@@ -12,7 +12,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import MATMUL, eager_attention, prefers_matmul
+from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .packing import PackedLayer
@@ -105,8 +105,8 @@ class UniDiffAttention(nn.Module):
         Args:
             hidden_BQD: (B, Q, D) normalised input.
             rotation: cosine and sine, (B, 1, Q, E).
-            attention_mask: (B, 1, Q, S) bool, True = attends, or additive; None: everything
-                attends.
+            attention_mask: (B, 1, Q, S) bool, True = attends; or what `masks.decode_mask` adds to
+                scores; None: everything attends.
             cache: committed keys and values; None: no past, S = Q.
             placement: where in the cache's slots the new tokens stand.
             packed: the projections in a faster layout; None: the module's own.
@@ -120,8 +120,7 @@ class UniDiffAttention(nn.Module):
         implementation = self.config._attn_implementation
         if cache is not None and placement is not None:
             key, value = cache.extend(self.layer_index, key, value, placement)
-            if implementation == "sdpa" and prefers_matmul(query):
-                implementation = MATMUL
+            implementation = decoding_attention(implementation, query)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
