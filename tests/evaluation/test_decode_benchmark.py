@@ -1,5 +1,6 @@
 """The decode benchmark on a tiny model: every ratio, rounds in turn, interruption, resumption."""
 
+import contextlib
 import json
 
 import pytest
@@ -127,7 +128,7 @@ def test_rounds_go_on_while_the_machine_is_busy(monkeypatch, guard):
 
 def test_missing_tokens_are_an_error():
     contestant = build_contestants(SETUP, ["unidiff_s4"])[0]
-    with pytest.raises(RuntimeError, match="not that of the same work|would not be that"):
+    with pytest.raises(RuntimeError, match="would not be that of the same work"):
         check_complete(contestant, Decoded(torch.zeros(1, 27)), SETUP)
 
 
@@ -165,9 +166,9 @@ def test_forwards_are_timed_only_while_asked():
 
 def test_the_threads_are_given_back(whole):
     assert torch.get_num_threads() == 1
-    with pytest.raises(RuntimeError, match="inside"), decode_benchmark.torch_threads(2):
+    with contextlib.suppress(RuntimeError), decode_benchmark.torch_threads(2):
         assert torch.get_num_threads() == 2
-        raise RuntimeError("inside")
+        raise RuntimeError
     assert torch.get_num_threads() == 1
 
 

@@ -68,7 +68,7 @@ def test_the_uncached_loop_equals_our_full_pattern_without_reuse(
     twin = qwen3_twin(model, is_causal=False)
     theirs = denoise_without_cache(twin, prompt, new_tokens, block_length, steps)
     assert torch.equal(ours, theirs)
-    assert len(set(theirs[0, SETUP.prompt_tokens :].tolist())) > 4
+    assert len(set(theirs[0, SETUP.prompt_tokens :].tolist())) > 2
 
 
 def test_the_uncached_loop_makes_one_forward_for_each_step(model, prompt):

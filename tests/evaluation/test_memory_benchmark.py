@@ -1,5 +1,7 @@
 """Peak memory of a decode: the arithmetic, a call of known size, and a run in its own process."""
 
+import subprocess
+
 import pytest
 import torch
 
@@ -73,7 +75,9 @@ def test_unknown_modes_and_settings_are_errors():
         run_memory_benchmark(width=3)
 
 
-def test_a_failed_process_is_an_error_that_says_why():
+def test_a_failed_process_is_an_error_that_says_why(monkeypatch):
+    failed = subprocess.CompletedProcess([], 1, "", "Traceback:\nKeyError: 'threads'\n")
+    monkeypatch.setattr(memory_benchmark.subprocess, "run", lambda *line, **how: failed)
     with pytest.raises(ValueError, match="code 1: KeyError: 'threads'"):
         memory_benchmark.probe({}, {})
 

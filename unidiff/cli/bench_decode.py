@@ -115,7 +115,7 @@ def bench_decode(
         task = spinner.add_task("building the models", total=None)
 
         def show(done: int, name: str) -> None:
-            spinner.update(task, description=f"round {done + 1}: {name}")
+            _tell(spinner, task, f"round {done + 1}: {name}")
 
         try:
             report = run_decode_benchmark(
@@ -157,7 +157,7 @@ def bench_memory(
             "tiny" if tiny else "standard",
             only=only or None,
             seed=seed,
-            progress=lambda mode: spinner.update(task, description=mode),
+            progress=lambda mode: _tell(spinner, task, mode),
             vocab_size=vocabulary,
             batch=batch,
             block_length=block_length,
@@ -219,6 +219,13 @@ def _print_speeds(contestants: dict[str, Any]) -> None:
         shown = [f"{one[key]:.4g}" for key in keys]
         table.add_row(name, *shown, f"{one['num_parameters'] / 1e6:.1f} M")
     Console().print(table)
+
+
+def _tell(spinner: Any, task: Any, what: str) -> None:
+    """Say what is being measured; in a log, a line of its own."""
+    spinner.update(task, description=what)
+    if not spinner.console.is_terminal:
+        typer.echo(what, err=True)
 
 
 def _spinner() -> Any:

@@ -99,8 +99,7 @@ def contestant_names(setup: DecodeSetup) -> list[str]:
 
 def build_contestants(setup: DecodeSetup, names: list[str]) -> list[Contestant]:
     """The contestants of these names, models built only where one needs them."""
-    field_ = _Field(setup)
-    makers = field_.makers()
+    makers = _Field(setup).makers()
     return [makers[name]() for name in names]
 
 
@@ -199,7 +198,7 @@ class _Field:
         model, prompt_BL = self.model, self.prompt(batch)
 
         def run() -> Decoded:
-            output = model.generate(prompt_BL, generation_config=config)
+            output: Any = model.generate(prompt_BL, generation_config=config)
             return Decoded(output.sequences, int(output.num_forwards.max()))
 
         is_ar = own.get("decoding_mode") == "ar"
