@@ -94,7 +94,7 @@ class TokenAutomaton:
         return state
 
     def permit(self, ids_V: np.ndarray, with_end: bool) -> np.ndarray:
-        """(C,) bool classes of the given (V,) bool ids; the end tokens' as `with_end` says."""
+        """(C,) bool classes of the given (V,) bool ids; that of the end tokens as asked."""
         permit_C = np.bincount(self.class_V[ids_V], minlength=self.next_SC.shape[1]) > 0
         if self.end_class is not None:
             permit_C[self.end_class] = with_end
@@ -113,11 +113,8 @@ class TokenAutomaton:
 
     def shortest_length(self, edges: Edges) -> int | None:
         """Tokens of the shortest text, end tokens not counted; None if there is no text at all."""
-        states, seen = (
-            self.set_of(np.array([self.start])),
-            np.zeros(self.num_states + 1, dtype=bool),
-        )
-        length = 0
+        states, length = self.set_of(np.array([self.start])), 0
+        seen = np.zeros_like(states)
         while (states & ~seen).any():
             if (states & self.finals).any():
                 return length

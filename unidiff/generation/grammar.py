@@ -17,6 +17,7 @@ from unidiff.tokens.token_bytes import token_bytes
 
 from .automaton import DEAD, NUM_BYTES, TokenAutomaton, choice_automaton, token_automaton
 
+_SENTINEL = "\U0010ffff"  # the last code point, which Unicode keeps out of texts
 _NUM_KEPT = 32  # automata remembered between calls
 
 
@@ -87,29 +88,42 @@ def _bytes_of(tokenizer: Any, tokenizer_length: int) -> list[bytes | None]:
 
 
 def _byte_automaton(regex: str) -> tuple[np.ndarray, int, np.ndarray]:
-    """((S, 256) next states, start, (S,) final) of a regular expression."""
+    r"""((S, 256) next states, start, (S,) final) of a regular expression.
+
+    The library loses every step that leaves an accepting state for one that is not (after the 1 of
+    `[0-9]+(\.[0-9]+)?` no full stop could come). So it is given the expression with a character
+    behind it that no text holds, and a state is final if that character leads to the library's end.
+    """
+    regex = _without_anchors(regex)
+    _index(regex, regex)  # an unbalanced bracket must not pair with ours
+    index = _index(f"(?:{regex}){_SENTINEL}", regex)
+    transitions = index.get_transitions()
+    names = {index.get_initial_state(), *index.get_final_states(), *transitions}
+    names |= {after for branches in transitions.values() for after in branches.values()}
+    number = {name: place for place, name in enumerate(sorted(names))}
+    next_SB = np.full((len(number) + 1, NUM_BYTES), DEAD, dtype=np.int32)  # last: of DEAD itself
+    for name, branches in transitions.items():
+        for byte, after in branches.items():
+            if byte < NUM_BYTES:  # the other one is the library's end token
+                next_SB[number[name], byte] = number[after]
+    behind_S = np.arange(len(number))
+    for byte in _SENTINEL.encode():
+        behind_S = next_SB[behind_S, byte]
+    final_S = np.isin(behind_S, [number[name] for name in index.get_final_states()])
+    return next_SB[:-1], number[index.get_initial_state()], final_S
+
+
+def _index(pattern: str, regex: str) -> Any:
+    """The library's automaton of a pattern; raises ValueError in terms of the caller's regex."""
     library = _outlines_core()
     vocabulary = library.Vocabulary(NUM_BYTES, {bytes([byte]): [byte] for byte in range(NUM_BYTES)})
     try:
-        index = library.Index(_without_anchors(regex), vocabulary)
+        return library.Index(pattern, vocabulary)
     except ValueError as error:
         raise ValueError(
             f"regex={regex!r} cannot be followed: {error}. Rust's syntax holds: no look-around, no "
             "back references, no anchors; the whole response has to match"
         ) from error
-    transitions = index.get_transitions()
-    finals = index.get_final_states()
-    names = {index.get_initial_state(), *finals, *transitions}
-    names |= {after for branches in transitions.values() for after in branches.values()}
-    number = {name: place for place, name in enumerate(sorted(names))}
-    next_SB = np.full((len(number), NUM_BYTES), DEAD, dtype=np.int32)
-    for name, branches in transitions.items():
-        for byte, after in branches.items():
-            if byte < NUM_BYTES:  # the other one is the library's end token
-                next_SB[number[name], byte] = number[after]
-    final_S = np.zeros(len(number), dtype=bool)
-    final_S[[number[name] for name in finals]] = True
-    return next_SB, number[index.get_initial_state()], final_S
 
 
 def _without_anchors(regex: str) -> str:

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+from .grammar_checks import check_choices, check_regex, check_schema
+
 CONFIDENCE_METRICS = ("prob", "margin", "entropy", "sampled_prob")
 UNMASKING_STRATEGIES = (
     "static",
@@ -281,32 +283,6 @@ def _check_revision(name: str, value: Any) -> None:
         _check_name(REVISIONS)(name, value)
 
 
-def _check_grammar(kinds: tuple[type, ...]) -> Any:
-    """A check for a text, or what else may describe a grammar."""
-
-    def check(name: str, value: Any) -> None:
-        if not isinstance(value, kinds):
-            raise TypeError(
-                f"{name} must be {' or '.join(kind.__name__ for kind in kinds)}, got {value!r}"
-            )
-
-    return check
-
-
-def _check_choices(name: str, value: Any) -> None:
-    """Raise an error unless the value is a list of texts, or of such lists and None."""
-    if not isinstance(value, (list, tuple)):
-        raise TypeError(f"{name} must be a list of texts, got {value!r}")
-    if not value:
-        raise ValueError(f"{name} must hold at least one text, got {value!r}")
-    rows = [value] if isinstance(value[0], str) else [row for row in value if row is not None]
-    for row in rows:
-        if not isinstance(row, (list, tuple)) or not all(isinstance(text, str) for text in row):
-            raise TypeError(f"{name} must be texts, or one list of texts per row, got {value!r}")
-        if not row or not all(row):
-            raise ValueError(f"{name} must hold at least one text, and no empty one; got {value!r}")
-
-
 _CHECKS = {
     "max_new_tokens": _check_count(0),
     "max_length": _check_count(0),
@@ -335,9 +311,9 @@ _CHECKS = {
     "stability_entropy": _check_number(0.0, float("inf"), low_included=True),
     "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
     "suppress_eos_before": _check_count(0),
-    "regex": _check_grammar((str,)),
-    "json_schema": _check_grammar((str, dict)),
-    "choices": _check_choices,
+    "regex": check_regex,
+    "json_schema": check_schema,
+    "choices": check_choices,
     "do_sample": _check_flag,
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),

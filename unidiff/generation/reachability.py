@@ -60,8 +60,8 @@ class Reach:
         """(C,) bool classes that the position may take, whatever stands there now."""
         states = np.nonzero(self.before[column])[0]
         after = self.automaton.next_SC[states]
-        allowed_C: np.ndarray = self.behind[column + 1][after].any(0)
-        return allowed_C & self.edges[column].permit_C
+        allowed_C: np.ndarray = self.behind[column + 1][after].any(0) & self.edges[column].permit_C
+        return allowed_C
 
     def fix(self, column: int, token_class: int) -> None:
         """Let a position be known; the sets on both sides follow."""

@@ -64,7 +64,7 @@ class Grammar:
         self.reach = Reach(self.automaton, start, self.goals[stop], known_K, edges)
 
     def allowed(self, column: int) -> np.ndarray | None:
-        """(V,) bool ids that a position of the canvas last shown may take; None for no text."""
+        """(V,) bool ids that a position of the canvas may take; None where no text is."""
         assert self.reach is not None
         if self.reach.known_K[column] == SKIPPED:
             return None
@@ -78,7 +78,7 @@ class Grammar:
             self.reach.fix(column, int(self.automaton.class_V[token]))
 
     def allowed_behind(self, known: Sequence[int], draft: Sequence[int]) -> np.ndarray | None:
-        """(V,) bool ids that may follow known tokens and a draft; None if the draft broke it."""
+        """(V,) bool ids behind the known tokens and a draft; None if it broke the rule."""
         state = self.automaton.walk(self._state_behind(known), draft)
         place = len(known) + len(draft)
         if state == DEAD or not self.goals[place][state]:
