@@ -18,9 +18,10 @@ from unidiff.generation.reuse import is_approximate
 
 from .denoiser import ModelDenoiser
 from .reuse_cache import ReuseCache
+from .reuse_layers import Tokens
 from .reuse_rules import ReuseRule, Situation, reuse_rule
 from .reuse_statistics import ReuseStatistics
-from .reuse_walks import FINAL, WALKS, Step, stale_walk
+from .reuse_walks import WALKS, Step, stale_walk
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -82,12 +83,13 @@ class ReuseDenoiser(ModelDenoiser):
             self.model.model,
             cache,
             now,
+            Tokens.of(reads_BW),
             cache.rotation(self.model.model, canvas.position_3BT),
             self.statistics,
         )
-        chosen_BW = self._chosen(now, reads_BW)
-        WALKS.get(type(self.rule), stale_walk)(step, self.rule, chosen_BW)
-        return self.model.read_head(cache.kept(FINAL)[reads_BW], id_range)
+        walk = WALKS.get(type(self.rule), stale_walk)
+        hidden_ND = walk(step, self.rule, self._chosen(now, reads_BW))
+        return self.model.read_head(hidden_ND, id_range)
 
     def _chosen(self, now: Situation, reads_BW: Tensor) -> Tensor:
         """(B, W) bool, tokens to compute: the rule's, all of a new row, and who is asked."""

@@ -116,10 +116,6 @@ class ReuseCache:
             self._wide[name] = like.new_zeros(self.num_rows, self.width, *shape)
         return self._wide[name].view(-1, *shape)
 
-    def kept(self, name: str) -> Tensor:
-        """(B, W, ...) features written before; raises KeyError if none were."""
-        return self._wide[name]
-
     def memory(self, name: str) -> Tensor | None:
         """(B, ...) tensor remembered under a name, if any."""
         return self._rows.get(name)

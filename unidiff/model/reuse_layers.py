@@ -52,6 +52,11 @@ class Tokens:
         """R, most chosen tokens of a row."""
         return max(self.counts)
 
+    def is_real_BR(self, device: torch.device) -> Tensor:
+        """(B, R) bool, False behind a row's last chosen token."""
+        count_B = torch.tensor(self.counts, device=device)
+        return torch.arange(self.width, device=device) < count_B[:, None]
+
     def spread(self, values_N: Tensor) -> Tensor:
         """(B, R, ...) rows of (N, ...) values, zeros behind a row's last one."""
         shape = (len(self.counts), self.width, *values_N.shape[1:])
@@ -124,19 +129,16 @@ def attend(
     return attention.o_proj(tokens.collect(output_BRHE).flatten(1))
 
 
-def attention_weights(
-    attention: UniDiffAttention, query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | None
-) -> Tensor:
-    """(B, R, W) weights of queries over stored keys, averaged over the heads."""
+def attention_weights(query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | None) -> Tensor:
+    """(B, H, R, W) attention weights of queries over all stored keys."""
     batch, rows, heads, dim = query_BRHE.shape
     groups = key_BWGE.shape[2]
-    query_BGQE = query_BRHE.view(batch, rows, groups, heads // groups, dim).transpose(1, 2)
-    query_BGQE = query_BGQE.reshape(batch, groups, -1, dim)
-    score_BGQW = query_BGQE @ key_BWGE.permute(0, 2, 3, 1) * dim**-0.5
+    query_BHRE = query_BRHE.transpose(1, 2) * dim**-0.5
+    query_BGQE = query_BHRE.reshape(batch, groups, -1, dim)  # Q = H / G * R, head by head
+    score_BGQW = query_BGQE @ key_BWGE.permute(0, 2, 3, 1)
     if key_mask is not None:
         score_BGQW = score_BGQW.masked_fill(~key_mask, torch.finfo(score_BGQW.dtype).min)
-    weight = score_BGQW.softmax(-1).view(batch, groups, rows, heads // groups, -1)
-    return weight.mean((1, 3))
+    return score_BGQW.softmax(-1).view(batch, heads, rows, -1)
 
 
 def feed_forward(layer: UniDiffLayer, hidden_ND: Tensor) -> Tensor:

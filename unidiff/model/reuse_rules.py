@@ -120,7 +120,8 @@ class DelayedReuse:
 
     def recompute(self, now: Situation) -> Tensor:
         """The masked tokens and those just revealed; everything every `interval` steps."""
-        return now.masked_BW | now.changed_BW | now.every(self.interval)[:, None]
+        chosen_BW = now.masked_BW | now.changed_BW | now.asked_BW
+        return chosen_BW | now.every(self.interval)[:, None]
 
 
 @dataclass(frozen=True)

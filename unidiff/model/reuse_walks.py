@@ -1,11 +1,12 @@
 """The three ways through the layers with stale keys: alike in every layer, drifting, by features.
 
-A walk computes the chosen tokens, writes their keys and values over the stored ones and leaves the
-final hidden states of what it computed in the cache.
+A walk computes the chosen tokens, writes their keys and values over the stored ones and gives back
+the final hidden states of the tokens that are asked for predictions. Behind the last layer's keys
+nobody but these is needed.
 """
 
-# Shapes: B rows, W canvas, N chosen tokens, M moving tokens, R chosen tokens of a row, D width,
-# H heads, G key-value heads, E head dim.
+# Shapes: B rows, W canvas, N chosen tokens, M moving tokens, A asked tokens, R chosen tokens of a
+# row, D width, H heads, G key-value heads, E head dim.
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,8 +33,6 @@ from .reuse_statistics import ReuseStatistics
 if TYPE_CHECKING:
     from .modeling import UniDiffModel
 
-FINAL = "final"
-
 
 @dataclass(frozen=True)
 class Step:
@@ -43,6 +42,7 @@ class Step:
         network: embedding, layers and final norm.
         cache: what is kept; written to.
         now: the situation.
+        asked: tokens whose final hidden states are wanted.
         rotation: cosine and sine of every token, each (B * W, 1, E).
         statistics: counts what is computed.
     """
@@ -50,6 +50,7 @@ class Step:
     network: "UniDiffModel"
     cache: ReuseCache
     now: Situation
+    asked: Tokens
     rotation: Rotation
     statistics: ReuseStatistics
 
@@ -68,143 +69,152 @@ class Step:
         embedding: Tensor = self.network.embed_tokens(ids_N)
         return embedding
 
-    def finish(self, flat_N: Tensor, hidden_ND: Tensor) -> None:
-        """Keep the final hidden states of some tokens."""
-        self.store(FINAL, flat_N, self.network.norm(hidden_ND))
+    def places(self, flat_N: Tensor) -> Tensor:
+        """(B * W,) place of each token among the given ones; 0 for the others."""
+        place = torch.zeros(self.now.real_BW.numel(), dtype=torch.int64, device=flat_N.device)
+        return place.index_copy_(0, flat_N, torch.arange(len(flat_N), device=flat_N.device))
 
 
-def stale_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> None:
-    """The chosen tokens through all layers, every other key and value as it was."""
+def stale_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
+    """(A, D) hidden states; the chosen tokens pass all layers, other keys stay as they were."""
     del rule
-    tokens = Tokens.of(chosen_BW)
-    turned, hidden_ND = tokens.turned(step.rotation), step.embedded(tokens.flat_N)
-    for index, layer in enumerate(step.network.layers):
-        step.statistics.note(index, tokens.counts, step.now)
-        hidden_ND, _, _ = _pass_layer(step, index, layer, tokens, turned, hidden_ND)
-    step.finish(tokens.flat_N, hidden_ND)
-
-
-def _pass_layer(
-    step: Step,
-    index: int,
-    layer: UniDiffLayer,
-    tokens: Tokens,
-    turned: Rotation,
-    hidden_ND: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """((N, D) hidden states behind a layer, (N, H, E) queries, (B, W, G, E) keys)."""
-    attention = layer.self_attn
-    normal_ND = layer.input_layernorm(hidden_ND)
-    query_NHE = queries(attention, normal_ND, turned)
-    key_BWGE = step.store(f"key{index}", tokens.flat_N, keys(attention, normal_ND, turned))
-    value_BWGE = step.store(f"value{index}", tokens.flat_N, values(attention, normal_ND))
-    hidden_ND = hidden_ND + attend(
-        attention, query_NHE, tokens, key_BWGE, value_BWGE, step.cache.key_mask
-    )
-    return hidden_ND + feed_forward(layer, hidden_ND), query_NHE, key_BWGE
-
-
-def elastic_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> None:
-    """The chosen tokens, and from above a layer whose attention drifted all tokens of that row."""
-    assert isinstance(rule, ElasticReuse)
-    tokens = Tokens.of(chosen_BW)
-    turned, hidden_ND = tokens.turned(step.rotation), step.embedded(tokens.flat_N)
-    watch = _Watch.of(step.now)
-    num_layers = len(step.network.layers)
-    for index, layer in enumerate(step.network.layers):
-        step.statistics.note(index, tokens.counts, step.now)
-        step.store(f"input{index}", tokens.flat_N, hidden_ND)
-        hidden_ND, _, key_BWGE = _pass_layer(step, index, layer, tokens, turned, hidden_ND)
-        if index + 1 == num_layers:
-            break
-        drifted_B = watch.cosine(step, index, layer, key_BWGE) < rule.gamma
-        wider_BW = chosen_BW | (drifted_B[:, None] & step.now.real_BW)
-        if bool((wider_BW ^ chosen_BW).any()):
-            step.store(f"input{index + 1}", tokens.flat_N, hidden_ND)
-            chosen_BW, tokens = wider_BW, Tokens.of(wider_BW)
-            turned = tokens.turned(step.rotation)
-            inputs = step.stored(f"input{index + 1}", hidden_ND)
-            hidden_ND = inputs.index_select(0, tokens.flat_N)
-    step.finish(tokens.flat_N, hidden_ND)
+    layers = step.network.layers
+    walkers = _Walkers.of(step, Tokens.of(chosen_BW))
+    hidden_ND = step.embedded(walkers.tokens.flat_N)
+    for index in range(len(layers) - 1):
+        hidden_ND = walkers.through(index, hidden_ND).hidden_ND
+    return walkers.through_last(len(layers) - 1, hidden_ND)
 
 
 @dataclass(frozen=True)
-class _Watch:
-    """Which queries judge the drift: those of the positions that may be revealed.
+class _Passed:
+    """What a layer gave: hidden states behind it, and the queries and keys inside."""
+
+    hidden_ND: Tensor
+    query_NHE: Tensor
+    key_BWGE: Tensor
+
+
+@dataclass(frozen=True)
+class _Walkers:
+    """The tokens on their way, and their rotation.
 
     Attributes:
-        asked: those positions.
-        visible_BW: (B, W) bool, the tokens one of which is watched.
-        row_B1: (B, 1) int64.
+        step: the probe.
+        tokens: who is computed.
+        turned: cosine and sine of these, each (N, 1, E).
+        at_A: (A,) place of each asked token among them.
     """
 
-    asked: Tokens
-    visible_BW: Tensor
-    row_B1: Tensor
+    step: Step
+    tokens: Tokens
+    turned: Rotation
+    at_A: Tensor
 
     @classmethod
-    def of(cls, now: Situation) -> "_Watch":
-        """The situation's."""
-        row_B1 = torch.arange(len(now.step_B), device=now.step_B.device)[:, None]
-        return cls(Tokens.of(now.asked_BW), now.real_BW & ~now.masked_BW, row_B1)
+    def of(cls, step: Step, tokens: Tokens) -> "_Walkers":
+        """Tokens that hold all that are asked."""
+        at_A = step.places(tokens.flat_N).index_select(0, step.asked.flat_N)
+        return cls(step, tokens, tokens.turned(step.rotation), at_A)
 
-    def cosine(self, step: Step, index: int, layer: UniDiffLayer, key_BWGE: Tensor) -> Tensor:
-        """(B,) cosine of the watched token's attention with what it was; chooses the next token.
+    def through(self, index: int, hidden_ND: Tensor) -> _Passed:
+        """All of them through one layer."""
+        layer = self.step.network.layers[index]
+        attention = layer.self_attn
+        normal_ND, stored = self._stored(index, layer, hidden_ND)
+        query_NHE = queries(attention, normal_ND, self.turned)
+        out_ND = attend(attention, query_NHE, self.tokens, *stored, self.step.cache.key_mask)
+        hidden_ND = hidden_ND + out_ND
+        return _Passed(hidden_ND + feed_forward(layer, hidden_ND), query_NHE, stored[0])
 
-        One at a row's first step, and where no token is visible.
-        """
-        cache, name = step.cache, f"watched{index}"
-        weight_BRW = self._weights(step, index, layer, key_BWGE, self.asked.flat_N, self.asked)
-        total_BW = weight_BRW.sum(1).masked_fill(~self.visible_BW, -1.0)
-        best_B = total_BW.argmax(1)
-        known_B, known_BW = cache.memory(name), cache.memory(f"{name}_row")
-        pair_B2 = torch.stack([best_B if known_B is None else known_B, best_B], dim=1)
-        flat_N = (self.row_B1 * cache.width + pair_B2.clamp(max=cache.width - 1)).view(-1)
-        row_B2W = self._weights(step, index, layer, key_BWGE, flat_N, None)
-        cache.remember(name, best_B)
-        cache.remember(f"{name}_row", row_B2W[:, 1])
-        if known_BW is None:
-            return torch.ones_like(row_B2W[:, 0, 0])
-        cosine_B = torch.nn.functional.cosine_similarity(row_B2W[:, 0], known_BW, dim=1)
-        is_judged_B = (step.now.step_B > 0) & self.visible_BW.any(1)
-        return torch.where(is_judged_B, cosine_B, 1.0)
+    def through_last(self, index: int, hidden_ND: Tensor) -> Tensor:
+        """(A, D) final hidden states: keys of all, the rest of the layer for who is asked."""
+        layer = self.step.network.layers[index]
+        attention, asked = layer.self_attn, self.step.asked
+        normal_ND, stored = self._stored(index, layer, hidden_ND)
+        turned = asked.turned(self.step.rotation)
+        query_AHE = queries(attention, normal_ND.index_select(0, self.at_A), turned)
+        out_AD = attend(attention, query_AHE, asked, *stored, self.step.cache.key_mask)
+        hidden_AD = hidden_ND.index_select(0, self.at_A) + out_AD
+        final: Tensor = self.step.network.norm(hidden_AD + feed_forward(layer, hidden_AD))
+        return final
 
-    def _weights(
-        self,
-        step: Step,
-        index: int,
-        layer: UniDiffLayer,
-        key_BWGE: Tensor,
-        flat_N: Tensor,
-        tokens: Tokens | None,
-    ) -> Tensor:
-        """(B, R, W) attention of some tokens, by their stored layer inputs; zero behind them."""
-        hidden_ND = step.cache.kept(f"input{index}").flatten(0, 1).index_select(0, flat_N)
-        turned = (step.rotation[0].index_select(0, flat_N), step.rotation[1][flat_N])
-        query_NHE = queries(layer.self_attn, layer.input_layernorm(hidden_ND), turned)
-        if tokens is None:
-            query_BRHE = query_NHE.view(len(self.row_B1), -1, *query_NHE.shape[1:])
-            return attention_weights(layer.self_attn, query_BRHE, key_BWGE, step.cache.key_mask)
-        weight_BRW = attention_weights(
-            layer.self_attn, tokens.spread(query_NHE), key_BWGE, step.cache.key_mask
-        )
-        count_B = torch.tensor(tokens.counts, device=weight_BRW.device)
-        is_real_BR = torch.arange(tokens.width, device=count_B.device) < count_B[:, None]
-        return weight_BRW * is_real_BR[:, :, None]
+    def _stored(
+        self, index: int, layer: UniDiffLayer, hidden_ND: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """((N, D) normalised input, all keys and values after theirs were written)."""
+        self.step.statistics.note(index, self.tokens.counts, self.step.now)
+        attention, flat_N = layer.self_attn, self.tokens.flat_N
+        normal_ND = layer.input_layernorm(hidden_ND)
+        key_NGE, value_NGE = keys(attention, normal_ND, self.turned), values(attention, normal_ND)
+        key_BWGE = self.step.store(f"key{index}", flat_N, key_NGE)
+        return normal_ND, (key_BWGE, self.step.store(f"value{index}", flat_N, value_NGE))
 
 
-def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> None:
-    """The chosen tokens, and in each layer those of the response whose values moved most.
+def elastic_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
+    """(A, D) hidden states; above a layer whose attention drifted the whole row is computed."""
+    assert isinstance(rule, ElasticReuse)
+    walkers = _Walkers.of(step, Tokens.of(chosen_BW))
+    hidden_ND = step.embedded(walkers.tokens.flat_N)
+    visible_BW = step.now.real_BW & ~step.now.masked_BW
+    last = len(step.network.layers) - 1
+    for index in range(last):
+        passed = walkers.through(index, hidden_ND)
+        hidden_ND, flat_N = passed.hidden_ND, walkers.tokens.flat_N
+        step.store(f"query{index}", flat_N, passed.query_NHE)
+        step.store(f"output{index}", flat_N, hidden_ND)
+        cosine_B = _watched_cosine(step, index, passed, walkers.at_A, visible_BW)
+        wider_BW = chosen_BW | ((cosine_B < rule.gamma)[:, None] & step.now.real_BW)
+        if not torch.equal(wider_BW, chosen_BW):
+            chosen_BW = wider_BW
+            walkers = _Walkers.of(step, Tokens.of(chosen_BW))
+            outputs = step.stored(f"output{index}", hidden_ND)
+            hidden_ND = outputs.index_select(0, walkers.tokens.flat_N)
+    return walkers.through_last(last, hidden_ND)
+
+
+def _watched_cosine(
+    step: Step, index: int, passed: _Passed, at_A: Tensor, visible_BW: Tensor
+) -> Tensor:
+    """(B,) cosine of the watched token's attention with what it was; watches the next one.
+
+    The next is the visible token that the asked positions attend to most. One at a row's first
+    step, and where no token is visible.
+    """
+    cache, name = step.cache, f"watched{index}"
+    asked_BRHE = step.asked.spread(passed.query_NHE.index_select(0, at_A))
+    weight_BHRW = attention_weights(asked_BRHE, passed.key_BWGE, cache.key_mask)
+    if step.asked.slot_N is not None:
+        weight_BHRW = weight_BHRW * step.asked.is_real_BR(at_A.device)[:, None, :, None]
+    total_BW = weight_BHRW.sum((1, 2)).masked_fill(~visible_BW, -1.0)
+    best_B = total_BW.argmax(1)
+    known_B, known_BW = cache.memory(name), cache.memory(f"{name}_row")
+    pair_B2 = torch.stack([best_B if known_B is None else known_B, best_B], dim=1)
+    row_B1 = torch.arange(len(best_B), device=best_B.device)[:, None]
+    flat_N = (row_B1 * cache.width + pair_B2.clamp(max=cache.width - 1)).view(-1)
+    query_NHE = step.stored(f"query{index}", passed.query_NHE).index_select(0, flat_N)
+    pair_B2HE = query_NHE.view(len(best_B), 2, *query_NHE.shape[1:])
+    row_B2W = attention_weights(pair_B2HE, passed.key_BWGE, cache.key_mask).mean(1)
+    cache.remember(name, best_B)
+    cache.remember(f"{name}_row", row_B2W[:, 1])
+    if known_BW is None:
+        return torch.ones_like(row_B2W[:, 0, 0])
+    cosine_B = torch.nn.functional.cosine_similarity(row_B2W[:, 0], known_BW, dim=1)
+    is_judged_B = (step.now.step_B > 0) & visible_BW.any(1)
+    return torch.where(is_judged_B, cosine_B, 1.0)
+
+
+def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
+    """(A, D) hidden states; each layer also computes those of the response that moved most.
 
     The residual stream of every token of the response is carried on: by what a layer adds to it
     now where the token is computed, and by what the layer added last where it is not.
     """
     assert isinstance(rule, IntervalReuse)
-    now, size = step.now, step.now.real_BW.numel()
+    now = step.now
     moving = Tokens.of((now.real_BW & ~now.prompt_BW) | chosen_BW)
     flat_M = moving.flat_N
-    place = torch.zeros(size, dtype=torch.int64, device=flat_M.device)
-    place[flat_M] = torch.arange(len(flat_M), device=flat_M.device)
+    place = step.places(flat_M)
     turned_M, hidden_MD = moving.turned(step.rotation), step.embedded(flat_M)
     for index, layer in enumerate(step.network.layers):
         attention, normal_MD = layer.self_attn, layer.input_layernorm(hidden_MD)
@@ -222,7 +232,8 @@ def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> None:
         step.store(f"mlp{index}", flat_N, feed_forward(layer, hidden_MD[at_N] + out_ND))
         hidden_MD = hidden_MD + step.stored(f"attention{index}", out_ND)[flat_M]
         hidden_MD = hidden_MD + step.stored(f"mlp{index}", out_ND)[flat_M]
-    step.finish(flat_M, hidden_MD)
+    final: Tensor = step.network.norm(hidden_MD[place[step.asked.flat_N]])
+    return final
 
 
 def _moved(
@@ -249,5 +260,5 @@ def _moved(
     return Tokens.of(chosen_BW | (others_BW & (rank_BW < wanted_B[:, None])))
 
 
-Walk = Callable[[Step, ReuseRule, Tensor], None]
+Walk = Callable[[Step, ReuseRule, Tensor], Tensor]
 WALKS: dict[type[Any], Walk] = {ElasticReuse: elastic_walk, IntervalReuse: interval_walk}

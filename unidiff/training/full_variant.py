@@ -43,12 +43,12 @@ class FullRecipe(BundledRecipe):
             the sizes given.
     """
 
-    steps: int = 900
-    decay_steps: int = 350
+    steps: int = 350
+    decay_steps: int = 150
     warmup_steps: int = 20
     learning_rate: float = 2e-3
     average_decay: float = 0.99
-    save_steps: int = 100
+    save_steps: int = 25
     adapts: bool = True
 
 
