@@ -15,7 +15,7 @@ CELLS, REPORT, TABLE, PLOT = "cells", "quality.json", "quality.md", "quality.png
 
 
 @takes_options
-def quality(
+def bench_quality(
     model: ModelChoice,
     tasks: Annotated[
         list[str] | None, typer.Option("--task", help="Only this task; may be repeated.")

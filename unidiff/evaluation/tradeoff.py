@@ -25,7 +25,7 @@ from .responder import ModelResponder, Responder, Usage
 from .suite import load_suite
 from .tradeoff_tasks import TASKS
 
-SWEEPS_DIR = Path(__file__).parent / "sweeps"
+SWEEPS_DIR = Path(__file__).parent / "suites" / "quality"
 _HEAD = ("name", "suite", "margin_points", "seed_explored", "seed_confirmed")
 REFERENCE, DEFAULT = "one token per step", "default"
 # Options of a default that say how fast it goes; a reference and the other strategies bring theirs.

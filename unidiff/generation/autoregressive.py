@@ -11,10 +11,11 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
+from .confidence import log_probability
 from .constraints import apply_processors, check_scores, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
-from .sampling import choose_tokens
+from .sampling import choose_tokens, likeliest
 
 TEXT = MODALITY_IDS["text"]
 
@@ -69,22 +70,25 @@ class Autoregressive(LockStep):
             pairs = zip(rows, drafts, strict=True)
             known = [[*self.rows[i].known_ids, *draft] for i, draft in pairs]
             line_N = torch.arange(len(known), device=row_N.device)
-            logits_NV = apply_processors(policy.processors, logits_NV, line_N, known)
-        check_scores(logits_NV, bool(policy.processors))
+            logits_NV = apply_processors(policy.processors, logits_NV.float(), line_N, known)
         return logits_NV
 
     def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
         """(tokens, log-probabilities in nats) of the next token of the given rows."""
         row_N = self.index_of(rows)
-        index_N = torch.tensor([len(self.rows[i].known_ids) for i in rows], device=row_N.device)
-        token_N = choose_tokens(
-            logits_NV,
-            self.tensors.temperature_B[row_N],
-            uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, index_N, 0),
-            self.policy.top_k,
-            self.policy.top_p,
-        )
-        log_prob_N = logits_NV.log_softmax(-1).gather(-1, token_N[:, None])[:, 0]
+        if self.tensors.is_greedy:
+            token_N = likeliest(logits_NV)
+        else:
+            index_N = self.index_of([len(self.rows[i].known_ids) for i in rows])
+            token_N = choose_tokens(
+                logits_NV,
+                self.tensors.temperature_B[row_N],
+                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, index_N, 0),
+                self.policy.top_k,
+                self.policy.top_p,
+            )
+        log_prob_N = log_probability(logits_NV, token_N)
+        check_scores(logits_NV, log_prob_N, bool(self.policy.processors))
         return token_N.tolist(), log_prob_N.tolist()
 
     def append(self, index: int, token: int, log_prob: float) -> None:

@@ -132,7 +132,8 @@ class Denoiser(Protocol[CacheT]):
             id_range: (start, stop) of the ids wanted; None: all.
 
         Returns:
-            (N, V) or (N, stop - start) logits of the wanted tokens, row by row.
+            (N, V) or (N, stop - start) logits of the wanted tokens, row by row, in a tensor that
+            the caller may write to.
         """
         ...
 

@@ -54,6 +54,8 @@ class Guidance:
         """
         if not self.scales:
             return logits_NV
+        if logits_NV.dtype != torch.float64:
+            logits_NV = logits_NV.float()
         strongest_NV, *chain = logits_NV.chunk(self.num_branches)
         share_N = torch.ones_like(strongest_NV[:, 0])
         if progress_N is not None:

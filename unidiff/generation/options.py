@@ -28,6 +28,7 @@ UNMASKING_STRATEGIES = (
 REVISIONS = ("secondary", "edit")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
+CACHE_IMPLEMENTATIONS = ("dynamic", "static")
 CACHE_REUSES = ("exact", "none")
 LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
 
@@ -72,6 +73,8 @@ OPTIONS: dict[str, Any] = {
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
+    "cache_implementation": "dynamic",  # "static": shapes that seldom change, for torch.compile
+    "prepack_weights": False,  # decode from a second, faster copy of the weights (CPU)
     "fuse_commit": True,  # store a block in the forward that starts the next one
     "return_dict_in_generate": False,
     "use_cache": True,  # whether the output carries `past_key_values` for the next turn
@@ -288,6 +291,8 @@ _CHECKS = {
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),
     "prefill_chunk_length": _check_count(1),
+    "cache_implementation": _check_name(CACHE_IMPLEMENTATIONS),
+    "prepack_weights": _check_flag,
     "fuse_commit": _check_flag,
     "return_dict_in_generate": _check_flag,
     "return_logprobs": _check_flag,

@@ -174,6 +174,7 @@ class RowTensors:
         temperature_B: (B,) float64.
         end_ids_BE: (B, E) int64, -1 where a row has fewer end ids.
         num_prompt_B: (B,) int64, tokens of the prompt.
+        is_greedy: whether no row draws its tokens at random.
     """
 
     seed_B: Tensor
@@ -181,6 +182,7 @@ class RowTensors:
     temperature_B: Tensor
     end_ids_BE: Tensor
     num_prompt_B: Tensor
+    is_greedy: bool
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> "RowTensors":
@@ -203,4 +205,5 @@ class RowTensors:
             num_prompt_B=torch.tensor(
                 [len(row.prompt) for row in rows], dtype=torch.int64, device=device
             ),
+            is_greedy=all(s.temperature == 0 for s in settings),
         )

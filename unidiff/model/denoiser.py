@@ -9,7 +9,6 @@ keys of the same layer, so fusing a commit with the next probe changes no token;
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from unidiff.tokens.layout import TokenLayout
 from .cache import BlockCache
 from .fingerprint import weights_key
 from .masks import decode_mask
+from .packing import packed_weights
+from .placement import Placement
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -27,9 +28,20 @@ if TYPE_CHECKING:
 class ModelDenoiser:
     """`unidiff.generation.denoiser.Denoiser` over a `UniDiffForBlockDiffusion`."""
 
-    def __init__(self, model: "UniDiffForBlockDiffusion") -> None:
-        """Read the facts that decoding needs from the model's configuration."""
+    def __init__(
+        self, model: "UniDiffForBlockDiffusion", prepack: bool = False, is_static: bool = False
+    ) -> None:
+        """Read the facts that decoding needs from the model's configuration.
+
+        Args:
+            model: the network.
+            prepack: multiply by a second copy of the weights in a faster layout.
+            is_static: keep the shapes of forwards from changing, so that a compiled model is
+                compiled a few times only.
+        """
         config = model.config
+        self.packed = packed_weights(model) if prepack else None
+        self.is_static = is_static
         self.model = model
         self.layout: TokenLayout = config.layout
         self.attention_pattern: str = config.attention_pattern
@@ -103,55 +115,75 @@ class ModelDenoiser:
                 weights predict successors (`logits_shift=1`).
         """
         before_BD = cache.last_hidden_BD
-        hidden_BQD = self._forward(cache, commit, canvas)
-        width = 0 if commit is None else commit.ids_BT.shape[1]
-        hidden_BKD = hidden_BQD[:, width:]
+        _, hidden_BKD = self._forward(cache, commit, canvas)
         if self.logits_shift:
             previous_BD = cache.last_hidden_BD if commit is not None else before_BD
             hidden_BKD = _shifted(hidden_BKD, previous_BD, logits_at_BK)
-        return self.model.read_head(hidden_BKD[logits_at_BK], id_range)
+        return self._read_head(hidden_BKD[logits_at_BK], id_range)
 
     @torch.no_grad()
     def commit(
         self, cache: BlockCache, run: Run, *, logits_at_BT: Tensor | None = None
     ) -> Tensor | None:
         """Store clean tokens; (N, V) scores of the successors of those asked for."""
-        hidden_BTD = self._forward(cache, run, None)
+        hidden_BTD, _ = self._forward(cache, run, None)
         if logits_at_BT is None:
             return None
-        return self.model.read_head(hidden_BTD[logits_at_BT])
+        return self._read_head(hidden_BTD[logits_at_BT])
 
     @torch.no_grad()
     def next_logits(self, cache: BlockCache) -> Tensor:
         """(B, V) scores of the token after each row's last committed one."""
         if cache.last_hidden_BD is None:
             raise ValueError("nothing was committed since the cache was made or cropped")
-        return self.model.read_head(cache.last_hidden_BD)
+        return self._read_head(cache.last_hidden_BD)
 
-    def _forward(self, cache: BlockCache, commit: Run | None, canvas: Run | None) -> Tensor:
-        """(B, Q, D) hidden states of [commit ; canvas]; `commit` is stored in the cache."""
-        nothing = np.zeros((3, 0), dtype=np.int64)
-        empty = Run.of([[]] * cache.num_rows, [nothing] * cache.num_rows, self.device)
-        first, second = commit or empty, canvas or empty
-        widths = (first.ids_BT.shape[1], second.ids_BT.shape[1])
-        mask = decode_mask(
+    def _read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
+        """(..., V) logits of (..., D) hidden states, or those of the ids in a range."""
+        read = self.packed.read_head if self.packed else self.model.read_head
+        return read(hidden, id_range)
+
+    def _forward(
+        self, cache: BlockCache, commit: Run | None, canvas: Run | None
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) and (B, K, D) hidden states of both runs; `commit` is stored in the cache."""
+        widths = _width(commit), _width(canvas)
+        if self.is_static:
+            commit, canvas = self._padded(commit), self._padded(canvas)
+        runs = [run for run in (commit, canvas) if run is not None]
+        nothing_B = torch.zeros_like(cache.lengths_B)
+        place = Placement.static if self.is_static else Placement.of
+        placement = place(
             cache.lengths_B,
-            cache.num_slots,
-            first.length_B,
-            second.length_B,
-            widths,
-            self.model.config.grid,
+            nothing_B if commit is None else commit.length_B,
+            nothing_B if canvas is None else canvas.length_B,
+            (_width(commit), _width(canvas)),
         )
         hidden_BQD = self.model.model(
-            input_ids=torch.cat([first.ids_BT, second.ids_BT], dim=1),
-            attention_mask=mask,
-            position_ids=torch.cat([first.position_3BT, second.position_3BT], dim=2),
+            input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
+            attention_mask=decode_mask(placement, self.model.config.grid),
+            position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
-            num_stored=first.length_B if commit is not None else None,
+            placement=placement,
+            packed=self.packed,
         ).last_hidden_state
         if commit is not None:
             _record(cache, commit, hidden_BQD)
-        return hidden_BQD
+        start = _width(commit)
+        return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
+
+    def _padded(self, run: Run | None) -> Run | None:
+        """A run padded to whole canvases; one token stays one, for the `ar` mode."""
+        if run is None or run.ids_BT.shape[1] == 1:
+            return run
+        rest = -run.ids_BT.shape[1] % self.canvas_length
+        pad = torch.nn.functional.pad
+        return Run(pad(run.ids_BT, (0, rest)), pad(run.position_3BT, (0, rest)), run.length_B)
+
+
+def _width(run: Run | None) -> int:
+    """Padded tokens of a run, 0 for none."""
+    return 0 if run is None else run.ids_BT.shape[1]
 
 
 def _record(cache: BlockCache, run: Run, hidden_BQD: Tensor) -> None:

@@ -112,7 +112,11 @@ class UniDiffGenerationMixin(GenerationMixin):
         if options["stop_strings"]:
             criteria.append(_stop_strings(options["stop_strings"], tokenizer))
         output = generate_rows(
-            ModelDenoiser(self),
+            ModelDenoiser(
+                self,
+                prepack=options["prepack_weights"],
+                is_static=options["cache_implementation"] == "static",
+            ),
             options,
             GenerationInputs(
                 input_ids=prompt_BL,

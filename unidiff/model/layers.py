@@ -12,8 +12,11 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention import MATMUL, eager_attention, prefers_matmul
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .packing import PackedLayer
+from .placement import Placement
 
 
 class UniDiffRMSNorm(nn.Module):
@@ -67,45 +70,6 @@ def rotate(heads_BHQE: Tensor, cosine_B1QE: Tensor, sine_B1QE: Tensor) -> Tensor
     return heads_BHQE * cosine_B1QE + torch.cat([-second, first], dim=-1) * sine_B1QE
 
 
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """Attention written out; transformers' attention interface, boolean mask, True = attends.
-
-    Args:
-        module: holds `num_key_value_groups`.
-        query: (B, H, Q, E).
-        key: (B, G, S, E).
-        value: (B, G, S, E).
-        attention_mask: (B, 1, Q, S) bool or None.
-        scaling: factor on the scores.
-        dropout: probability of dropping a weight in training.
-        kwargs: ignored fields of the interface.
-
-    Returns:
-        ((B, Q, H, E) output, (B, H, Q, S) weights).
-    """
-    del kwargs
-    groups: int = module.num_key_value_groups  # type: ignore[assignment]  # nn.Module's getattr
-    key = key.repeat_interleave(groups, dim=1)
-    value = value.repeat_interleave(groups, dim=1)
-    score_BHQS = query * scaling @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        bias = torch.zeros_like(attention_mask, dtype=score_BHQS.dtype)
-        bias.masked_fill_(~attention_mask, torch.finfo(score_BHQS.dtype).min)
-        score_BHQS = score_BHQS + bias
-    weight_BHQS = score_BHQS.softmax(dim=-1)
-    weight_BHQS = nn.functional.dropout(weight_BHQS, dropout, training=module.training)
-    return (weight_BHQS @ value).transpose(1, 2).contiguous(), weight_BHQS
-
-
 class UniDiffAttention(nn.Module):
     """Grouped-query attention of new tokens over the cache and themselves."""
 
@@ -133,32 +97,32 @@ class UniDiffAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         cache: BlockCache | None,
-        num_stored_B: Tensor | None,
+        placement: Placement | None,
+        packed: PackedLayer | None = None,
     ) -> Tensor:
-        """(B, Q, D) output; stores the first `num_stored_B` new keys of each row in the cache.
+        """(B, Q, D) output of new tokens over themselves and what the cache holds.
 
         Args:
             hidden_BQD: (B, Q, D) normalised input.
             rotation: cosine and sine, (B, 1, Q, E).
-            attention_mask: (B, 1, Q, S + Q) bool, True = attends; None: everything attends.
-            cache: committed keys and values, S slots per row; None: no past.
-            num_stored_B: (B,) int64 or None for a read-only probe.
+            attention_mask: (B, 1, Q, S) bool, True = attends, or additive; None: everything
+                attends.
+            cache: committed keys and values; None: no past, S = Q.
+            placement: where in the cache's slots the new tokens stand.
+            packed: the projections in a faster layout; None: the module's own.
         """
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
-        query = self.q_norm(self.q_proj(hidden_BQD).view(shape)).transpose(1, 2)
-        key = self.k_norm(self.k_proj(hidden_BQD).view(shape)).transpose(1, 2)
-        value = self.v_proj(hidden_BQD).view(shape).transpose(1, 2)
-        query, key = rotate(query, *rotation), rotate(key, *rotation)
-        past = cache.read(self.layer_index) if cache is not None else None
-        if cache is not None and num_stored_B is not None:
-            cache.write(self.layer_index, key, value, num_stored_B)
-        if past is not None:
-            key = torch.cat([past[0], key], dim=2)
-            value = torch.cat([past[1], value], dim=2)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
-        )
+        query, key, value = (packed.project.split if packed else self.project)(hidden_BQD)
+        query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
+        key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
+        value = value.view(shape).transpose(1, 2)
+        implementation = self.config._attn_implementation
+        if cache is not None and placement is not None:
+            key, value = cache.extend(self.layer_index, key, value, placement)
+            if implementation == "sdpa" and prefers_matmul(query):
+                implementation = MATMUL
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
             query,
@@ -169,7 +133,12 @@ class UniDiffAttention(nn.Module):
             scaling=self.config.head_dim**-0.5,
             is_causal=False,
         )
-        return self.o_proj(output.reshape(batch, length, -1))
+        output_BQD = output.reshape(batch, length, -1)
+        return packed.attention_out(output_BQD) if packed else self.o_proj(output_BQD)
+
+    def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, Q, heads times E)."""
+        return self.q_proj(hidden_BQD), self.k_proj(hidden_BQD), self.v_proj(hidden_BQD)
 
 
 class UniDiffMLP(nn.Module):
@@ -183,8 +152,11 @@ class UniDiffMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Tensor of the same shape."""
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            gate, up = packed.gate_and_up.split(hidden)
+            return packed.down(self.activation(gate) * up)
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
@@ -199,9 +171,11 @@ class UniDiffLayer(GradientCheckpointingLayer):
         self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden_BQD: Tensor, *attention_inputs: object) -> Tensor:
+    def forward(
+        self, hidden_BQD: Tensor, *attention_inputs: object, packed: PackedLayer | None = None
+    ) -> Tensor:
         """(B, Q, D) residual stream after the layer; arguments as `UniDiffAttention.forward`."""
         hidden_BQD = hidden_BQD + self.self_attn(
-            self.input_layernorm(hidden_BQD), *attention_inputs
+            self.input_layernorm(hidden_BQD), *attention_inputs, packed=packed
         )
-        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD))
+        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD), packed)
