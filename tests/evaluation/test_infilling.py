@@ -60,7 +60,9 @@ def test_edit_similarity_of_known_pairs(said, truth, similarity):
     assert edit_similarity(truth, said) == pytest.approx(similarity)
 
 
-@pytest.mark.parametrize(("measure", "settings"), [(fill_holes, HOLES), (continue_text, COMPLETION)])
+@pytest.mark.parametrize(
+    ("measure", "settings"), [(fill_holes, HOLES), (continue_text, COMPLETION)]
+)
 def test_the_library_itself_scores_one_and_a_token_less_does_not(context_of, measure, settings):
     scores = measure(context_of(Clairvoyant()), settings, 10)
     assert scores["edit_similarity"].tolist() == [1.0] * 10
