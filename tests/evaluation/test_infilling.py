@@ -1,4 +1,4 @@
-"""Holes and continuations of held-out text: scores of known answers, and what the model is shown."""
+"""Holes and continuations of held-out text: scores of known answers, what the model is shown."""
 
 import numpy as np
 import pytest
