@@ -6,9 +6,11 @@ What they measure lives in `unidiff.evaluation`; timings are ratios within one r
 import typer
 
 from .bench_decode import bench_decode, bench_memory
+from .bench_quality import bench_quality
 
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
 )
 bench.command("decode")(bench_decode)
 bench.command("memory")(bench_memory)
+bench.command("quality")(bench_quality)

@@ -23,7 +23,7 @@ def generate(
     """Continue a text."""
     text = sys.stdin.read() if text == "-" else text
     session = open_session(model)
-    options = decoding.over({**samplers.TEXT, **length.keywords()})
+    options = decoding.over({**samplers.completing(session.model.config), **length.keywords()})
     if stream and not as_json:
         options["streamer"] = drafts(session)
     answer = session.answer(session.processor.for_completion(text), options)[0]

@@ -74,9 +74,13 @@ class Decoding:
     ] = 0
 
     def over(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        """Keywords of `generate()`: these options over a task's own, and the seed."""
+        """Keywords of `generate()`: these options over a task's own, and the seed.
+
+        A threshold without a strategy asks for the strategy that reads it.
+        """
+        is_for_threshold = self.threshold is not None and self.strategy is None
         given = {
-            "unmasking_strategy": self.strategy,
+            "unmasking_strategy": "threshold" if is_for_threshold else self.strategy,
             "confidence_metric": self.metric,
             "confidence_threshold": self.threshold,
             "max_denoising_steps": self.steps,
