@@ -12,29 +12,27 @@ from .canvases import Canvases
 from .denoiser import Denoiser
 from .lockstep import LockStep, Policy
 from .rows import Row
-from .streaming import Delivery
 
 
 class CanvasRows(LockStep):
     """Rows whose canvases open, are delivered window by window, and become context."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Open every row's first canvas; prompts move into it where the pattern asks so."""
-        super().__init__(denoiser, policy, rows, cache, out)
-        opened = None if self.is_whole else policy.blocks.opened
-        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
-        width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        num_twins = policy.guidance.num_branches - 1
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device, num_twins)
-        for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
-            self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
+        self.canvases = Canvases.empty(0, 0, denoiser.device, policy.guidance.num_branches - 1)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Open the rows' first canvases; prompts move into them where the pattern asks so."""
+        opened = None if self.is_whole else self.policy.blocks.opened
+        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in rows]
+        width = max(len(canvas.ids) for canvas in first)
+        num_twins = self.policy.guidance.num_branches - 1
+        new = Canvases.empty(len(rows), width, self.denoiser.device, num_twins)
+        start = len(self.canvases.ids_BK)
+        self.canvases = Canvases.concatenate([self.canvases, new])
+        for index, (row, canvas) in enumerate(zip(rows, first, strict=True), start):
+            self.canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
             self._place_twin(index, row, canvas.modality.tolist())
 
     @property
@@ -89,7 +87,7 @@ class CanvasRows(LockStep):
                 continue
             if end >= 0:
                 self._deliver(index, end + 1)
-                self._finish(index, "stop")
+                self.finish(index, "stop")
             elif is_done:
                 self._close_window(index, stop)
 
@@ -97,11 +95,11 @@ class CanvasRows(LockStep):
         """Deliver a window without masks and open what comes next, if anything does."""
         row, canvases = self.rows[index], self.canvases
         if self._deliver(index, stop):
-            self._finish(index, "stop")
+            self.finish(index, "stop")
         elif row.given is not None:
-            self._finish(index, "canvas")
+            self.finish(index, "canvas")
         elif row.room <= 0:
-            self._finish(index, "length")
+            self.finish(index, "length")
         elif stop < int(canvases.length_B[index]):
             canvases.is_fresh_B[index] = self.is_whole
             assert self.window is not None
@@ -116,7 +114,7 @@ class CanvasRows(LockStep):
         new = slice(row.num_delivered, stop)
         ids = self.canvases.ids_BK[index, new].tolist()
         row.num_delivered = stop
-        return self.out.take(row, ids, self.canvases.log_prob_BK[index, new].tolist())
+        return row.take(ids, self.canvases.log_prob_BK[index, new].tolist())
 
     def _open_next(self, index: int) -> None:
         """Move a finished block into the context, to be committed, and open the next canvas."""
@@ -132,7 +130,7 @@ class CanvasRows(LockStep):
         canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
         self._place_twin(index, row, canvas.modality.tolist())
 
-    def _finish(self, index: int, reason: str) -> None:
+    def finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""
-        self.rows[index].finish_reason = reason
+        super().finish(index, reason)
         self.canvases.close(index)

@@ -1,7 +1,7 @@
-"""What both decode loops share: rows in lock step, commits, compaction, finishing.
+"""What both decode loops share: rows in lock step, admission, commits, compaction.
 
-Rows are independent state machines that share forwards. A row that has finished waits with an empty
-canvas until enough have finished for the batch to be compacted.
+Rows are independent state machines that share forwards. They join between steps. A row that has
+finished waits with an empty canvas until enough have finished for the batch to be compacted.
 """
 
 # Shapes: B rows in the batch, T tokens to commit.
@@ -19,7 +19,6 @@ from .guidance import Guidance
 from .order import UnmaskingStrategy
 from .revision import Revision
 from .rows import Row, RowTensors
-from .streaming import Delivery
 
 _COMPACT_AT = 0.25  # share of finished rows at which copying the cache pays
 
@@ -70,21 +69,12 @@ class Policy:
 class LockStep(ABC):
     """A batch of rows decoded together; subclasses say what one step is."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Start with rows that are not finished; `cache` holds one row of each, twins behind."""
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
         self.denoiser = denoiser
         self.policy = policy
-        self.rows = list(rows)
-        self.cache = cache
-        self.out = out
-        self.finished_caches: dict[int, Any] = {}
+        self.rows: list[Row] = []
+        self.cache = denoiser.new_cache(0)
         self.tensors = RowTensors.of(self.rows, denoiser.device)
 
     @abstractmethod
@@ -95,14 +85,44 @@ class LockStep(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Keep the state of these rows only."""
 
-    def run(self) -> None:
-        """Decode until every row has finished."""
-        while self.live:
-            if not self.policy.reuses_cache:
-                self._forget()
-            self._commit_ahead()
-            self.step()
-            self._compact()
+    @abstractmethod
+    def join(self, rows: Sequence[Row]) -> None:
+        """Make the state of rows that now stand behind the others in the batch."""
+
+    def advance(self) -> None:
+        """One step of all live rows, with the commits that it needs first."""
+        if not self.policy.reuses_cache:
+            self._forget()
+        self._commit_ahead()
+        self.step()
+
+    def admit(self, rows: Sequence[Row], cache: Any) -> None:
+        """Let rows join between steps; those that have finished leave.
+
+        Args:
+            rows: rows not yet begun.
+            cache: one row of each, then those of their weaker branches.
+        """
+        live, num_branches = self.live, self.policy.guidance.num_branches
+        self._keep(live)
+        if live and num_branches == 1:
+            cache = self.denoiser.join_caches([self.cache, cache])
+        elif live:
+            pairs = [(self.cache, len(live)), (cache, len(rows))]
+            cache = self.denoiser.join_caches(
+                [
+                    part.select_rows(range(branch * count, (branch + 1) * count))
+                    for branch in range(num_branches)
+                    for part, count in pairs
+                ]
+            )
+        self.rows, self.cache = [*self.rows, *rows], cache
+        self.tensors = RowTensors.of(self.rows, self.denoiser.device)
+        self.join(rows)
+
+    def finish(self, index: int, reason: str) -> None:
+        """End a row."""
+        self.rows[index].finish_reason = reason
 
     @property
     def live(self) -> list[int]:
@@ -156,15 +176,15 @@ class LockStep(ABC):
         """Whether a step's forward also commits."""
         return self.policy.fuses_commit
 
-    def _compact(self) -> None:
+    def compact(self) -> None:
         """Let finished rows leave the batch once they are many."""
         live = self.live
-        if len(self.rows) - len(live) < _COMPACT_AT * len(self.rows) or len(live) == len(self.rows):
-            return
-        if self.policy.keeps_cache:
-            for index in sorted(set(range(len(self.rows))) - set(live)):
-                self.finished_caches[self.rows[index].index] = self.cache.select_rows([index])
-        if not live:
+        if live and len(self.rows) - len(live) >= _COMPACT_AT * len(self.rows):
+            self._keep(live)
+
+    def _keep(self, live: Sequence[int]) -> None:
+        """Let all rows but these leave the batch."""
+        if len(live) == len(self.rows):
             return
         branches = range(self.policy.guidance.num_branches)
         kept = [branch * len(self.rows) + index for branch in branches for index in live]
