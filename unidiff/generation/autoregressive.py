@@ -15,6 +15,7 @@ from .confidence import log_probability
 from .constraints import apply_processors, check_scores, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
+from .rows import Row
 from .ruled import limit_next
 from .sampling import choose_tokens, likeliest
 
@@ -31,6 +32,9 @@ class Autoregressive(LockStep):
 
     def select(self, rows: Sequence[int]) -> None:
         """Nothing to do: rows have no canvas."""
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Nothing to do."""
 
     def step(self) -> None:
         """One commit of each live row's pending tokens, and the token that follows."""
@@ -98,7 +102,7 @@ class Autoregressive(LockStep):
         row = self.rows[index]
         if self.policy.keeps_trace:
             row.trace.note(row.num_forwards, len(row.generated), token, math.exp(log_prob))
-        criterion_met = self.out.take(row, [token], [log_prob])
+        criterion_met = row.take([token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
             row.finish_reason = "stop"
         elif row.room <= 0:

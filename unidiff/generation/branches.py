@@ -39,6 +39,18 @@ class Branches:
         self.num_own_B = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.position_BC3W = torch.zeros(*whole, 3, width, dtype=torch.int64, device=device)
 
+    def join(self, num_rows: int, width: int) -> None:
+        """Make room for further rows, with branches of at most `width` columns."""
+        _, num_branches, held = self.prefix_ids_BCW.shape
+        more = Branches(num_rows, num_branches, max(width, held), self.num_own_B.device)
+        wider = (0, max(width, held) - held)
+        self.prefixes += more.prefixes
+        self.num_own_B = torch.cat([self.num_own_B, more.num_own_B])
+        self.num_prefix_BC = torch.cat([self.num_prefix_BC, more.num_prefix_BC])
+        for name in ("prefix_ids_BCW", "position_BC3W"):
+            parts = _padded(getattr(self, name), wider), getattr(more, name)
+            setattr(self, name, torch.cat(parts))
+
     def open(
         self, row: int, twins: Sequence[Context], settled: Sequence[int], modality: Sequence[int]
     ) -> None:

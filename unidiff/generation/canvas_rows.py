@@ -14,34 +14,33 @@ from .confidence import Workspace
 from .denoiser import Denoiser
 from .lockstep import LockStep, Policy
 from .rows import Row
-from .streaming import Delivery
 
 
 class CanvasRows(LockStep):
     """Rows whose canvases open, are delivered window by window, and become context."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Open every row's first canvas; prompts move into it where the pattern asks so."""
-        super().__init__(denoiser, policy, rows, cache, out)
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
         self.workspace = Workspace()
-        opened = None if self.is_whole else policy.blocks.opened
+        self.canvases = Canvases.empty(0, 0, denoiser.device)
+        self.branches = Branches(0, policy.guidance.num_branches - 1, 0, denoiser.device)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Open the rows' first canvases; prompts move into them where the pattern asks so."""
+        opened = None if self.is_whole else self.policy.blocks.opened
+        settled = [num_settled(self.denoiser, row.context) for row in rows]
         first = [
-            row.first_canvas(opened, num_settled(denoiser, row.context), self.window)
-            for row in self.rows
+            row.first_canvas(opened, length, self.window)
+            for row, length in zip(rows, settled, strict=True)
         ]
-        width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device)
-        prefixes = [len(t) - num_settled(denoiser, t) for row in self.rows for t in row.twins]
-        num_twins, width = policy.guidance.num_branches - 1, width + max(prefixes, default=0)
-        self.branches = Branches(len(self.rows), num_twins, width, denoiser.device)
-        for index, canvas in enumerate(first):
+        width = max(len(canvas.ids) for canvas in first)
+        start = len(self.canvases.ids_BK)
+        new = Canvases.empty(len(rows), width, self.denoiser.device)
+        self.canvases = Canvases.concatenate([self.canvases, new])
+        ends = [len(twin) - num_settled(self.denoiser, twin) for row in rows for twin in row.twins]
+        self.branches.join(len(rows), width + max(ends, default=0))
+        for index, canvas in enumerate(first, start):
             self._open(index, canvas)
 
     @property
@@ -97,7 +96,7 @@ class CanvasRows(LockStep):
                 continue
             if end >= 0:
                 self._deliver(index, end + 1)
-                self._finish(index, "stop")
+                self.finish(index, "stop")
             elif is_done:
                 self._close_window(index, stop)
 
@@ -105,11 +104,11 @@ class CanvasRows(LockStep):
         """Deliver a window without masks and open what comes next, if anything does."""
         row, canvases = self.rows[index], self.canvases
         if self._deliver(index, stop):
-            self._finish(index, "stop")
+            self.finish(index, "stop")
         elif row.given is not None:
-            self._finish(index, "canvas")
+            self.finish(index, "canvas")
         elif row.room <= 0:
-            self._finish(index, "length")
+            self.finish(index, "length")
         elif stop < int(canvases.length_B[index]):
             canvases.is_fresh_B[index] = self.is_whole
             assert self.window is not None
@@ -124,7 +123,7 @@ class CanvasRows(LockStep):
         new = slice(row.num_delivered, stop)
         ids = self.canvases.ids_BK[index, new].tolist()
         row.num_delivered = stop
-        return self.out.take(row, ids, self.canvases.log_prob_BK[index, new].tolist())
+        return row.take(ids, self.canvases.log_prob_BK[index, new].tolist())
 
     def _open_next(self, index: int) -> None:
         """Move a finished block into the context, to be committed, and open the next canvas."""
@@ -137,7 +136,7 @@ class CanvasRows(LockStep):
             twin.extend(*self.branches.block(index, branch, ids, modality))
         self._open(index, row.next_canvas(self.policy.blocks.opened, self.window))
 
-    def _finish(self, index: int, reason: str) -> None:
+    def finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""
         self.rows[index].finish_reason = reason
         self.canvases.close(index)

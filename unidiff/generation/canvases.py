@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,19 @@ class Canvases:
             is_restless_B=zeros(flat, torch.bool),
             is_fresh_B=zeros(flat, torch.bool),
         )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Canvases"]) -> "Canvases":
+        """The rows of several, in order, padded to the widest."""
+        width = max(part.ids_BK.shape[1] for part in parts)
+
+        def joined(name: str) -> Tensor:
+            tensors = [getattr(part, name) for part in parts]
+            if name.endswith("K"):
+                tensors = [pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors]
+            return torch.cat(tensors)
+
+        return cls(**{f.name: joined(f.name) for f in fields(cls)})
 
     def open(self, row: int, canvas: Canvas, mask_token_id: int) -> None:
         """Give a row a new canvas; what it held is lost."""

@@ -1,7 +1,7 @@
-"""What both decode loops share: rows in lock step, commits, compaction, finishing.
+"""What both decode loops share: rows in lock step, admission, commits, compaction.
 
-Rows are independent state machines that share forwards. A row that has finished waits with an empty
-canvas until enough have finished for the batch to be compacted.
+Rows are independent state machines that share forwards. They join between steps. A row that has
+finished waits with an empty canvas until enough have finished for the batch to be compacted.
 """
 
 # Shapes: B rows in the batch, T tokens to commit.
@@ -19,7 +19,6 @@ from .guidance import Guidance
 from .order import UnmaskingStrategy
 from .revision import Revision
 from .rows import Row, RowTensors
-from .streaming import Delivery
 
 _COMPACT_AT = 0.25  # share of finished rows at which copying the cache pays
 
@@ -76,22 +75,13 @@ class Policy:
 class LockStep(ABC):
     """A batch of rows decoded together; subclasses say what one step is."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Start with rows that are not finished; `cache` holds one row of each, twins behind."""
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
         self.denoiser = denoiser
         self.policy = policy
-        self.rows = list(rows)
-        self.cache = cache
-        self.out = out
-        self.finished_caches: dict[int, Any] = {}
-        self.takes_part = [False] * len(self.rows)  # whose weaker branches are read now
+        self.rows: list[Row] = []
+        self.cache = denoiser.new_cache(0)
+        self.takes_part: list[bool] = []  # whose weaker branches are read now
         self.asleep: Any = None  # cache of all weaker branches while no row reads them
         self.tensors = RowTensors.of(self.rows, denoiser.device)
 
@@ -103,15 +93,47 @@ class LockStep(ABC):
     def select(self, rows: Sequence[int]) -> None:
         """Keep the state of these rows only."""
 
-    def run(self) -> None:
-        """Decode until every row has finished."""
-        while self.live:
-            if not self.policy.reuses_cache:
-                self._forget()
-            self._seat_branches()
-            self._commit_ahead()
-            self.step()
-            self._compact()
+    @abstractmethod
+    def join(self, rows: Sequence[Row]) -> None:
+        """Make the state of rows that now stand behind the others in the batch."""
+
+    def advance(self) -> None:
+        """One step of all live rows, with the commits that it needs first."""
+        if not self.policy.reuses_cache:
+            self._forget()
+        self._seat_branches()
+        self._commit_ahead()
+        self.step()
+
+    def admit(self, rows: Sequence[Row], cache: Any) -> None:
+        """Let rows join between steps; those that have finished leave.
+
+        Args:
+            rows: rows not yet begun.
+            cache: one row of each, then those of their weaker branches.
+        """
+        live, num_branches = self.live, self.policy.guidance.num_branches
+        self._wake()
+        self._keep(live)
+        if live and num_branches == 1:
+            cache = self.denoiser.join_caches([self.cache, cache])
+        elif live:
+            pairs = [(self.cache, len(live)), (cache, len(rows))]
+            cache = self.denoiser.join_caches(
+                [
+                    part.select_rows(range(branch * count, (branch + 1) * count))
+                    for branch in range(num_branches)
+                    for part, count in pairs
+                ]
+            )
+        self.rows, self.cache = [*self.rows, *rows], cache
+        self.takes_part = [False] * len(self.rows)
+        self.tensors = RowTensors.of(self.rows, self.denoiser.device)
+        self.join(rows)
+
+    def finish(self, index: int, reason: str) -> None:
+        """End a row."""
+        self.rows[index].finish_reason = reason
 
     @property
     def live(self) -> list[int]:
@@ -177,13 +199,18 @@ class LockStep(ABC):
         if self.denoiser.logits_shift:
             return
         num_rows, is_read = len(self.rows), any(self.takes_part)
-        if self.asleep is not None and is_read:
-            self.cache = self.denoiser.join_caches([self.cache, self.asleep])
-            self.asleep = None
+        if is_read:
+            self._wake()
         elif self.asleep is None and not is_read:
             num_seats = num_rows * self.policy.guidance.num_branches
             self.asleep = self.cache.select_rows(range(num_rows, num_seats))
             self.cache = self.cache.select_rows(range(num_rows))
+
+    def _wake(self) -> None:
+        """Put sleeping branches into the cache, behind the rows."""
+        if self.asleep is not None:
+            self.cache = self.denoiser.join_caches([self.cache, self.asleep])
+            self.asleep = None
 
     def _commit_ahead(self) -> None:
         """Commit what the next forward shall not carry: long prompts, or all if unfused."""
@@ -214,15 +241,15 @@ class LockStep(ABC):
         """Whether a step's forward also commits."""
         return self.policy.fuses_commit
 
-    def _compact(self) -> None:
+    def compact(self) -> None:
         """Let finished rows leave the batch once they are many."""
         live = self.live
-        if len(self.rows) - len(live) < _COMPACT_AT * len(self.rows) or len(live) == len(self.rows):
-            return
-        if self.policy.keeps_cache:
-            for index in sorted(set(range(len(self.rows))) - set(live)):
-                self.finished_caches[self.rows[index].index] = self.cache.select_rows([index])
-        if not live:
+        if live and len(self.rows) - len(live) >= _COMPACT_AT * len(self.rows):
+            self._keep(live)
+
+    def _keep(self, live: Sequence[int]) -> None:
+        """Let all rows but these leave the batch."""
+        if len(live) == len(self.rows):
             return
         branches = range(self.policy.guidance.num_branches)
         kept = [branch * len(self.rows) + index for branch in branches for index in live]
@@ -233,5 +260,6 @@ class LockStep(ABC):
             self.cache = self.cache.select_rows(live)
             self.asleep = self.asleep.select_rows(twins)
         self.rows = [self.rows[i] for i in live]
+        self.takes_part = [False] * len(self.rows)
         self.tensors = RowTensors.of(self.rows, self.denoiser.device)
         self.select(live)

@@ -192,18 +192,19 @@ def check_option(name: str, value: Any) -> None:
         check(name, value)
 
 
+def check_count(name: str, value: Any, minimum: int, maximum: int | None = _LARGEST_COUNT) -> None:
+    """Raise TypeError or ValueError unless a value is an integer in range; no `maximum`: None."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if int(value) < minimum:
+        raise ValueError(f"{name} must be >= {minimum}, got {value}")
+    if maximum is not None and int(value) > maximum:
+        raise ValueError(f"{name} must be <= {maximum}, got {value}")
+
+
 def _check_count(minimum: int, maximum: int | None = _LARGEST_COUNT) -> Any:
     """A check for integers from `minimum` to `maximum`; None: without end."""
-
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if int(value) < minimum:
-            raise ValueError(f"{name} must be >= {minimum}, got {value}")
-        if maximum is not None and int(value) > maximum:
-            raise ValueError(f"{name} must be <= {maximum}, got {value}")
-
-    return check
+    return lambda name, value: check_count(name, value, minimum, maximum)
 
 
 def _check_number(low: float, high: float, low_included: bool) -> Any:

@@ -2,6 +2,8 @@
 
 # Shapes: B rows, K canvas, N positions asked for, V ids.
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -47,8 +49,9 @@ class Revealing(CanvasRows):
             self._note(revealed, token, confidence_N[chosen_N])
         canvases.masked_BK[place] = False
         canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
-        if self.out.wants_drafts:
-            self._show_draft(found, likeliest(found.logits_NV))
+        shown = [index for index in self.live if self.rows[index].out.wants_drafts]
+        if shown:
+            self._show_drafts(shown, found, likeliest(found.logits_NV))
 
     def _chosen(self, found: Predictions, confidence_N: Tensor) -> Tensor:
         """(N,) bool, positions that take a token now."""
@@ -104,10 +107,11 @@ class Revealing(CanvasRows):
         for row, index, token, confidence in zip(*(f.tolist() for f in facts), strict=True):
             self.rows[row].trace.note(self.rows[row].num_forwards, index, token, confidence)
 
-    def _show_draft(self, found: Predictions, best_N: Tensor) -> None:
-        """Show the streamed row's canvas, likeliest tokens standing in for what is masked."""
+    def _show_drafts(self, rows: Sequence[int], found: Predictions, best_N: Tensor) -> None:
+        """Show the rows' canvases, likeliest tokens standing in for what is masked."""
         draft_BK = self.canvases.ids_BK.clone()
         draft_BK[found.row_N, found.column_N] = best_N + found.first_id
         draft_BK = torch.where(self.canvases.masked_BK, draft_BK, self.canvases.ids_BK)
-        stop = int(self.canvases.window_stop_B[0])
-        self.out.put_draft(draft_BK[0, self.rows[0].num_delivered : stop].tolist())
+        for index in rows:
+            shown = slice(self.rows[index].num_delivered, int(self.canvases.window_stop_B[index]))
+            self.rows[index].out.keep_draft(draft_BK[index, shown].tolist())

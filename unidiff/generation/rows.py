@@ -3,6 +3,7 @@
 # Shapes: B rows, K canvas.
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ from unidiff.tokens.layout import MODALITY_IDS
 from .canvases import Canvas
 from .context import Context
 from .rules import Rule
+from .streaming import Delivery
 from .trace import Trace
 
 
@@ -58,7 +60,7 @@ class Row:
     """State of one row while it is decoded.
 
     Attributes:
-        index: row of the caller's batch.
+        index: number of the row; no two that are decoded together have the same.
         settings: the row's own options.
         context: clean tokens that the canvas follows; the whole prompt at first.
         given: the caller's canvas, or None to continue with text.
@@ -71,6 +73,7 @@ class Row:
         finish_reason: "stop", "length" or "canvas" once finished.
         trace: its reveals, if they were asked for.
         rule: what its text or canvas may hold; None: anything.
+        out: where its tokens go.
     """
 
     index: int
@@ -86,10 +89,28 @@ class Row:
     finish_reason: str | None = None
     trace: Trace = field(default_factory=Trace)
     rule: Rule | None = None
+    out: Delivery = field(default_factory=Delivery)
 
     def __post_init__(self) -> None:
         """Remember the prompt before a part of it moves into the first canvas."""
         self.prompt = list(self.context.ids)
+
+    def at_start(self, index: int) -> "Row":
+        """A row to decode, numbered `index`, that leaves this one, not yet begun, as it is."""
+        row = copy(self)
+        row.index, row.context = index, self.context.copy()
+        row.twins = [twin.copy() for twin in self.twins]
+        row.generated, row.log_probs, row.trace = [], [], Trace()
+        return row
+
+    def take(self, ids: Sequence[int], log_probs: Sequence[float]) -> bool:
+        """Append finished tokens and their log-probabilities; True if a criterion ended the row."""
+        kept, is_met = len(ids), False
+        if self.given is None:
+            kept, is_met = self.out.num_kept(self.known_ids, ids)
+        self.generated += ids[:kept]
+        self.log_probs += log_probs[:kept]
+        return is_met
 
     @property
     def room(self) -> int:

@@ -8,9 +8,8 @@ arXiv 2211.17192, algorithm 1). Greedy decoding is the case of one-hot laws.
 
 # Shapes: B rows in the batch, D draft tokens, N lines (a row and a place behind it), V ids.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,15 +18,13 @@ from unidiff.diffusion.random import uniform
 
 from .autoregressive import TEXT, Autoregressive
 from .constraints import limit_to_modality
-from .denoiser import Denoiser, Run
+from .denoiser import Run
 from .drafts import Acceptance, Drafts, Lines, Verdict
-from .lockstep import Policy
 from .order import DRAW_TOKEN
 from .pace import leading_run
 from .rows import Row
 from .ruled import limit_next
 from .sampling import inverse_cdf, probabilities
-from .streaming import Delivery
 
 DRAW_DRAFT, DRAW_ACCEPT = 3, 4  # purposes of a row's random numbers, besides those of `order`
 
@@ -35,17 +32,13 @@ DRAW_DRAFT, DRAW_ACCEPT = 3, 4  # purposes of a row's random numbers, besides th
 class SelfSpeculative(Autoregressive):
     """Rows continued by verified drafts."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
+    acceptances: Mapping[int, Acceptance] = {}
+
+    def join(self, rows: Sequence[Row]) -> None:
         """Start with a trial for every row."""
-        super().__init__(denoiser, policy, rows, cache, out)
-        self.acceptances = {row.index: Acceptance() for row in self.rows}
+        self.acceptances = {
+            row.index: self.acceptances.get(row.index, Acceptance()) for row in self.rows
+        }
 
     def step(self) -> None:
         """One draft for each live row, and as many of its tokens as the reading accepts."""
@@ -96,8 +89,8 @@ class SelfSpeculative(Autoregressive):
             self.cache, canvas, logits_at_BK=_real(canvas), commit=pending
         )
         drafts = self._drawn(logits_NV, {i: n for i, n in enumerate(lengths) if n})
-        if self.out.wants_drafts and 0 in drafts.ids:
-            self.out.put_draft(drafts.ids[0])
+        for index, ids in drafts.ids.items():
+            self.rows[index].out.keep_draft(ids)
         return drafts
 
     def _behind(self, ids: Sequence[Sequence[int]]) -> Run:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unidiff.diffusion.random import uniform
 from unidiff.diffusion.uniform import leave_one_out_from_posterior, uniform_ids, uniform_reverse
@@ -27,7 +28,6 @@ from .order import DRAW_TOKEN
 from .predictions import Predictions
 from .rows import Row
 from .sampling import choose_tokens, likeliest, probabilities
-from .streaming import Delivery
 
 DRAW_NOISE_ID = 11  # purpose of a row's random numbers
 _LEAST_LOG = -700.0  # of a probability; its multiples stay finite when branches are mixed
@@ -82,20 +82,23 @@ class Renoising(UniformDiffusion):
         ends with the likeliest ones: the same at temperature 0.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Start with nothing accepted."""
-        super().__init__(denoiser, policy, rows, cache, out)
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
         self.accepted_BK = torch.zeros_like(self.canvases.masked_BK)
         self.likeliest_BK = torch.full_like(self.canvases.ids_BK, -1)
         self.num_same_B = torch.zeros_like(self.canvases.step_B)
         self.is_final_B = torch.zeros_like(self.canvases.is_fresh_B)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Open the rows' first canvases, nothing in them accepted."""
+        super().join(rows)
+        batch, width = self.canvases.ids_BK.shape
+        more, wider = batch - len(self.num_same_B), width - self.accepted_BK.shape[1]
+        self.accepted_BK = pad(self.accepted_BK, (0, wider, 0, more), value=False)
+        self.likeliest_BK = pad(self.likeliest_BK, (0, wider, 0, more), value=-1)
+        self.num_same_B = pad(self.num_same_B, (0, more))
+        self.is_final_B = pad(self.is_final_B, (0, more), value=False)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep the state of these rows only."""
