@@ -23,7 +23,7 @@ from uniform_toys import (
 
 from unidiff.diffusion.uniform import uniform_reverse
 
-NUM_ROWS, LENGTH = 8_000, 3
+NUM_ROWS, LENGTH = 3_000, 3
 LIMIT = 54.05  # chi-square with 26 degrees of freedom: p = 0.001
 READINGS = ("leave_one_out", "posterior")
 

@@ -106,6 +106,18 @@ def test_noise_is_even_and_new_in_every_step() -> None:
     assert float((first == second).double().mean()) == pytest.approx(1 / 3, abs=0.02)
 
 
+@pytest.mark.parametrize("strategy", ["static", "sequential"])
+def test_an_even_share_grows_by_the_same_number_in_every_step(strategy: str) -> None:
+    """A kept position shows the same token in all rows (greedy); noise shows every id."""
+    denoiser = Script(script(6, 2.0))
+    options = {"unmasking_strategy": strategy, "stability_entropy": 0.0, "do_sample": False}
+    decoded(denoiser, ROWS, revision="renoise", max_denoising_steps=LENGTH, **options)
+    assert len(denoiser.seen) == LENGTH
+    for step, shown in enumerate(denoiser.seen):
+        is_kept = [len(set(shown[:, place].tolist())) == 1 for place in range(LENGTH)]
+        assert sum(is_kept) == step
+
+
 def test_without_revision_revealed_tokens_stay() -> None:
     tables = script(5, 2.0)
     denoiser = Script(tables)

@@ -11,6 +11,7 @@ from unidiff.data.blocks import TrainingRow
 from unidiff.data.collator import BlockCollator
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.model.streams import training_streams
 from unidiff.training.objective import BlockObjective
 from unidiff.training.uniform_objective import UniformObjective
 
@@ -74,8 +75,6 @@ def test_memorised_sequences_come_back(kind: str) -> None:
 
 def test_noise_follows_the_time_and_spares_what_has_no_label() -> None:
     model, ids = model_of("posterior"), sequences()
-    from unidiff.model.streams import training_streams
-
     batch = batch_of(ids, 0)
     batch["labels"][0, 3] = -100
     changed, expected = [], []

@@ -9,6 +9,7 @@ process (`Ancestral`, `unmasking_strategy="ancestral"`).
 # Shapes: B rows, K canvas, N positions asked for, M those of all branches, V ids.
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ from .constraints import check_scores, limit_to_modality
 from .denoiser import Denoiser
 from .diffusion import BlockDiffusion
 from .lockstep import Policy
-from .order import DRAW_TOKEN
+from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
 from .rows import Row
 from .sampling import choose_tokens, likeliest, probabilities
@@ -120,6 +121,11 @@ class Renoising(UniformDiffusion):
         self.accepted_BK[found.row_N, found.column_N] = chosen_N
         self.is_final_B = self._ends_blocks(found)
         return chosen_N | self.is_final_B[found.row_N]
+
+    def _view(self, found: Predictions, confidence_N: Tensor) -> StepView:
+        """What the strategy sees."""
+        is_kept_BK = self.canvases.is_open & ~self._shows_noise
+        return replace(super()._view(found, confidence_N), num_kept_B=is_kept_BK.sum(1))
 
     def _reveal(self, found: Predictions) -> None:
         """Let the accepted positions take their tokens, and keep all of an unfinished block open.
