@@ -1,4 +1,4 @@
-"""The law of constrained sampling on the enumerable toy equals what masking by reachability defines.
+"""The law of constrained sampling on the enumerable toy is the one that masking defines.
 
 Three places over a and b, c ends. The law is computed by walking every path of reveals; what is
 allowed comes from the list of all matching texts, not from the code under test.
