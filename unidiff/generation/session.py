@@ -126,6 +126,9 @@ class DecodingSession:
             TypeError: if something has the wrong type. Nothing has changed.
         """
         options = self._options_of(own)
+        has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
+        if has_canvas and own.get("max_new_tokens") is not None:
+            raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
         check_request(self.denoiser, options, inputs, past, self.policy.reuses_cache)
         rows = build_rows(self.denoiser, options, inputs)
         check_rows(self.denoiser, rows, past)

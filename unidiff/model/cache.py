@@ -113,7 +113,9 @@ class BlockCache:
 
     @classmethod
     def concatenate(cls, caches: Sequence["BlockCache"]) -> "BlockCache":
-        """A cache with the rows of several, in order; `last_hidden_BD` is not carried over.
+        """A cache with the rows of several, in order.
+
+        Rows without a `last_hidden_BD` get zeros: they commit before anything reads it.
 
         Raises:
             ValueError: if no cache is given, or they belong to models of different depth.
@@ -128,6 +130,7 @@ class BlockCache:
             joined.positions += cache.positions
             joined.tail += [list(ids) for ids in cache.tail]
         joined._refresh()
+        joined.last_hidden_BD = _joined_hidden(caches)
         for layer in range(len(joined._keys)):
             joined._keys[layer] = _stacked([c._keys[layer] for c in caches], caches)
             joined._values[layer] = _stacked([c._values[layer] for c in caches], caches)
@@ -182,6 +185,19 @@ class _WritePlan:
         row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
         num_needed = int((lengths_B + num_stored_B).max())
         return cls(num_stored_B, num_needed, row, token, lengths_B[row] + token)
+
+
+def _joined_hidden(caches: Sequence[BlockCache]) -> Tensor | None:
+    """(sum B, D) readings of several caches' last tokens, zeros where there is none; None: all."""
+    sample = next((c.last_hidden_BD for c in caches if c.last_hidden_BD is not None), None)
+    if sample is None:
+        return None
+    nothing_D = sample.new_zeros(sample.shape[1])
+    parts = [
+        nothing_D.expand(c.num_rows, -1) if c.last_hidden_BD is None else c.last_hidden_BD
+        for c in caches
+    ]
+    return torch.cat(parts)
 
 
 def _stacked(stores: Sequence[Tensor | None], caches: Sequence[BlockCache]) -> Tensor | None:
