@@ -126,7 +126,9 @@ def resolve_options(
         elif name not in known or name in FOREIGN_NAMES:
             reject_option(name)
     _check_unused(overrides)
-    if overrides.get("max_length") is not None and overrides.get("max_new_tokens") is None:
+    if None not in (overrides.get("max_length"), overrides.get("max_new_tokens")):
+        raise ValueError("max_new_tokens and max_length limit the same thing: pass one of them")
+    if overrides.get("max_length") is not None:
         options["max_new_tokens"] = None
     for name, value in options.items():
         if value is not None:

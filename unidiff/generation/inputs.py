@@ -25,7 +25,8 @@ class GenerationInputs:
     """The tensors of a request.
 
     Attributes:
-        input_ids: (B, L) int prompt, padded anywhere.
+        input_ids: (B, L) int prompt, padded anywhere. Only the mask says what is padding: a pad or
+            mask id among the real tokens is a token like any other.
         attention_mask: (B, L), non-zero at real tokens; None: all are.
         position_ids: (B, L) or (3, B, L) int; None: derived from the tokens' modalities.
         canvas: (B, K) int ids, read where pinned; None: continue with text.
@@ -114,6 +115,8 @@ def _contexts(
         _check_shape(position_ids, "position_ids", (3, *input_ids.shape))
         if position_ids.is_floating_point() or position_ids.dtype == torch.bool:
             raise TypeError(f"position_ids must be integers, got {position_ids.dtype}")
+        if position_ids.numel() and int(position_ids.min()) < 0:
+            raise ValueError(f"position_ids must be >= 0, got {int(position_ids.min())}")
         position_3BL = position_ids.cpu().numpy().astype(np.int64)
     ids_BL = input_ids.cpu().numpy()
     real_BL = np.ones_like(ids_BL, dtype=bool)

@@ -126,10 +126,13 @@ class DecodingSession:
 
         Raises:
             ValueError: if options, tensors and checkpoint do not fit together. Nothing has changed.
-                TypeError: if something has the wrong type. Nothing has changed.
+            TypeError: if something has the wrong type. Nothing has changed.
             ImportError: if a regular expression or schema is asked for without `outlines_core`.
         """
         options = self._options_of(own)
+        has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
+        if has_canvas and own.get("max_new_tokens") is not None:
+            raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
         check_request(self.denoiser, options, inputs, past, self._is_exact)
         rows = build_rows(self.denoiser, options, inputs)
         check_rows(self.denoiser, rows, past)
