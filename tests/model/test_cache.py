@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from unidiff.model.cache import BlockCache
+from unidiff.model.placement import Placement
 
 GROUPS, DIM = 1, 2
 
@@ -18,8 +19,9 @@ def commit(cache: BlockCache, ids: list[list[int]]) -> None:
     padded = torch.tensor([row + [99] * (width - len(row)) for row in ids]).float()
     key = padded[:, None, :, None].expand(-1, GROUPS, -1, DIM)
     stored = torch.tensor([len(row) for row in ids])
+    placement = Placement.of(cache.lengths_B, stored, torch.zeros_like(stored), (width, 0))
     for layer in range(2):
-        cache.write(layer, key, -key, stored)
+        cache.extend(layer, key, -key, placement)
     starts = cache.lengths_B.tolist()
     positions = [
         np.broadcast_to(np.arange(start, start + len(row)), (3, len(row)))
@@ -61,12 +63,24 @@ def test_rows_of_different_length_keep_their_own_tokens() -> None:
     assert [p[0].tolist() for p in cache.positions] == [[0, 1, 2, 3], [0, 1, 2]]
 
 
-def test_writing_does_not_show_before_the_lengths_advance() -> None:
+@pytest.mark.parametrize("counts", [[2, 2], [0, 2], [2, 1]])
+def test_a_canvas_stands_behind_the_run_for_one_forward_and_is_not_counted(
+    counts: list[int],
+) -> None:
     cache = two_rows()
-    key = torch.full((2, GROUPS, 1, DIM), 42.0)
-    cache.write(0, key, -key, torch.tensor([1, 1]))
+    key = torch.tensor([[50.0, 51, 60, 61], [70, 71, 80, 81]])[:, None, :, None]
+    key = key.expand(-1, GROUPS, -1, DIM)
+    canvas = torch.tensor([2, 1])
+    placement = Placement.of(cache.lengths_B, torch.tensor(counts), canvas, (2, 2))
+    seen, value = cache.extend(0, key, -key, placement)
+    held, new = [[5, 6, 7, 9], [8, 10, 11]], [[50, 51, 60, 61], [70, 71, 80, 81]]
+    for row in range(2):
+        run, rest = new[row][: counts[row]], new[row][2 : 2 + int(canvas[row])]
+        expected = held[row] + run + rest
+        assert seen[row, 0, : len(expected), 0].tolist() == expected
+        assert value[row, 0, : len(expected), 0].tolist() == [-token for token in expected]
     assert cache.num_slots == 4
-    assert stored_ids(cache, 0) == [[5, 6, 7, 9], [8, 10, 11]]
+    assert stored_ids(cache, 0) == held
 
 
 def test_storing_nothing_for_a_row_leaves_it_as_it_was() -> None:

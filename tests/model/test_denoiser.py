@@ -47,9 +47,15 @@ def everywhere(run: Run) -> Tensor:
 
 
 def snapshot(cache: BlockCache) -> list[Tensor]:
-    """Copies of every stored key and value that a forward may read."""
+    """Copies of every committed key and value, row by row."""
     stored = [cache.read(layer) for layer in range(2)]
-    return [tensor.clone() for pair in stored if pair is not None for tensor in pair]
+    return [
+        tensor[row, :, :length].clone()
+        for pair in stored
+        if pair is not None
+        for tensor in pair
+        for row, length in enumerate(cache.lengths_B.tolist())
+    ]
 
 
 def test_run_pads_ragged_rows_on_the_right() -> None:

@@ -13,7 +13,6 @@ from unidiff.model.layers import (
     UniDiffMLP,
     UniDiffRMSNorm,
     UniDiffRotaryEmbedding,
-    eager_attention,
     rotate,
 )
 
@@ -80,23 +79,6 @@ def test_positions_stay_exact_in_a_bfloat16_model() -> None:
     expected = rotary()(position, torch.float32)
     rounded = rotary().bfloat16()(position, torch.float32)
     assert torch.equal(expected[0], rounded[0])
-
-
-def test_eager_attention_equals_torchs_own() -> None:
-    generator = torch.Generator().manual_seed(2)
-    module = torch.nn.Module()
-    module.num_key_value_groups = 2
-    query = torch.randn(2, 4, 3, 8, generator=generator)
-    key, value = torch.randn(2, 2, 2, 5, 8, generator=generator)
-    mask = torch.rand(2, 1, 3, 5, generator=generator) < 0.6
-    mask[..., 0] = True
-    out, weight = eager_attention(module, query, key, value, mask, scaling=8**-0.5)
-    expected = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, enable_gqa=True
-    )
-    torch.testing.assert_close(out, expected.transpose(1, 2))
-    assert not weight[~mask.expand_as(weight)].any()
-    torch.testing.assert_close(weight.sum(-1), torch.ones(2, 4, 3))
 
 
 def test_dropout_of_attention_acts_in_training_only() -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from unidiff.model.masks import Stream, concatenated_mask, context_mask, decode_mask, full_mask
+from unidiff.model.placement import Placement
 
 
 def printed(mask_QS: Tensor) -> list[str]:
@@ -134,17 +135,20 @@ def test_blocks_of_packed_samples_with_equal_numbers_stay_apart() -> None:
 
 @pytest.mark.parametrize("grid", [None, 2])
 def test_decoding_commits_causally_and_the_canvas_sees_everything(grid: int | None) -> None:
-    mask = decode_mask(
-        lengths_B=torch.tensor([2, 0]),
-        num_slots=2,
-        commit_B=torch.tensor([2, 1]),
-        canvas_B=torch.tensor([2, 1]),
-        widths=(2, 2),
-        grid=grid,
-    )
+    numbers = (torch.tensor([2, 0]), torch.tensor([2, 1]), torch.tensor([2, 1]))
+    mask = decode_mask(Placement.of(*numbers, (2, 2)), grid)
+    assert mask is not None
     first_row = "xxx..." if grid is None else "xxxx.."
     assert printed(mask[0, 0]) == [first_row, "xxxx..", "xxxxxx", "xxxxxx"]
-    assert printed(mask[1, 0]) == ["..x...", "...x..", "..x.x.", ".....x"]
+    # The short row: its canvas follows its one committed token, padding sees the first slot.
+    assert printed(mask[1, 0]) == ["x.....", "x.....", "xx....", "x....."]
+
+
+def test_no_mask_is_needed_where_every_token_sees_everything() -> None:
+    held, nothing, canvas = torch.tensor([7]), torch.tensor([0]), torch.tensor([4])
+    assert decode_mask(Placement.of(held, nothing, canvas, (0, 4)), None) is None
+    assert decode_mask(Placement.of(held, torch.tensor([1]), nothing, (1, 0)), None) is None
+    assert decode_mask(Placement.of(held, torch.tensor([2]), nothing, (2, 0)), None) is not None
 
 
 def test_no_query_is_left_without_a_key() -> None:

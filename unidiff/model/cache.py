@@ -1,17 +1,23 @@
 """Committed keys and values of a batch of rows, each row with its own length.
 
-Only `commit` forwards write here, and only clean tokens: a probe reads. Rows are right-padded, so
-nothing a row sees depends on its neighbours. Knows nothing of masks, noise or decoding choices.
+Only `commit` forwards add tokens, and only clean ones. The keys of a probe's canvas stand behind
+them for the time of its forward, so that attention reads one tensor; nothing counts or copies them.
+Rows are right-padded, so nothing a row sees depends on its neighbours. Knows nothing of masks,
+noise or decoding choices.
 """
 
 # Shapes: B rows, G key-value heads, S slots, Q new tokens, E head dim.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .attention import prefers_matmul
+from .placement import Placement
+
+_SPARE = 64  # slots beyond those needed, so that a growing row does not copy its store each time
 
 
 class BlockCache:
@@ -39,7 +45,6 @@ class BlockCache:
         self._keys: list[Tensor | None] = [None] * num_layers
         self._values: list[Tensor | None] = [None] * num_layers
         self._num_slots = 0
-        self._write_plan: _WritePlan | None = None
 
     @property
     def num_rows(self) -> int:
@@ -68,18 +73,26 @@ class BlockCache:
             return None
         return key[:, :, : self.num_slots], value[:, :, : self.num_slots]
 
-    def write(self, layer_index: int, key: Tensor, value: Tensor, num_stored_B: Tensor) -> None:
-        """Append the first `num_stored_B[b]` of (B, G, Q, E) new keys and values to each row.
+    def extend(
+        self, layer_index: int, key: Tensor, value: Tensor, placement: Placement
+    ) -> tuple[Tensor, Tensor]:
+        """Committed keys and values of a layer with new ones behind them, each (B, G, S, E).
 
-        The lengths move only in `advance`, after the last layer has been written.
+        The new (B, G, Q, E) ones stand in slots that nothing else reads, until `advance` counts
+        those of a run as committed or the next forward writes over them. No gradient flows through
+        them.
         """
-        plan = self._write_plan
-        if plan is None or plan.num_stored_B is not num_stored_B:
-            plan = self._write_plan = _WritePlan.of(self.lengths_B, num_stored_B, key.shape[2])
-        for stores, new in ((self._keys, key), (self._values, value)):
-            store = _grown(stores[layer_index], new, plan.num_needed)
-            store[plan.row, :, plan.slot] = new[plan.row, :, plan.token].detach()
-            stores[layer_index] = store
+        needed = placement.num_slots
+        keys = _roomy(self._keys[layer_index], key, needed, _new_keys)
+        values = _roomy(self._values[layer_index], value, needed, _new_values)
+        for store, new in ((keys, key.detach()), (values, value.detach())):
+            if placement.first is not None:
+                store[:, :, placement.first : needed] = new
+            else:
+                at = placement.row_N, slice(None), placement.slot_N
+                store[at] = new[placement.row_N, :, placement.token_N].to(store.dtype)
+        self._keys[layer_index], self._values[layer_index] = keys, values
+        return keys[:, :, :needed], values[:, :, :needed]
 
     def advance(
         self, new_ids: Sequence[Sequence[int]], new_positions: Sequence[np.ndarray]
@@ -107,7 +120,7 @@ class BlockCache:
         slots = chosen.num_slots
         for layer, (key, value) in enumerate(zip(self._keys, self._values, strict=True)):
             if key is not None and value is not None:
-                chosen._keys[layer] = key[index, :, :slots]
+                chosen._keys[layer] = _new_keys(key, len(rows), slots).copy_(key[index, :, :slots])
                 chosen._values[layer] = value[index, :, :slots]
         return chosen
 
@@ -129,8 +142,10 @@ class BlockCache:
             joined.tail += [list(ids) for ids in cache.tail]
         joined._refresh()
         for layer in range(len(joined._keys)):
-            joined._keys[layer] = _stacked([c._keys[layer] for c in caches], caches)
-            joined._values[layer] = _stacked([c._values[layer] for c in caches], caches)
+            keys = [c._keys[layer] for c in caches]
+            joined._keys[layer] = _stacked(keys, caches, _new_keys)
+            values = [c._values[layer] for c in caches]
+            joined._values[layer] = _stacked(values, caches, _new_values)
         return joined
 
     def crop(self, lengths: Sequence[int]) -> None:
@@ -154,58 +169,47 @@ class BlockCache:
     def _refresh(self) -> None:
         """Recompute what follows from the lengths, without asking the device."""
         self._num_slots = max(map(len, self.token_ids), default=0)
-        self._write_plan = None
 
 
-@dataclass(frozen=True)
-class _WritePlan:
-    """Where the new keys of one forward go; the same in every layer.
-
-    Attributes:
-        num_stored_B: (B,) int64, what the plan was made for.
-        num_needed: slots that a store must have.
-        row: (N,) row of each stored token.
-        token: (N,) its place among the new tokens.
-        slot: (N,) its place in the store.
-    """
-
-    num_stored_B: Tensor
-    num_needed: int
-    row: Tensor
-    token: Tensor
-    slot: Tensor
-
-    @classmethod
-    def of(cls, lengths_B: Tensor, num_stored_B: Tensor, width: int) -> "_WritePlan":
-        """Plan of a forward with `width` new tokens."""
-        offset_Q = torch.arange(width, device=lengths_B.device)
-        row, token = torch.nonzero(offset_Q < num_stored_B[:, None], as_tuple=True)
-        num_needed = int((lengths_B + num_stored_B).max())
-        return cls(num_stored_B, num_needed, row, token, lengths_B[row] + token)
+NewStore = Callable[[Tensor, int, int], Tensor]
 
 
-def _stacked(stores: Sequence[Tensor | None], caches: Sequence[BlockCache]) -> Tensor | None:
+def _new_values(sample: Tensor, num_rows: int, capacity: int) -> Tensor:
+    """(B, G, capacity, E) zeros like a (?, G, ?, E) sample."""
+    return sample.new_zeros(num_rows, sample.shape[1], capacity, sample.shape[3])
+
+
+def _new_keys(sample: Tensor, num_rows: int, capacity: int) -> Tensor:
+    """The same, the slots innermost in memory where `matmul_attention` reads them."""
+    if not prefers_matmul(sample):
+        return _new_values(sample, num_rows, capacity)
+    groups, dim = sample.shape[1], sample.shape[3]
+    return sample.new_zeros(num_rows, groups, dim, capacity).transpose(-1, -2)
+
+
+def _stacked(
+    stores: Sequence[Tensor | None], caches: Sequence[BlockCache], new: NewStore
+) -> Tensor | None:
     """(sum B, G, S, E) rows of several stores, of which those of an empty cache may be None."""
     sample = next((store for store in stores if store is not None), None)
     if sample is None:
         return None
-    slots = max(cache.num_slots for cache in caches)
-    rows = []
+    num_rows, slots = (sum(c.num_rows for c in caches), max(c.num_slots for c in caches))
+    joined, first = new(sample, num_rows, slots), 0
     for store, cache in zip(stores, caches, strict=True):
-        padded = sample.new_zeros(cache.num_rows, sample.shape[1], slots, sample.shape[3])
         if store is not None:
-            padded[:, :, : cache.num_slots] = store[:, :, : cache.num_slots]
-        rows.append(padded)
-    return torch.cat(rows)
+            rows = slice(first, first + cache.num_rows)
+            joined[rows, :, : cache.num_slots] = store[:, :, : cache.num_slots]
+        first += cache.num_rows
+    return joined
 
 
-def _grown(store: Tensor | None, sample: Tensor, needed: int) -> Tensor:
+def _roomy(store: Tensor | None, sample: Tensor, needed: int, new: NewStore) -> Tensor:
     """A (B, G, capacity, E) store with room for `needed` slots, contents kept."""
     if store is not None and store.shape[2] >= needed:
         return store
     held = 0 if store is None else store.shape[2]
-    capacity = max(needed, 2 * held)
-    grown = sample.new_zeros(sample.shape[0], sample.shape[1], capacity, sample.shape[3])
+    grown = new(sample, sample.shape[0], max(needed + _SPARE, held * 2))
     if store is not None:
         grown[:, :, :held] = store
     return grown

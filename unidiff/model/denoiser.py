@@ -9,7 +9,6 @@ keys of the same layer, so fusing a commit with the next probe changes no token;
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from unidiff.tokens.layout import TokenLayout
 from .cache import BlockCache
 from .fingerprint import weights_key
 from .masks import decode_mask
+from .placement import Placement
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -130,28 +130,29 @@ class ModelDenoiser:
 
     def _forward(self, cache: BlockCache, commit: Run | None, canvas: Run | None) -> Tensor:
         """(B, Q, D) hidden states of [commit ; canvas]; `commit` is stored in the cache."""
-        nothing = np.zeros((3, 0), dtype=np.int64)
-        empty = Run.of([[]] * cache.num_rows, [nothing] * cache.num_rows, self.device)
-        first, second = commit or empty, canvas or empty
-        widths = (first.ids_BT.shape[1], second.ids_BT.shape[1])
-        mask = decode_mask(
+        runs = [run for run in (commit, canvas) if run is not None]
+        nothing_B = torch.zeros_like(cache.lengths_B)
+        placement = Placement.of(
             cache.lengths_B,
-            cache.num_slots,
-            first.length_B,
-            second.length_B,
-            widths,
-            self.model.config.grid,
+            nothing_B if commit is None else commit.length_B,
+            nothing_B if canvas is None else canvas.length_B,
+            (_width(commit), _width(canvas)),
         )
         hidden_BQD = self.model.model(
-            input_ids=torch.cat([first.ids_BT, second.ids_BT], dim=1),
-            attention_mask=mask,
-            position_ids=torch.cat([first.position_3BT, second.position_3BT], dim=2),
+            input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
+            attention_mask=decode_mask(placement, self.model.config.grid),
+            position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
-            num_stored=first.length_B if commit is not None else None,
+            placement=placement,
         ).last_hidden_state
         if commit is not None:
             _record(cache, commit, hidden_BQD)
         return hidden_BQD
+
+
+def _width(run: Run | None) -> int:
+    """Padded tokens of a run, 0 for none."""
+    return 0 if run is None else run.ids_BT.shape[1]
 
 
 def _record(cache: BlockCache, run: Run, hidden_BQD: Tensor) -> None:

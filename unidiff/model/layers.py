@@ -12,8 +12,10 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention import MATMUL, eager_attention, prefers_matmul
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .placement import Placement
 
 
 class UniDiffRMSNorm(nn.Module):
@@ -67,45 +69,6 @@ def rotate(heads_BHQE: Tensor, cosine_B1QE: Tensor, sine_B1QE: Tensor) -> Tensor
     return heads_BHQE * cosine_B1QE + torch.cat([-second, first], dim=-1) * sine_B1QE
 
 
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs: object,
-) -> tuple[Tensor, Tensor]:
-    """Attention written out; transformers' attention interface, boolean mask, True = attends.
-
-    Args:
-        module: holds `num_key_value_groups`.
-        query: (B, H, Q, E).
-        key: (B, G, S, E).
-        value: (B, G, S, E).
-        attention_mask: (B, 1, Q, S) bool or None.
-        scaling: factor on the scores.
-        dropout: probability of dropping a weight in training.
-        kwargs: ignored fields of the interface.
-
-    Returns:
-        ((B, Q, H, E) output, (B, H, Q, S) weights).
-    """
-    del kwargs
-    groups: int = module.num_key_value_groups  # type: ignore[assignment]  # nn.Module's getattr
-    key = key.repeat_interleave(groups, dim=1)
-    value = value.repeat_interleave(groups, dim=1)
-    score_BHQS = query * scaling @ key.transpose(-1, -2)
-    if attention_mask is not None:
-        bias = torch.zeros_like(attention_mask, dtype=score_BHQS.dtype)
-        bias.masked_fill_(~attention_mask, torch.finfo(score_BHQS.dtype).min)
-        score_BHQS = score_BHQS + bias
-    weight_BHQS = score_BHQS.softmax(dim=-1)
-    weight_BHQS = nn.functional.dropout(weight_BHQS, dropout, training=module.training)
-    return (weight_BHQS @ value).transpose(1, 2).contiguous(), weight_BHQS
-
-
 class UniDiffAttention(nn.Module):
     """Grouped-query attention of new tokens over the cache and themselves."""
 
@@ -133,32 +96,30 @@ class UniDiffAttention(nn.Module):
         rotation: tuple[Tensor, Tensor],
         attention_mask: Tensor | None,
         cache: BlockCache | None,
-        num_stored_B: Tensor | None,
+        placement: Placement | None,
     ) -> Tensor:
-        """(B, Q, D) output; stores the first `num_stored_B` new keys of each row in the cache.
+        """(B, Q, D) output of new tokens over themselves and what the cache holds.
 
         Args:
             hidden_BQD: (B, Q, D) normalised input.
             rotation: cosine and sine, (B, 1, Q, E).
-            attention_mask: (B, 1, Q, S + Q) bool, True = attends; None: everything attends.
-            cache: committed keys and values, S slots per row; None: no past.
-            num_stored_B: (B,) int64 or None for a read-only probe.
+            attention_mask: (B, 1, Q, S) bool, True = attends, or additive; None: everything
+                attends.
+            cache: committed keys and values; None: no past, S = Q.
+            placement: where in the cache's slots the new tokens stand.
         """
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
-        query = self.q_norm(self.q_proj(hidden_BQD).view(shape)).transpose(1, 2)
-        key = self.k_norm(self.k_proj(hidden_BQD).view(shape)).transpose(1, 2)
-        value = self.v_proj(hidden_BQD).view(shape).transpose(1, 2)
-        query, key = rotate(query, *rotation), rotate(key, *rotation)
-        past = cache.read(self.layer_index) if cache is not None else None
-        if cache is not None and num_stored_B is not None:
-            cache.write(self.layer_index, key, value, num_stored_B)
-        if past is not None:
-            key = torch.cat([past[0], key], dim=2)
-            value = torch.cat([past[1], value], dim=2)
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self.config._attn_implementation, eager_attention
-        )
+        query, key, value = self.project(hidden_BQD)
+        query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
+        key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
+        value = value.view(shape).transpose(1, 2)
+        implementation = self.config._attn_implementation
+        if cache is not None and placement is not None:
+            key, value = cache.extend(self.layer_index, key, value, placement)
+            if implementation == "sdpa" and prefers_matmul(query):
+                implementation = MATMUL
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
             query,
@@ -170,6 +131,10 @@ class UniDiffAttention(nn.Module):
             is_causal=False,
         )
         return self.o_proj(output.reshape(batch, length, -1))
+
+    def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, each (B, Q, heads times E)."""
+        return self.q_proj(hidden_BQD), self.k_proj(hidden_BQD), self.v_proj(hidden_BQD)
 
 
 class UniDiffMLP(nn.Module):

@@ -12,12 +12,14 @@ Source: DESIGN decision 4; the concatenated mask follows BD3-LM (arXiv 2503.0957
 appendix B.6). Checked in tests/model/test_masks.py (printed matrices) and test_invariances.py.
 """
 
-# Shapes: B batch, L context tokens, K canvas tokens, S cached slots, T committed tokens, Q = T + K.
+# Shapes: B batch, L context tokens, K canvas tokens, S slots, T tokens to commit, Q = T + K.
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .placement import Placement
 
 
 @dataclass(frozen=True)
@@ -73,45 +75,34 @@ def concatenated_mask(context: Stream, canvas: Stream, grid: int | None) -> Tens
     return keep_diagonal(mask).unsqueeze(1)
 
 
-def decode_mask(
-    lengths_B: Tensor,
-    num_slots: int,
-    commit_B: Tensor,
-    canvas_B: Tensor,
-    widths: tuple[int, int],
-    grid: int | None,
-) -> Tensor:
-    """Mask of one decoding forward: [committed run ; canvas] over the cache.
+def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
+    """Mask of one decoding forward: [run to commit ; canvas] behind what the cache holds.
+
+    A canvas token sees all slots of its row, a token of the run those up to itself, under a grid
+    those up to the end of its block.
 
     Args:
-        lengths_B: (B,) committed tokens of each row.
-        num_slots: key slots S of the cache.
-        commit_B: (B,) real tokens of each row's run to commit.
-        canvas_B: (B,) real tokens of each row's canvas.
-        widths: (T, K), padded widths of run and canvas.
+        placement: where the new tokens stand.
         grid: block length under block_causal, None under causal_context.
 
     Returns:
-        (B, 1, T + K, S + T + K) bool, True = attends. Padding attends to itself only.
+        (B, 1, T + K, S) bool, True = attends; None where every token sees every slot. Padding sees
+        its row's first slot only.
     """
-    width, canvas_width = widths
-    device = lengths_B.device
-    slot_S = torch.arange(num_slots, device=device)
-    run_T = torch.arange(width, device=device)
-    canvas_K = torch.arange(canvas_width, device=device)
-    cached_BS = slot_S < lengths_B[:, None]
-    real_BT = run_T < commit_B[:, None]
-    real_BK = canvas_K < canvas_B[:, None]
-    index_BT = lengths_B[:, None] + run_T
+    committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
+    canvas_B1 = placement.canvas_B[:, None]
+    run_T = torch.arange(placement.widths[0], device=run_B1.device)
+    canvas_K = torch.arange(placement.widths[1], device=run_B1.device)
+    seen_BT = committed_B1 + run_T + 1
     if grid is not None:
-        index_BT = index_BT // grid
-    run_sees_run = index_BT[:, None, :] <= index_BT[:, :, None]
-    run = _blocks(real_BT, [cached_BS, real_BT, torch.zeros_like(real_BK)])
-    run[:, :, num_slots : num_slots + width] &= run_sees_run
-    canvas = _blocks(real_BK, [cached_BS, real_BT, real_BK])
-    mask = torch.cat([run, canvas], dim=1)
-    diagonal = keep_diagonal(mask[:, :, num_slots:])
-    return torch.cat([mask[:, :, :num_slots], diagonal], dim=2).unsqueeze(1)
+        seen_BT = torch.minimum((seen_BT - 1) // grid * grid + grid, committed_B1 + run_B1)
+    seen_BT = torch.where(run_T < run_B1, seen_BT, 1)
+    seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + run_B1 + canvas_B1, 1)
+    seen_BQ = torch.cat([seen_BT, seen_BK], dim=1)
+    if bool((seen_BQ == placement.num_slots).all()):
+        return None
+    slot_S = torch.arange(placement.num_slots, device=seen_BQ.device)
+    return (slot_S < seen_BQ[:, :, None]).unsqueeze(1)
 
 
 def _blocks(query_BQ: Tensor, keys: list[Tensor]) -> Tensor:

@@ -29,6 +29,7 @@ from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .placement import Placement
 
 
 @dataclass
@@ -100,24 +101,25 @@ class UniDiffModel(UniDiffPreTrainedModel):
         position_ids: Tensor | None = None,
         past_key_values: BlockCache | None = None,
         inputs_embeds: Tensor | None = None,
-        num_stored: Tensor | None = None,
+        placement: Placement | None = None,
         **kwargs: object,
     ) -> BaseModelOutputWithPast:
         """Hidden states of new tokens.
 
         Args:
             input_ids: (B, Q) int64.
-            attention_mask: (B, 1, Q, S + Q) bool, True = attends; or (B, Q) padding mask or None,
-                which give the checkpoint's own pattern over clean tokens (without cache).
+            attention_mask: (B, 1, Q, S) bool, True = attends; or (B, Q) padding mask or None, which
+                give the checkpoint's own pattern over clean tokens (without cache).
             position_ids: (3, B, Q), or (B, Q) for text; None counts each row's real tokens.
             past_key_values: committed tokens that every new token may attend to.
             inputs_embeds: (B, Q, D) instead of `input_ids`.
-            num_stored: (B,) how many leading tokens of each row are stored; None stores nothing.
+            placement: where in the cache's slots the new tokens stand; with it a mask of None lets
+                every token attend to every slot.
             kwargs: ignored (transformers passes `use_cache`, `return_dict`).
 
         Raises:
             ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or a cache
-                comes without a four-dimensional mask.
+                comes without `placement`.
         """
         del kwargs
         if (input_ids is None) == (inputs_embeds is None):
@@ -127,13 +129,16 @@ class UniDiffModel(UniDiffPreTrainedModel):
             position_ids = default_positions(hidden, attention_mask)
         if position_ids.ndim == 2:
             position_ids = position_ids.expand(3, *position_ids.shape)
-        if attention_mask is None or attention_mask.ndim == 2:
+        if placement is None:
             if past_key_values is not None and past_key_values.num_slots:
-                raise ValueError("with past_key_values pass a (B, 1, Q, S + Q) bool attention_mask")
-            attention_mask = self.clean_mask(hidden, attention_mask)
+                raise ValueError(
+                    "past_key_values need a placement of the new tokens: decode with generate()"
+                )
+            if attention_mask is None or attention_mask.ndim == 2:
+                attention_mask = self.clean_mask(hidden, attention_mask)
         rotation = self.rotary(position_ids, hidden.dtype)
         for layer in self.layers:
-            hidden = layer(hidden, rotation, attention_mask, past_key_values, num_stored)
+            hidden = layer(hidden, rotation, attention_mask, past_key_values, placement)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden), past_key_values=past_key_values
         )
@@ -183,7 +188,7 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
         labels: Tensor | None = None,
         logits_at: Tensor | None = None,
         id_range: tuple[int, int] | None = None,
-        num_stored: Tensor | None = None,
+        placement: Placement | None = None,
         **kwargs: object,
     ) -> UniDiffOutput:
         """Logits, or per-token losses when `labels` are given.
@@ -198,7 +203,7 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
                 here), -100 for none. The softmax runs over the ids of the label's modality.
             logits_at: (B, Q) bool, positions whose logits are wanted; None: all.
             id_range: (start, stop) of the ids whose logits are wanted; None: all.
-            num_stored: see there.
+            placement: see there.
             kwargs: ignored.
         """
         output = self.model(
@@ -207,7 +212,7 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
             position_ids=position_ids,
             past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
-            num_stored=num_stored,
+            placement=placement,
             **kwargs,
         )
         hidden = output.last_hidden_state

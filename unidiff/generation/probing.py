@@ -1,0 +1,96 @@
+"""What the model says of the open positions of every canvas, under the rules of the request."""
+
+# Shapes: B rows, K canvas, N positions asked for, V ids.
+
+import torch
+
+from .canvas_rows import CanvasRows
+from .constraints import (
+    apply_processors,
+    check_scores,
+    limit_to_modality,
+    shared_id_range,
+    suppress_ends,
+)
+from .denoiser import Run
+from .predictions import Predictions
+
+
+class Probing(CanvasRows):
+    """The forward over all live canvases, and the block borders that it decides."""
+
+    def _predict(self) -> Predictions:
+        """Forward over all live canvases, with the blocks that await their commit."""
+        canvases, policy = self.canvases, self.policy
+        width = int(canvases.length_B.max())
+        asked_BK = canvases.is_open[:, :width]
+        if self._reads_visible:
+            asked_BK = asked_BK | self._revisable[:, :width]
+        row_N, column_N = torch.nonzero(asked_BK, as_tuple=True)
+        modality_N = canvases.modality_BK[row_N, column_N]
+        layout = self.denoiser.layout
+        id_range = None if policy.processors else shared_id_range(modality_N, layout)
+        logits_NV = self.denoiser.probe(
+            self.cache,
+            self._canvas_run(width),
+            logits_at_BK=asked_BK.repeat(policy.guidance.num_branches, 1),
+            commit=self.pending_run([None] * len(self.contexts)),
+            id_range=id_range,
+        )
+        for index in self.live:
+            self.rows[index].num_forwards += len(self.rows[index].contexts)
+        logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
+        vocab_size = self.denoiser.vocab_size
+        logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
+        first_id = id_range[0] if id_range else 0
+        if policy.suppress_eos_before:
+            place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
+            early_N = place_N < policy.suppress_eos_before
+            logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
+        if policy.processors:
+            logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
+        check_scores(logits_NV, bool(policy.processors))
+        return Predictions(logits_NV, row_N, column_N, first_id)
+
+    def _canvas_run(self, width: int) -> Run:
+        """The canvases as a run of tokens, followed by their twins."""
+        canvases = self.canvases
+        position_3BK = canvases.position_B3K[:, :, :width].transpose(0, 1)
+        twins = canvases.twin_position_BC3K[..., :width].permute(1, 2, 0, 3)
+        repeats = 1 + len(twins)
+        return Run(
+            canvases.ids_BK[:, :width].repeat(repeats, 1),
+            torch.cat([position_3BK, *twins], dim=1),
+            canvases.length_B.repeat(repeats),
+        )
+
+    def _known_ids(self) -> list[list[int]]:
+        """Prompt, finished blocks and revealed canvas tokens of each row, in order."""
+        canvases = self.canvases
+        revealed_BK = ~canvases.masked_BK
+        known = []
+        for index, row in enumerate(self.rows):
+            length = int(canvases.length_B[index])
+            canvas = canvases.ids_BK[index, :length][revealed_BK[index, :length]]
+            known.append(row.context.ids + canvas.tolist())
+        return known
+
+    def _end_blocks(self, found: Predictions) -> Predictions:
+        """Cut blocks before their first step to the length that their delimiters ask for."""
+        canvases, blocks = self.canvases, self.policy.blocks
+        given = torch.tensor([row.given is not None for row in self.rows])
+        is_new_B = (
+            canvases.is_fresh_B & (canvases.length_B > 0) & ~given.to(canvases.length_B.device)
+        )
+        start_B = torch.tensor([row.num_delivered for row in self.rows], device=is_new_B.device)
+        new = found.only(is_new_B[found.row_N])
+        place_N = new.column_N - start_B[new.row_N]
+        length_B = blocks.lengths(new.logits_NV, new.row_N, place_N, new.first_id, len(start_B))
+        for index in torch.nonzero(is_new_B)[:, 0].tolist():
+            stop = min(int(start_B[index] + length_B[index]), int(canvases.length_B[index]))
+            if not self.is_whole:
+                canvases.shorten(index, stop)
+                stop = min(stop, int(start_B[index]) + (blocks.sub_length or stop))
+            canvases.open_window(index, stop, self.rows[index].settings.max_denoising_steps)
+        canvases.is_fresh_B[:] = False
+        return found.only(canvases.is_open[found.row_N, found.column_N])
