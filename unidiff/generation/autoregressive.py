@@ -73,10 +73,21 @@ class Autoregressive(LockStep):
         check_scores(logits_NV, bool(policy.processors))
         return logits_NV
 
-    def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
-        """(tokens, log-probabilities in nats) of the next token of the given rows."""
+    def draw(
+        self, logits_NV: Tensor, rows: Sequence[int], offsets: Sequence[int] | None = None
+    ) -> tuple[list[int], list[float]]:
+        """(tokens, log-probabilities in nats) of each line.
+
+        Args:
+            logits_NV: scores, one line for each place.
+            rows: row of the batch of each line.
+            offsets: tokens between the row's known ones and the line's place; None: none.
+        """
         row_N = self.index_of(rows)
-        index_N = torch.tensor([len(self.rows[i].known_ids) for i in rows], device=row_N.device)
+        places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
+        if offsets is not None:
+            places = [place + offset for place, offset in zip(places, offsets, strict=True)]
+        index_N = self.index_of(places)
         token_N = choose_tokens(
             logits_NV,
             self.tensors.temperature_B[row_N],

@@ -20,7 +20,7 @@ from .lockstep import LockStep, Policy
 from .output import UniDiffGenerateOutput, assemble
 from .revision import revision_of
 from .rows import Row
-from .self_speculative import SelfSpeculative
+from .self_speculative import DRAFT_LENGTH, SelfSpeculative
 from .strategies import unmasking_strategy
 from .streaming import Delivery, StoppingCriterion, Streamer
 
@@ -214,6 +214,8 @@ def _policy(
 def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
     """How long blocks are; raises ValueError if the checkpoint has no such blocks."""
     pattern, length = denoiser.attention_pattern, options["block_length"] or denoiser.canvas_length
+    if LOOPS[options["decoding_mode"]] is SelfSpeculative:
+        length = options["block_length"] or DRAFT_LENGTH
     sub_length, delimiters = options["sub_block_length"], options["block_delimiters"]
     if delimiters is not None and pattern == "block_causal":
         raise ValueError(

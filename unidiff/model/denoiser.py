@@ -6,7 +6,7 @@ keys of the same layer, so fusing a commit with the next probe changes no token;
 
 # Shapes: B rows, T tokens to commit, K canvas tokens, Q = T + K, D width, N positions asked for.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from unidiff.generation.denoiser import Run
 from unidiff.tokens.layout import TokenLayout
 
+from .branches import branch_mask, shifted_branches
 from .cache import BlockCache
 from .fingerprint import weights_key
 from .masks import decode_mask
@@ -128,7 +129,29 @@ class ModelDenoiser:
             raise ValueError("nothing was committed since the cache was made or cropped")
         return self.model.read_head(cache.last_hidden_BD)
 
-    def _forward(self, cache: BlockCache, commit: Run | None, canvas: Run | None) -> Tensor:
+    @torch.no_grad()
+    def verify(
+        self, cache: BlockCache, run: Run, canvas: Run, *, behind_BK: Tensor, logits_at_BT: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """(N, V) scores behind the run's tokens, and what reads the canvases; see `Denoiser`."""
+        hidden_BQD = self._forward(cache, run, canvas, behind_BK)
+        hidden_BTD, hidden_BKD = hidden_BQD.split([_width(run), _width(canvas)], dim=1)
+        if self.logits_shift:
+            hidden_BKD = shifted_branches(hidden_BTD, hidden_BKD, behind_BK)
+
+        @torch.no_grad()
+        def predict(logits_at_BK: Tensor) -> Tensor:
+            return self.model.read_head(hidden_BKD[logits_at_BK])
+
+        return self.model.read_head(hidden_BTD[logits_at_BT]), predict
+
+    def _forward(
+        self,
+        cache: BlockCache,
+        commit: Run | None,
+        canvas: Run | None,
+        behind_BK: Tensor | None = None,
+    ) -> Tensor:
         """(B, Q, D) hidden states of [commit ; canvas]; `commit` is stored in the cache."""
         runs = [run for run in (commit, canvas) if run is not None]
         nothing_B = torch.zeros_like(cache.lengths_B)
@@ -138,9 +161,13 @@ class ModelDenoiser:
             nothing_B if canvas is None else canvas.length_B,
             (_width(commit), _width(canvas)),
         )
+        if behind_BK is None:
+            mask = decode_mask(placement, self.model.config.grid)
+        else:
+            mask = branch_mask(placement, behind_BK)
         hidden_BQD = self.model.model(
             input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
-            attention_mask=decode_mask(placement, self.model.config.grid),
+            attention_mask=mask,
             position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
             placement=placement,
