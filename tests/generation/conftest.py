@@ -1,6 +1,6 @@
 """An exact denoiser without a network: conditionals of a table of probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 import numpy as np
@@ -133,6 +133,24 @@ class TableDenoiser:
                 places = [t for t in range(length) if logits_at_BT[row, t]]
                 asked.token_ids += [known + ids[: t + 1] for t in places]
         return None if logits_at_BT is None else self.next_logits(asked)
+
+    def verify(
+        self, cache: ListCache, run: Run, canvas: Run, *, behind_BK: Tensor, logits_at_BT: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        num_before = [len(ids) for ids in cache.token_ids]
+        logits = self.commit(cache, run, logits_at_BT=logits_at_BT)
+        assert logits is not None
+        committed = [list(ids) for ids in cache.token_ids]
+
+        def predict(logits_at_BK: Tensor) -> Tensor:
+            row, column = torch.nonzero(logits_at_BK, as_tuple=True)
+            seen = ListCache(0)
+            for r, behind in zip(row.tolist(), behind_BK[row, column].tolist(), strict=True):
+                seen.token_ids.append(committed[r][: num_before[r] + behind + 1])
+            slot = canvas.position_3BT[0, row, column] - 1
+            return self._conditionals(self._known(seen))[torch.arange(len(row)), slot]
+
+        return logits, predict
 
     def next_logits(self, cache: ListCache) -> Tensor:
         next_B = torch.tensor([len(ids) - 1 for ids in cache.token_ids]).clamp(max=self.length - 1)

@@ -15,7 +15,7 @@ from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .session import open_session, quiet_transformers
 
-RECIPES = ("bundled",)
+RECIPES = ("bundled", "drafting")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -96,22 +96,23 @@ class RecipeOptions:
         bool | None, typer.Option(help="Compile the layers: faster after a minute.")
     ] = None
 
-    def recipe(self) -> Any:
-        """The recipe with these numbers; short runs shorten warm-up and decay with them.
+    def recipe(self, name: str) -> Any:
+        """The named recipe with these numbers; short runs shorten warm-up and decay with them.
 
         Raises:
             ValueError: if the numbers do not fit together.
         """
-        from unidiff.training.bundled import BundledRecipe
+        from unidiff.training.bundled import BundledRecipe, drafting_recipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
         if given.get("hidden_size", 64) % 64:
             raise ValueError(f"--hidden-size must be a multiple of 64, got {self.hidden_size}")
-        standard = BundledRecipe()
+        make = drafting_recipe if name == "drafting" else BundledRecipe
+        standard = make()
         share = min(1.0, given.get("steps", standard.steps) / standard.steps)
         for name in ("warmup_steps", "decay_steps"):
             given.setdefault(name, int(getattr(standard, name) * share))
-        return BundledRecipe(**given)
+        return make(**given)
 
 
 @takes_options
@@ -120,7 +121,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; its result is OUT/checkpoint.")],
     sizes: RecipeOptions,
     tokenizers: Tokenizers,
-    recipe: Annotated[str, typer.Option(help="What to train: bundled.")] = "bundled",
+    recipe: Annotated[
+        str, typer.Option(help="What to train: bundled, or drafting (its second phase).")
+    ] = "bundled",
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
     ] = "auto",
@@ -133,7 +136,7 @@ def train(
         raise ValueError(f"--recipe must be one of {RECIPES}; got {recipe!r}")
     if resume not in ("auto", "never"):
         raise ValueError(f"--resume must be auto or never; got {resume!r}")
-    chosen = sizes.recipe()
+    chosen = sizes.recipe(recipe)
     if not (data / "manifest.json").is_file():
         raise FileNotFoundError(f"{data} is not prepared: run `unidiff prepare --out {data}`")
     if resume == "never" and list(out.glob("checkpoint-*")):

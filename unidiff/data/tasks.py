@@ -6,7 +6,7 @@ together.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from .sources.garments import draw_caption, draw_drawing_request, garment_conver
 from .sources.scene_language import caption, drawing_request, scene_conversation
 
 PROB_CONDITION_DROPPED = 0.1
+SHORT_BLOCK = 8
 
 
 @dataclass(frozen=True)
@@ -188,12 +189,23 @@ class Demonstrated:
 
 @dataclass(frozen=True)
 class LibraryText:
-    """A stretch of library text to continue, or with holes to fill."""
+    """A stretch of library text to continue, or with holes to fill.
+
+    Attributes:
+        maker: encoder and blocks.
+        arrays: the prepared part.
+        length: tokens of a stretch.
+        prob_infill: share of the stretches with holes.
+        short_share: share of the others cut into blocks of at most `SHORT_BLOCK` tokens, the
+            length of the drafts of self-speculation.
+        name: name in the mixture.
+    """
 
     maker: RowMaker
     arrays: Arrays
     length: int = 128
     prob_infill: float = 0.2
+    short_share: float = 0.0
     name: str = "library_text"
 
     def __len__(self) -> int:
@@ -210,7 +222,10 @@ class LibraryText:
             )
         begin = run_of([self.maker.encoder.special("<|bos|>")], "text")
         sequence = join([begin, run_of(ids, "text", wanted=True)])
-        return blocks_row(sequence, self.maker.encoder.layout, self.maker.blocks, rng)
+        blocks = self.maker.blocks
+        if self.short_share and rng.random() < self.short_share:
+            blocks = replace(blocks, max_block_length=SHORT_BLOCK)
+        return blocks_row(sequence, self.maker.encoder.layout, blocks, rng)
 
     def _window(self, index: int, rng: np.random.Generator) -> slice:
         """A window inside one document, where that is long enough."""

@@ -79,17 +79,27 @@ class Autoregressive(LockStep):
             logits_NV = apply_processors(policy.processors, logits_NV, line_N, known)
         return logits_NV
 
-    def draw(self, logits_NV: Tensor, rows: Sequence[int]) -> tuple[list[int], list[float]]:
-        """(tokens, log-probabilities in nats) of the next token of the given rows."""
+    def draw(
+        self, logits_NV: Tensor, rows: Sequence[int], offsets: Sequence[int] | None = None
+    ) -> tuple[list[int], list[float]]:
+        """(tokens, log-probabilities in nats) of each line.
+
+        Args:
+            logits_NV: scores, one line for each place.
+            rows: row of the batch of each line.
+            offsets: tokens between the row's known ones and the line's place; None: none.
+        """
         row_N = self.index_of(rows)
         if self.tensors.is_greedy:
             token_N = likeliest(logits_NV)
         else:
-            index_N = self.index_of([len(self.rows[i].known_ids) for i in rows])
+            places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
+            if offsets is not None:
+                places = [place + offset for place, offset in zip(places, offsets, strict=True)]
             token_N = choose_tokens(
                 logits_NV,
                 self.tensors.temperature_B[row_N],
-                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, index_N, 0),
+                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, self.index_of(places), 0),
                 self.policy.top_k,
                 self.policy.top_p,
             )

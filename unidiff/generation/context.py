@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from unidiff.tokens.layout import TokenLayout
+from unidiff.tokens.layout import MODALITY_IDS, TokenLayout
 from unidiff.tokens.positions import sequence_positions
+
+_TEXT = MODALITY_IDS["text"]
 
 
 @dataclass
@@ -53,6 +55,9 @@ class Context:
 
     def next_positions(self, modality: Sequence[int]) -> np.ndarray:
         """(3, n) positions of tokens of these modalities if they came next."""
+        if len(self) > self.num_given and self.modality[-1] == _TEXT:  # a token like any before it
+            start = int(self.positions[0, -1]) + 1
+            return sequence_positions(np.asarray(modality, dtype=np.int64), self.layout, start)[0]
         start = int(self.positions[:, : self.num_given].max()) + 1 if self.num_given else 0
         following = [*self.modality[self.num_given :], *modality]
         positions, _ = sequence_positions(np.asarray(following, dtype=np.int64), self.layout, start)

@@ -6,7 +6,7 @@ vLLM and a table of probabilities in a test are all the same to it.
 
 # Shapes: B rows, T tokens of a run, K canvas tokens, N positions asked for, V vocabulary.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
@@ -153,6 +153,26 @@ class Denoiser(Protocol[CacheT]):
 
         Returns:
             (N, V) scores of the token after each one asked for, row by row; None if none was.
+        """
+        ...
+
+    def verify(
+        self, cache: CacheT, run: Run, canvas: Run, *, behind_BK: Tensor, logits_at_BT: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Store clean tokens that are only supposed, and draft behind several of them at once.
+
+        Args:
+            cache: grows by `run`; the caller crops what turns out to be wrong.
+            run: clean tokens that follow what the cache holds.
+            canvas: masked tokens; those behind the same token of the run form one canvas, which
+                sees the cache, the run up to that token, and itself.
+            behind_BK: (B, K) int64, index in the run of the token each canvas token stands behind;
+                any valid index where the canvas is padding.
+            logits_at_BT: (B, T) bool, tokens of the run whose successor's scores are wanted.
+
+        Returns:
+            (N, V) scores of the token after each one asked for, row by row, and a function that
+            gives the (M, V) predictions for the canvas tokens that are True in a (B, K) mask.
         """
         ...
 

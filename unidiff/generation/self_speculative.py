@@ -1,248 +1,238 @@
-"""Self-speculation: the canvas drafts a block in one step, the commit reads it left to right.
+"""Self-speculation: the context rows read a draft left to right while canvases draft the next one.
 
-A draft token is kept with probability min(1, p / q), p the autoregressive law and q the canvas's;
-the first one refused is drawn anew from what p has more than q. The response then follows the
-autoregressive law exactly, whatever the draft is worth (DESIGN decision 18; speculative sampling,
-arXiv 2211.17192, algorithm 1). Greedy decoding is the case of one-hot laws.
+Each round is one forward over a row's last token, the draft that follows it, and a masked canvas
+behind each of them. The reading draws every token exactly as `ar` would, with the same random
+number; as long as the draft says the same, the next token's reading is there already. So the
+response is that of `ar`, token for token, greedy or sampled, whatever the drafts are worth. Of the
+canvas behind the last right token, the first place stands for the token just drawn; the others are
+the next draft.
+
+Source: own design on the two readings of the weights (DESIGN decision 18); a draft that is compared
+with the token itself, rather than accepted by a ratio of laws as in arXiv 2211.17192.
 """
 
-# Shapes: B rows in the batch, D draft tokens, N lines (a row and a place behind it), V ids.
+# Shapes: B rows in the batch, T tokens of a run, K canvas tokens, N lines (a row and a place behind
+# it), V ids.
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.diffusion.random import uniform
-
 from .autoregressive import TEXT, Autoregressive
 from .constraints import limit_to_modality
-from .denoiser import Run
-from .drafts import Acceptance, Drafts, Lines, Verdict
-from .order import DRAW_TOKEN
-from .pace import leading_run
+from .context import Context
+from .denoiser import Denoiser, Run
+from .drafts import Drafting
+from .lockstep import Policy
 from .rows import Row
-from .ruled import limit_next
-from .sampling import inverse_cdf, probabilities
+from .sampling import likeliest
 
-DRAW_DRAFT, DRAW_ACCEPT = 3, 4  # purposes of a row's random numbers, besides those of `order`
+DRAFT_LENGTH = 3  # tokens, where no block_length is given
+_LEAST_ROOM = 3
+
+
+@dataclass(frozen=True)
+class _Round:
+    """One forward over drafts.
+
+    Attributes:
+        drafts: tokens that were tried, of each row of the batch.
+        widths: places of each row's canvases.
+        logits_NV: scores behind each live row's last known token and its draft's, row by row.
+        predict: (M, V) predictions for the canvas tokens that are True in a (B, K) mask.
+        mask_shape: (B, K), the weaker branches' canvases included.
+    """
+
+    drafts: list[list[int]]
+    widths: list[int]
+    logits_NV: Tensor
+    predict: Callable[[Tensor], Tensor]
+    mask_shape: torch.Size
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One context's part of a round.
+
+    Attributes:
+        ids: its pending tokens, and the draft.
+        positions: (3, n) where they stand.
+        first: index of the last pending one, the first whose successor is read.
+        canvas_positions: (3, k) where the canvas tokens stand.
+        behind: index among `ids` of the token that each of them stands behind.
+    """
+
+    ids: list[int]
+    positions: np.ndarray
+    first: int
+    canvas_positions: np.ndarray
+    behind: list[int]
 
 
 class SelfSpeculative(Autoregressive):
     """Rows continued by verified drafts."""
 
-    acceptances: Mapping[int, Acceptance] = {}
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
+        self.drafting: dict[int, Drafting] = {}  # what is known of each row, by its number
 
     def join(self, rows: Sequence[Row]) -> None:
-        """Start with a trial for every row."""
-        self.acceptances = {
-            row.index: self.acceptances.get(row.index, Acceptance()) for row in self.rows
-        }
+        """Know nothing of the new rows, and forget those that left."""
+        self.drafting = {row.index: self.drafting.get(row.index, Drafting()) for row in self.rows}
 
     def step(self) -> None:
-        """One draft for each live row, and as many of its tokens as the reading accepts."""
+        """One forward for all live rows: as many tokens as their drafts foresaw, and one more."""
+        places = range(len(self.rows))
+        drafts, widths = [self._draft(i) for i in places], [self._width(i) for i in places]
         live = self.live
-        drafts = self._draft([self._draft_length(index) for index in range(len(self.rows))])
-        logits_NV = self.read(self.next_logits(live), live, [()] * len(live))
-        is_plain_N = torch.tensor([index not in drafts.ids for index in live])
-        if bool(is_plain_N.any()):
-            self._speak([i for i in live if i not in drafts.ids], logits_NV[is_plain_N])
-        drafting = list(drafts.ids)
-        first = Lines(drafting, [1] * len(drafting), 0, logits_NV[~is_plain_N])
-        verdicts = self._judge(drafts, first)
-        self._verify(drafts, verdicts)
-        for index, verdict in verdicts.items():
-            self._settle(index, verdict)
+        if not any(drafts) and not any(widths):
+            super().step()
+            for index in live:
+                self._of(index).note(0, 1)
+            return
+        for index in live:
+            self.rows[index].out.keep_draft(drafts[index])
+        now = self._forward(drafts, widths)
+        num_kept = {i: self._take(i, drafts[i], said) for i, said in self._answers(now).items()}
+        self._draft_anew(num_kept, now)
         held = self.cache.token_ids
         kept = [min(len(ids), c.num_cached) for ids, c in zip(held, self.contexts, strict=True)]
         if any(len(ids) > length for ids, length in zip(held, kept, strict=True)):
             self.cache.crop(kept)
 
-    def _draft_length(self, index: int) -> int:
-        """Tokens to draft for a row; the reading adds one more, so the last is never drafted."""
+    def _of(self, index: int) -> Drafting:
+        """What is known of a row of the batch."""
+        return self.drafting[self.rows[index].index]
+
+    def _draft(self, index: int) -> list[int]:
+        """Tokens to try; the reading adds one more, so the last of a response is never drafted."""
         row = self.rows[index]
-        paused = self.policy.drafts_while_it_pays and self.acceptances[row.index].pause
-        if row.finish_reason is not None or paused:
+        return [] if row.finish_reason is not None else self._of(index).ids[: row.room - 1]
+
+    def _wants_draft(self, index: int) -> bool:
+        """Whether a row goes on and does not pause."""
+        paused = self.policy.drafts_while_it_pays and self._of(index).pause
+        return self.rows[index].finish_reason is None and not paused
+
+    def _width(self, index: int) -> int:
+        """Places of a row's canvases: the token that the round draws, then a draft."""
+        room = self.rows[index].room
+        # What this round draws, one token to try, and the one that its reading adds.
+        if not self._wants_draft(index) or room < _LEAST_ROOM:
             return 0
-        return min(self.policy.blocks.length, row.room - 1)
+        return min(self.policy.blocks.length + 1, room - 1)
 
-    def _speak(self, rows: Sequence[int], logits_NV: Tensor) -> None:
-        """Append the next token of rows that did not draft."""
-        for index, token, log_prob in zip(rows, *self.draw(logits_NV, rows), strict=True):
-            acceptance = self.acceptances[self.rows[index].index]
-            acceptance.pause = max(0, acceptance.pause - 1)
-            self.append(index, token, log_prob)
+    def _forward(self, drafts: list[list[int]], widths: list[int]) -> _Round:
+        """Commit what is pending and the drafts, with a canvas behind each token that may be last.
 
-    def _draft(self, lengths: Sequence[int]) -> Drafts:
-        """Commit what is pending and draft `lengths[b]` tokens behind it, in one forward."""
-        pending = self.pending_run([None] * len(self.contexts))
-        assert pending is not None
+        The weaker branches of guidance try the same drafts.
+        """
+        lines = [
+            self._line(context, drafts[number % len(drafts)], widths[number % len(drafts)])
+            for number, context in enumerate(self.contexts)
+        ]
+        device = self.denoiser.device
+        run = Run.of([line.ids for line in lines], [line.positions for line in lines], device)
+        canvas = Run.of(
+            [[self.denoiser.layout.mask_token_id] * len(line.behind) for line in lines],
+            [line.canvas_positions for line in lines],
+            device,
+        )
+        asked_BT = torch.zeros(run.ids_BT.shape, dtype=torch.bool, device=device)
+        behind_BK = torch.zeros_like(canvas.ids_BT)
+        for number, line in enumerate(lines):
+            asked_BT[number, line.first : len(line.ids)] = True
+            behind_BK[number, : len(line.behind)] = self.index_of(line.behind)
+        logits_NV, predict = self.denoiser.verify(
+            self.cache, run, canvas, behind_BK=behind_BK, logits_at_BT=asked_BT
+        )
         for index in self.live:
             self.rows[index].num_forwards += len(self.rows[index].contexts)
-        if not any(lengths):
-            self.denoiser.commit(self.cache, pending)
-            return Drafts({}, torch.zeros(0, 0), {}, {})
-        mask_id = self.denoiser.layout.mask_token_id
-        canvas = self._behind([[mask_id] * length for length in lengths])
-        logits_NV = self.denoiser.probe(
-            self.cache, canvas, logits_at_BK=_real(canvas), commit=pending
-        )
-        drafts = self._drawn(logits_NV, {i: n for i, n in enumerate(lengths) if n})
-        for index, ids in drafts.ids.items():
-            self.rows[index].out.keep_draft(ids)
-        return drafts
-
-    def _behind(self, ids: Sequence[Sequence[int]]) -> Run:
-        """A run of text tokens behind each row's context, and again behind its weaker branches'."""
-        ids = [*ids] * self.policy.guidance.num_branches
-        positions = [
-            context.next_positions([TEXT] * len(row))
-            for context, row in zip(self.contexts, ids, strict=True)
-        ]
-        return Run.of(ids, positions, self.denoiser.device)
-
-    def _drawn(self, logits_NV: Tensor, counts: dict[int, int]) -> Drafts:
-        """Drafts from the canvases' scores, one line for each of a row's `counts` places."""
-        rows = [index for index, count in counts.items() for _ in range(count)]
         logits_NV = self.policy.guidance.mix(logits_NV)
-        # Any law of the draft keeps the reading's, so the caller's processors are left to it.
-        layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
-        kind_N = torch.full((len(rows),), TEXT, device=logits_NV.device)
-        logits_NV = limit_to_modality(logits_NV, kind_N, layout, vocab_size, None)
-        law_NV = self._law(logits_NV, rows)
-        keys = {index: self.rows[index].num_forwards for index in counts}
-        places = [place for count in counts.values() for place in range(count)]
-        number_N = self._uniform(DRAW_DRAFT, rows, places, keys)
-        drawn = inverse_cdf(law_NV, number_N).tolist()
-        starts = dict(zip(counts, [0, *accumulate(counts.values())], strict=False))
-        for index in counts:
-            if self.rows[index].rule is not None:
-                lines = slice(starts[index], starts[index] + counts[index])
-                drawn[lines] = self._redrawn(
-                    index, logits_NV[lines], law_NV[lines], number_N[lines]
-                )
-        ids = {index: drawn[starts[index] : starts[index] + n] for index, n in counts.items()}
-        return Drafts(ids, law_NV, starts, keys)
+        return _Round(drafts, widths, logits_NV, predict, behind_BK.shape)
 
-    def _redrawn(
-        self, index: int, logits_NV: Tensor, law_NV: Tensor, number_N: Tensor
-    ) -> list[int]:
-        """A row's draft, left to right under its rule; the laws are written into `law_NV`."""
-        draft: list[int] = []
-        for line in range(len(logits_NV)):
-            one = slice(line, line + 1)
-            limited_NV = limit_next(logits_NV[one], [self.rows[index]], [draft])
-            law_NV[one] = self._law(limited_NV, [index])
-            draft += inverse_cdf(law_NV[one], number_N[one]).tolist()
-        return draft
+    def _line(self, context: Context, draft: list[int], width: int) -> _Line:
+        """A context's part of the forward; nothing for a row that has finished."""
+        ids, position_3N = context.take_pending()
+        ahead = context.next_positions([TEXT] * (len(draft) + width))
+        starts = range(len(draft) + 1) if width else ()
+        canvases = [ahead[:, start : start + width] for start in starts]
+        last = len(ids) - 1
+        return _Line(
+            ids=ids + draft,
+            positions=np.hstack([position_3N, ahead[:, : len(draft)]]),
+            first=max(last, 0),
+            canvas_positions=np.hstack([ahead[:, :0], *canvases]),
+            behind=[last + start for start in starts for _ in range(width)],
+        )
 
-    def _law(self, logits_NV: Tensor, rows: Sequence[int]) -> Tensor:
-        """(N, V) float64 probabilities that tokens of the given rows are drawn with."""
-        temperature_N = self.tensors.temperature_B[self.index_of(rows)]
-        return probabilities(logits_NV, temperature_N, self.policy.top_k, self.policy.top_p)
+    def _answers(self, now: _Round) -> dict[int, list[tuple[int, float]]]:
+        """What the reading says at each place of each live row: (token, log-probability in nats).
 
-    def _uniform(
-        self, draw: int, rows: Sequence[int], places: Sequence[int], keys: dict[int, int]
-    ) -> Tensor:
-        """(N,) random numbers, one for each row and place behind its known tokens."""
-        pairs = zip(rows, places, strict=True)
-        index_N = self.index_of([len(self.rows[row].known_ids) + place for row, place in pairs])
-        key_N = self.index_of([keys[row] for row in rows])
-        return uniform(self.tensors.seed_B[self.index_of(rows)], draw, index_N, key_N)
-
-    def _judge(self, drafts: Drafts, lines: Lines) -> dict[int, Verdict]:
-        """Which draft tokens are kept from each row's first line on, and the token behind them.
-
-        A row with more lines than its draft has places left gets a token of the reading's own when
-        all of them are kept.
+        Places behind one where it contradicts the draft mean nothing. The caller's processors do
+        not see them.
         """
-        if not lines.rows:
-            return {}
-        row_N, offset_N = lines.line_rows, lines.line_offsets
-        place_N = [lines.first + offset for offset in offset_N]
-        has_draft = [p < len(drafts.ids[r]) for r, p in zip(row_N, place_N, strict=True)]
-        triples = list(zip(row_N, place_N, has_draft, strict=True))
-        id_N = self.index_of([drafts.ids[r][p] if has else 0 for r, p, has in triples])
-        draft_N = self.index_of([drafts.starts[r] + p if has else 0 for r, p, has in triples])
-        law_NV = self._law(lines.logits_NV, row_N)
-        number_N = self._uniform(DRAW_ACCEPT, row_N, place_N, drafts.keys)
-        chance_N = drafts.law_NV[draft_N, id_N]
-        holds_N = number_N * chance_N < law_NV.gather(1, id_N[:, None])[:, 0]
-        holds_N &= torch.tensor(has_draft, device=holds_N.device)
-        holds_RD = holds_N.new_zeros(len(lines.rows), max(lines.counts))
-        which_N = [place for place, count in enumerate(lines.counts) for _ in range(count)]
-        holds_RD[which_N, offset_N] = holds_N
-        kept = leading_run(holds_RD).tolist()
-        next_token = self._next_tokens(drafts, lines, kept, law_NV)
-        token_N = torch.where(holds_N, id_N, 0)
-        verdicts, start = {}, 0
-        log_prob_NV = lines.logits_NV.log_softmax(-1)
-        for row, count, num_kept, token in zip(
-            lines.rows, lines.counts, kept, next_token, strict=True
-        ):
-            tokens = token_N[start : start + num_kept].tolist()
-            tokens += [token] if num_kept < count else []
-            line = torch.arange(start, start + len(tokens), device=log_prob_NV.device)
-            log_probs = log_prob_NV[line, self.index_of(tokens)].tolist()
-            verdicts[row] = Verdict(tokens, log_probs, num_kept)
-            start += count
-        return verdicts
+        live, start, starts = self.live, 0, {}
+        for index in live:
+            starts[index] = start
+            start += len(now.drafts[index]) + 1
+        said: dict[int, list[tuple[int, float]]] = {index: [] for index in live}
+        num_places = max(map(len, now.drafts)) + 1
+        stride = 1 if self.policy.processors else num_places
+        for first in range(0, num_places, stride):
+            lines = [
+                (index, place)
+                for index in live
+                if [token for token, _ in said[index]] == now.drafts[index][:first]
+                for place in range(first, min(first + stride, len(now.drafts[index]) + 1))
+            ]
+            if not lines:
+                break
+            rows, places = [index for index, _ in lines], [place for _, place in lines]
+            line_N = self.index_of([starts[index] + place for index, place in lines])
+            before = [now.drafts[index][:place] for index, place in lines]
+            logits_NV = self.read(now.logits_NV[line_N], rows, before)
+            for index, *one in zip(rows, *self.draw(logits_NV, rows, places), strict=True):
+                said[index].append((one[0], one[1]))
+        return said
 
-    def _next_tokens(
-        self, drafts: Drafts, lines: Lines, kept: Sequence[int], law_NV: Tensor
-    ) -> list[int]:
-        """The token at each row's first line that was not kept; of no meaning where all were."""
-        starts = [0, *accumulate(lines.counts)][:-1]
-        last = [min(k, n - 1) for k, n in zip(kept, lines.counts, strict=True)]
-        rest_RV = law_NV[self.index_of([s + k for s, k in zip(starts, last, strict=True)])]
-        places = [lines.first + k for k in last]
-        for line, (row, place) in enumerate(zip(lines.rows, places, strict=True)):
-            if place < len(drafts.ids[row]):  # refused: what the reading has more than the draft
-                draft_V = drafts.law_NV[drafts.starts[row] + place]
-                rest_RV[line] = (rest_RV[line] - draft_V).clamp(min=0.0)
-        number_R = self._uniform(DRAW_TOKEN, lines.rows, places, drafts.keys)
-        return inverse_cdf(rest_RV, number_R).tolist()
-
-    def _verify(self, drafts: Drafts, verdicts: dict[int, Verdict]) -> None:
-        """Read the drafts whose first token was kept, and complete their verdicts."""
-        passed = dict.fromkeys(i for i, verdict in verdicts.items() if verdict.num_kept)
-        if not passed:
-            return
-        run = self._behind([drafts.ids[i] if i in passed else [] for i in range(len(self.rows))])
-        logits_NV = self.denoiser.commit(self.cache, run, logits_at_BT=_real(run))
-        assert logits_NV is not None
-        logits_NV = self.policy.guidance.mix(logits_NV)
-        counts = [len(drafts.ids[index]) for index in passed]
-        before = [drafts.ids[i][: place + 1] for i in passed for place in range(len(drafts.ids[i]))]
-        rows = [i for i, count in zip(passed, counts, strict=True) for _ in range(count)]
-        rest = self._judge(
-            drafts, Lines(list(passed), counts, 1, self.read(logits_NV, rows, before))
-        )
-        for index, more in rest.items():
-            self.rows[index].num_forwards += len(self.rows[index].contexts)
-            verdict = verdicts[index]
-            verdict.tokens += more.tokens
-            verdict.log_probs += more.log_probs
-            verdict.num_kept += more.num_kept
-            verdict.num_forwards += 1
-
-    def _settle(self, index: int, verdict: Verdict) -> None:
-        """Append a verdict's tokens up to the row's end; the kept ones are already committed."""
+    def _take(self, index: int, draft: list[int], said: list[tuple[int, float]]) -> int:
+        """Append what the reading says to its first contradiction; how much the draft had right."""
         row = self.rows[index]
-        self.acceptances[row.index].note(len(verdict.tokens), verdict.num_forwards)
-        num_before = [len(context) for context in row.contexts]
+        num_cached = [context.num_cached for context in row.contexts]
         num_taken = 0
-        for token, log_prob in zip(verdict.tokens, verdict.log_probs, strict=True):
-            if row.finish_reason is None:
-                self.append(index, token, log_prob)
-                num_taken += 1
-        if verdict.num_forwards > 1:
-            for context, before in zip(row.contexts, num_before, strict=True):
-                context.num_cached = before + min(verdict.num_kept, num_taken)
+        for (token, log_prob), tried in zip(said, [*draft, None], strict=False):
+            self.append(index, token, log_prob)
+            num_taken += 1
+            if token != tried or row.finish_reason is not None:
+                break
+        for context, before in zip(row.contexts, num_cached, strict=True):
+            context.num_cached = before + num_taken - 1
+        self._of(index).note(len(draft), num_taken)
+        return num_taken - 1
 
-
-def _real(run: Run) -> Tensor:
-    """(B, T) bool, True at the real tokens of a run."""
-    place_T = torch.arange(run.ids_BT.shape[1], device=run.ids_BT.device)
-    return place_T < run.length_B[:, None]
+    def _draft_anew(self, num_kept: dict[int, int], now: _Round) -> None:
+        """Read the next draft off the canvas behind each row's last right token."""
+        for index in num_kept:
+            self._of(index).ids = []
+        drafting = [i for i in num_kept if now.widths[i] and self._wants_draft(i)]
+        if not drafting:
+            return
+        asked_BK = torch.zeros(now.mask_shape, dtype=torch.bool, device=self.denoiser.device)
+        for index in drafting:
+            first = num_kept[index] * now.widths[index] + 1  # behind the place of the token drawn
+            rows = range(index, len(asked_BK), len(self.rows))
+            asked_BK[list(rows), first : first + now.widths[index] - 1] = True
+        logits_NV = self.policy.guidance.mix(now.predict(asked_BK))
+        # Any draft keeps the law, so the caller's rules are left to the reading.
+        kind_N = torch.full((len(logits_NV),), TEXT, device=logits_NV.device)
+        layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
+        ids = likeliest(limit_to_modality(logits_NV, kind_N, layout, vocab_size, None)).tolist()
+        for index in drafting:
+            count = now.widths[index] - 1
+            self._of(index).ids, ids = ids[:count], ids[count:]

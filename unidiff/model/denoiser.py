@@ -6,7 +6,7 @@ keys of the same layer, so fusing a commit with the next probe changes no token;
 
 # Shapes: B rows, T tokens to commit, K canvas tokens, Q = T + K, D width, N positions asked for.
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from unidiff.generation.denoiser import Run
 from unidiff.tokens.layout import TokenLayout
 
-from .attention import MATMUL, decoding_attention
+from .attention import MATMUL, additive_mask, decoding_attention
 from .cache import BlockCache
+from .draft_canvases import branch_mask, shifted_branches
 from .fingerprint import weights_key
 from .masks import decode_mask
 from .packing import packed_weights
@@ -141,13 +142,32 @@ class ModelDenoiser:
             raise ValueError("nothing was committed since the cache was made or cropped")
         return self._read_head(cache.last_hidden_BD)
 
+    @torch.no_grad()
+    def verify(
+        self, cache: BlockCache, run: Run, canvas: Run, *, behind_BK: Tensor, logits_at_BT: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """(N, V) scores behind the run's tokens, and what reads the canvases; see `Denoiser`."""
+        hidden_BTD, hidden_BKD = self._forward(cache, run, canvas, behind_BK)
+        if self.logits_shift:
+            hidden_BKD = shifted_branches(hidden_BTD, hidden_BKD, behind_BK)
+
+        @torch.no_grad()
+        def predict(logits_at_BK: Tensor) -> Tensor:
+            return self._read_head(hidden_BKD[logits_at_BK])
+
+        return self._read_head(hidden_BTD[logits_at_BT]), predict
+
     def _read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
         """(..., V) logits of (..., D) hidden states, or those of the ids in a range."""
         read = self.packed.read_head if self.packed else self.model.read_head
         return read(hidden, id_range)
 
     def _forward(
-        self, cache: BlockCache, commit: Run | None, canvas: Run | None
+        self,
+        cache: BlockCache,
+        commit: Run | None,
+        canvas: Run | None,
+        behind_BK: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """(B, T, D) and (B, K, D) hidden states of both runs; `commit` is stored in the cache."""
         widths = _width(commit), _width(canvas)
@@ -164,7 +184,7 @@ class ModelDenoiser:
         )
         hidden_BQD = self.model.model(
             input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
-            attention_mask=decode_mask(placement, self.model.config.grid, self._additive),
+            attention_mask=self._mask(placement, behind_BK),
             position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
             placement=placement,
@@ -174,6 +194,14 @@ class ModelDenoiser:
             _record(cache, commit, hidden_BQD)
         start = _width(commit)
         return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
+
+    def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
+        """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
+        if behind_BK is None:
+            return decode_mask(placement, self.model.config.grid, self._additive)
+        rest = placement.widths[1] - behind_BK.shape[1]
+        mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)))
+        return mask if self._additive is None else additive_mask(mask, self._additive)
 
     @property
     def _additive(self) -> torch.dtype | None:

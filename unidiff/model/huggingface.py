@@ -157,7 +157,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         """
         options = self._options(generation_config, kwargs)
         return DecodingSession(
-            ModelDenoiser(self),
+            denoiser_for(self, options),
             options,
             processors=_callables("logits_processor", logits_processor),
             criteria=_criteria(stopping_criteria, options, tokenizer),

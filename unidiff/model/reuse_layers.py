@@ -1,4 +1,4 @@
-"""Parts of a layer for some of a canvas's tokens: chosen tokens attend over everybody's stored keys.
+"""Parts of a layer for some of a canvas's tokens: the chosen ones attend over all stored keys.
 
 Chosen tokens of all rows lie one behind the other, without padding; only attention spreads them
 over rows. Rows may choose different numbers of tokens, so what a row gets does not depend on its

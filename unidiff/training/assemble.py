@@ -22,13 +22,12 @@ from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.processor import UniDiffProcessor
 
 from .bundled import bins_of
-from .carried import start_of
+from .carried import LOG_FILE, start_of
 from .curves import draw_curves
 from .model_card import write_model_card
 from .trainer import AVERAGE_FILE, newest_checkpoint
 
 MAX_BYTES = 40_000_000
-LOG_FILE = "training_log.json"
 CURVES_FILE = "curves.png"
 DEFAULT_NEW_TOKENS = 64
 

@@ -6,9 +6,10 @@ continues a shorter one.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -48,6 +49,15 @@ MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have li
     "library_text": 2,
     "scene_talk": 16,
 }
+DRAFTING_MIXTURE = {  # second phase: as many samples of text as make the canvas a good draft
+    "garment_talk": 24,
+    "garment_drawing": 8,
+    "picture_infill": 4,
+    "scene_drawing": 20,
+    "demonstrated": 8,
+    "library_text": 48,
+    "scene_talk": 16,
+}
 MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
 # A few visible actions of a chunk give the others away; only a chunk that is masked whole makes
@@ -75,6 +85,9 @@ class BundledRecipe:
         bf16: autocast to bfloat16.
         compile_layers: compile each layer with torch.compile (1.55 times the samples per CPU second
             here, after a minute of compiling).
+        mixture: samples of each source in a cycle.
+        text_full_share: share of the times at which a text block is masked whole.
+        short_share: share of the library's stretches that are cut into short blocks.
     """
 
     steps: int = 8900
@@ -89,6 +102,9 @@ class BundledRecipe:
     save_steps: int = 200
     bf16: bool = True
     compile_layers: bool = False
+    mixture: Mapping[str, int] = field(default_factory=lambda: MIXTURE)
+    text_full_share: float = 0.0
+    short_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that warm-up and decay fit into the run."""
@@ -97,6 +113,24 @@ class BundledRecipe:
                 f"warmup_steps + decay_steps must be <= steps, got {self.warmup_steps} + "
                 f"{self.decay_steps} > {self.steps}"
             )
+
+
+def drafting_recipe(**given: Any) -> BundledRecipe:
+    """The second phase: more text, canvases masked whole and short ones; goes on from the first.
+
+    The canvas becomes a better draft of what the context rows read (`self_speculative`), and text
+    fills a third of the mixture instead of a sixtieth.
+    """
+    standard: dict[str, Any] = {
+        "steps": 10500,
+        "warmup_steps": 50,
+        "decay_steps": 1000,
+        "learning_rate": 1.5e-3,
+        "mixture": DRAFTING_MIXTURE,
+        "text_full_share": 0.3,
+        "short_share": 0.75,
+    }
+    return BundledRecipe(**(standard | given))
 
 
 def bundled_layout(tokenizer: PreTrainedTokenizerBase, num_image_codes: int) -> TokenLayout:
@@ -135,8 +169,8 @@ def bins_of(demonstrations: Arrays) -> tuple[BinTokenizer, BinTokenizer]:
 def bundled_stream(
     data_dir: Path,
     encoder: SequenceEncoder,
+    recipe: BundledRecipe,
     length: int,
-    seed: int,
     first: int = 0,
 ) -> MixtureStream:
     """The training stream over the prepared parts in `data_dir`, from item `first` on."""
@@ -151,16 +185,17 @@ def bundled_stream(
         PictureInfill(maker, garments, scenes),
         SceneDrawing(maker, scenes),
         Demonstrated(maker, demonstrations, states, actions),
-        LibraryText(maker, load_arrays(data_dir, "text_train")),
+        LibraryText(maker, load_arrays(data_dir, "text_train"), short_share=recipe.short_share),
         SceneTalk(maker, scenes),
     ]
-    weighted = [Weighted(source, MIXTURE[source.name]) for source in sources]
-    return MixtureStream(weighted, length, seed, first)
+    weighted = [Weighted(source, recipe.mixture[source.name]) for source in sources]
+    return MixtureStream(weighted, length, recipe.seed, first)
 
 
-def bundled_objective(seed: int) -> BlockObjective:
+def bundled_objective(seed: int, text_full_share: float = 0.0) -> BlockObjective:
     """Loss of the recipe: ELBO for text, cosine and unweighted for images and actions."""
     return BlockObjective(
+        text=ModalityLoss(full_share=text_full_share),
         image=ModalityLoss("cosine", elbo_weights=False, coefficient=IMAGE_COEFFICIENT),
         action=ModalityLoss("cosine", elbo_weights=False, full_share=ACTION_FULL_SHARE),
         seed=seed,
@@ -195,9 +230,9 @@ def train_bundled(
     if carried is not None:
         load_carried_weights(model, carried)
     model.set_attn_implementation("eager")
-    cycle = sum(MIXTURE.values())
+    cycle = sum(recipe.mixture.values())
     encoder = SequenceEncoder(tokenizer, layout)
-    stream = bundled_stream(data_dir, encoder, steps * cycle, recipe.seed, start.steps * cycle)
+    stream = bundled_stream(data_dir, encoder, recipe, steps * cycle, start.steps * cycle)
     if recipe.compile_layers:
         for layer in model.model.layers:
             layer.compile(dynamic=True)
@@ -206,7 +241,7 @@ def train_bundled(
         args=training_arguments(output_dir, replace(recipe, steps=steps), cycle, MICRO_BATCH),
         train_dataset=stream,
         data_collator=BlockCollator(),
-        objective=bundled_objective(recipe.seed),
+        objective=bundled_objective(recipe.seed, recipe.text_full_share),
     )
     if carried is not None and trainer.is_world_process_zero():
         note_start(start, output_dir)

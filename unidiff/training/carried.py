@@ -16,6 +16,7 @@ from torch import nn
 
 WEIGHTS_FILE = "model.safetensors"
 STATE_FILE = "carried.json"
+LOG_FILE = "training_log.json"
 
 
 @dataclass(frozen=True)
@@ -75,14 +76,19 @@ def start_of(run_dir: Path) -> CarriedRun:
 
 
 def read_carried(folder: Path | None) -> CarriedRun:
-    """Where a carried run stands; a fresh start for None."""
+    """Where a carried run or a finished checkpoint stands; a fresh start for None."""
     if folder is None:
         return CarriedRun()
-    path = Path(folder) / STATE_FILE
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: {folder} is not a carried run")
-    content = json.loads(path.read_text())
-    return CarriedRun(content["steps"], tuple(content["history"]))
+    path, log = Path(folder) / STATE_FILE, Path(folder) / LOG_FILE
+    if path.exists():
+        content = json.loads(path.read_text())
+        return CarriedRun(content["steps"], tuple(content["history"]))
+    if log.exists():  # a finished checkpoint
+        content = json.loads(log.read_text())
+        return CarriedRun(content["step"], tuple(content["history"]))
+    raise FileNotFoundError(
+        f"{path} is missing: {folder} is neither a carried run nor a finished checkpoint"
+    )
 
 
 def load_carried_weights(model: nn.Module, folder: Path) -> None:

@@ -30,7 +30,8 @@ class ModalityLoss:
 
     Attributes:
         schedule: name in `unidiff.diffusion.schedules.SCHEDULES`.
-        elbo_weights: weight n / k (the ELBO; asks for the linear schedule) or one.
+        elbo_weights: weight n / k (the ELBO; asks for the linear schedule) or one. A block that is
+            masked whole weighs one token each in both.
         coefficient: factor on this modality's loss.
         full_share: share of the times at which all is masked; the others follow the schedule.
     """
@@ -46,10 +47,8 @@ class ModalityLoss:
             raise ValueError(f"schedule must be one of {sorted(SCHEDULES)}, got {self.schedule!r}")
         if not 0.0 <= self.full_share <= 1.0:
             raise ValueError(f"full_share must be in [0, 1], got {self.full_share}")
-        if self.elbo_weights and (self.schedule != "linear" or self.full_share):
-            raise ValueError(
-                "elbo_weights with exact counts need schedule='linear' and full_share=0"
-            )
+        if self.elbo_weights and self.schedule != "linear":
+            raise ValueError("elbo_weights with exact counts need schedule='linear'")
 
     def mask_rate(self, time: Tensor) -> Tensor:
         """Share of the tokens that are masked at times in (0, 1); any shape."""
