@@ -160,6 +160,7 @@ def _given_canvases(
         raise ValueError("canvas needs pinned_mask: True where its tokens are known")
     if pinned.dtype != torch.bool:
         raise TypeError(f"pinned_mask must be bool (True = known), got {pinned.dtype}")
+    _check_shape(pinned, "pinned_mask", canvas.shape)
     if modality is None:
         modality = torch.zeros_like(canvas)
         modality[pinned] = torch.from_numpy(
@@ -169,7 +170,6 @@ def _given_canvases(
         raise TypeError(f"canvas_modality_ids must be integers, got {modality.dtype}")
     if canvas.shape[0] != num_rows:
         raise ValueError(f"canvas has {canvas.shape[0]} rows, the prompts have {num_rows}")
-    _check_shape(pinned, "pinned_mask", canvas.shape)
     _check_shape(modality, "canvas_modality_ids", canvas.shape)
     columns = [part.cpu().numpy() for part in (canvas, pinned, modality)]
     return [_given_canvas(denoiser, *(part[row] for part in columns)) for row in range(num_rows)]
