@@ -478,7 +478,7 @@ def test_codebook_is_not_cut_to_fifty_ids(model: Any, prompt: Tensor) -> None:
         ({"block_length": 0}, "block_length must be >= 1"),
         ({"unmasking_strategy": "greedy"}, "unmasking_strategy must be one of"),
         ({"confidence_metric": "p"}, "confidence_metric must be one of"),
-        ({"cache_reuse": "dual"}, "comes in a later version"),
+        ({"cache_reuse": "dual"}, "for which 'exact' is faster"),
         ({"decoding_mode": "speculative"}, "decoding_mode must be one of"),
         ({"guidance_scale": 2.0}, "needs negative_input_ids"),
         ({"seed": [1, 2]}, "seed has 2 values for 1 rows"),

@@ -80,7 +80,7 @@ OPTIONS: dict[str, Any] = {
     "cache_reuse": None,  # None: "exact", or "none" for full attention
     "reuse_interval": None,  # steps between full refreshes; None: the kind's own
     "reuse_prompt_interval": 100,  # steps between refreshes of the prompt (interval)
-    "reuse_share": 0.25,  # share of the response recomputed between refreshes (interval)
+    "reuse_share": 0.25,  # of the response, recomputed between refreshes, in (0, 1] (interval)
     "reuse_gamma": 0.9,  # least cosine of attention that still counts as unchanged (elastic)
     "reuse_window": None,  # masked positions recomputed every step (elastic); None: those to reveal
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
@@ -327,7 +327,7 @@ _CHECKS = {
     "cache_reuse": _check_name(CACHE_REUSES),
     "reuse_interval": _check_count(1),
     "reuse_prompt_interval": _check_count(1),
-    "reuse_share": _check_number(0.0, 1.0, low_included=True),
+    "reuse_share": _check_number(0.0, 1.0, low_included=False),
     "reuse_gamma": _check_number(-1.0, float("inf"), low_included=True),
     "reuse_window": _check_count(1),
     "decoding_mode": _check_name(DECODING_MODES),

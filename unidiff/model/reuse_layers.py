@@ -77,19 +77,19 @@ class Tokens:
 
 def queries(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, H, E) rotated queries of normalised hidden states."""
-    heads = attention.q_proj(hidden_ND).view(len(hidden_ND), -1, attention.config.head_dim)
+    heads = attention.q_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
     return rotate(attention.q_norm(heads), *turned)
 
 
 def keys(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, G, E) rotated keys of normalised hidden states."""
-    heads = attention.k_proj(hidden_ND).view(len(hidden_ND), -1, attention.config.head_dim)
+    heads = attention.k_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
     return rotate(attention.k_norm(heads), *turned)
 
 
 def values(attention: UniDiffAttention, hidden_ND: Tensor) -> Tensor:
     """(N, G, E) values of normalised hidden states."""
-    return attention.v_proj(hidden_ND).view(len(hidden_ND), -1, attention.config.head_dim)
+    return attention.v_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
 
 
 def attend(

@@ -199,7 +199,7 @@ def _watched_cosine(
     cache.remember(f"{name}_row", row_B2W[:, 1])
     if known_BW is None:
         return torch.ones_like(row_B2W[:, 0, 0])
-    cosine_B = torch.nn.functional.cosine_similarity(row_B2W[:, 0], known_BW, dim=1)
+    cosine_B = _cosine(row_B2W[:, 0], known_BW)
     is_judged_B = (step.now.step_B > 0) & visible_BW.any(1)
     return torch.where(is_judged_B, cosine_B, 1.0)
 
@@ -246,18 +246,20 @@ def _moved(
     if not bool(wanted_B.any()):
         return Tokens.of(chosen_BW)
     stored_MGE = step.stored(name, value_MGE).index_select(0, flat_M)
-    cosine_M = torch.nn.functional.cosine_similarity(
-        value_MGE.flatten(1), stored_MGE.flatten(1), dim=1
-    )
-    cosine_BW = torch.full(now.real_BW.shape, torch.inf, dtype=cosine_M.dtype)
-    cosine_BW = cosine_BW.to(cosine_M.device)
-    cosine_BW.view(-1)[flat_M] = cosine_M
+    cosine_M = _cosine(value_MGE.flatten(1), stored_MGE.flatten(1))
+    cosine_BW = cosine_M.new_zeros(now.real_BW.shape)
+    cosine_BW.view(-1).index_copy_(0, flat_M, cosine_M)
     cosine_BW = cosine_BW.masked_fill(~others_BW, torch.inf)
     order_BW = cosine_BW.argsort(dim=1, stable=True)
     rank_BW = torch.empty_like(order_BW).scatter_(
         1, order_BW, torch.arange(now.real_BW.shape[1], device=order_BW.device).expand_as(order_BW)
     )
     return Tokens.of(chosen_BW | (others_BW & (rank_BW < wanted_B[:, None])))
+
+
+def _cosine(first_NX: Tensor, second_NX: Tensor) -> Tensor:
+    """(N,) cosine to five decimals: what did not move is 1 in any batch, not 1 plus rounding."""
+    return torch.nn.functional.cosine_similarity(first_NX, second_NX, dim=1).round(decimals=5)
 
 
 Walk = Callable[[Step, ReuseRule, Tensor], Tensor]
