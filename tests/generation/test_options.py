@@ -29,11 +29,14 @@ def test_keyword_none_means_our_default() -> None:
     assert (options["top_k"], options["temperature"]) == (None, 1.0)
 
 
-def test_max_length_by_keyword_replaces_a_saved_max_new_tokens() -> None:
+def test_max_length_by_keyword_replaces_a_saved_max_new_tokens(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     saved = UniDiffGenerationConfig(max_new_tokens=5)
     assert resolve_options(saved, None, {"max_length": 9})["max_new_tokens"] is None
     both = resolve_options(saved, None, {"max_length": 9, "max_new_tokens": 2})
     assert both["max_new_tokens"] == 2
+    assert "max_length is ignored" in caplog.text
 
 
 def test_transformers_own_config_is_read_and_its_other_options_are_refused() -> None:
