@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-_MOST_ELEMENTS = 2**23  # of a float32 copy of logits held at once: 32 MB
+_MOST_ELEMENTS = 2**22  # of a float32 copy of logits held at once: 16 MB
 
 
 class Workspace:

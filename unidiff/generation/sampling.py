@@ -9,7 +9,7 @@ would silently lower the temperature (DESIGN decision 13).
 import torch
 from torch import Tensor
 
-_MOST_ELEMENTS = 2**21  # of a float64 copy of logits held at once: 16 MB
+_MOST_ELEMENTS = 2**20  # of a float64 copy of logits held at once: 8 MB
 
 
 def keep_top_k(logits_NV: Tensor, top_k: int | None) -> Tensor:
