@@ -5,6 +5,9 @@ What they measure lives in `unidiff.evaluation`; timings are ratios within one r
 
 import typer
 
+from .bench_reuse import bench_reuse
+
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
 )
+bench.command("reuse")(bench_reuse)
