@@ -129,7 +129,8 @@ def test_weights_that_predict_successors_read_one_place_to_the_left(name: str) -
     stale = decode(shifted, ids, mask, cache_reuse=kind, **options)
     assert not (stale.sequences[:, 6:] == MASK).any()
     with pytest.raises(ValueError, match="needs a token before it"):
-        shifted.generate(ids[:, :0], canvas_modality_ids=torch.zeros(1, 4).long(), cache_reuse=kind)
+        denoiser = denoiser_for(shifted, resolve_options(None, None, {"cache_reuse": kind}))
+        denoiser.probe(denoiser.new_cache(1), run_over(IDS), logits_at_BK=asked_at(0))
 
 
 # Canvas of the oracle: prompt of 4, an open block at 4 and 5, a closed one behind it.

@@ -7,6 +7,7 @@ import typer
 
 from .bench_decode import bench_decode, bench_memory
 from .bench_quality import bench_quality
+from .bench_reuse import bench_reuse
 
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
@@ -14,3 +15,4 @@ bench = typer.Typer(
 bench.command("decode")(bench_decode)
 bench.command("memory")(bench_memory)
 bench.command("quality")(bench_quality)
+bench.command("reuse")(bench_reuse)
