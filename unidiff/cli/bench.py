@@ -5,6 +5,9 @@ What they measure lives in `unidiff.evaluation`; timings are ratios within one r
 
 import typer
 
+from .bench_speculation import bench_speculation
+
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
 )
+bench.command("speculation")(bench_speculation)

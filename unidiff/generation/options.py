@@ -35,7 +35,7 @@ LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
 OPTIONS: dict[str, Any] = {
     "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
     "max_length": None,  # tokens of prompt columns and response together
-    "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
+    "block_length": None,  # tokens denoised (or drafted) together; None: canvas_length (2 drafted)
     "sub_block_length": None,  # text positions of a block revealed before the next ones; None: all
     "block_delimiters": None,  # token ids at which a block may end early (adaptive); None: fixed
     "delimiter_threshold": 0.3,  # least confidence of such a delimiter, in (0, 1]
@@ -69,6 +69,7 @@ OPTIONS: dict[str, Any] = {
     "stop_strings": None,  # needs `tokenizer=`
     "cache_reuse": None,  # None: "exact", or "none" for full attention
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
+    "draft_lookup": True,  # self_speculative also drafts what followed the same tokens before
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
@@ -285,6 +286,7 @@ _CHECKS = {
     "use_cache": _check_flag,
     "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
     "decoding_mode": _check_name(DECODING_MODES),
+    "draft_lookup": _check_flag,
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),
     "prefill_chunk_length": _check_count(1),
