@@ -87,11 +87,14 @@ class Autoregressive(LockStep):
         places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
         if offsets is not None:
             places = [place + offset for place, offset in zip(places, offsets, strict=True)]
-        index_N = self.index_of(places)
+        uniform_N = self.tensors.temperature_B[row_N]  # not read where all is greedy
+        if any(self.rows[index].settings.temperature > 0 for index in rows):
+            seed_N = self.tensors.seed_B[row_N]
+            uniform_N = uniform(seed_N, DRAW_TOKEN, self.index_of(places), 0)
         token_N = choose_tokens(
             logits_NV,
             self.tensors.temperature_B[row_N],
-            uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, index_N, 0),
+            uniform_N,
             self.policy.top_k,
             self.policy.top_p,
         )
