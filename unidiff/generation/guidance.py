@@ -58,7 +58,7 @@ class Guidance:
 
     def applies(self, progress: Tensor) -> Tensor:
         """Bool of the same shape: whether the weaker branches matter at a progress."""
-        return (self.share(progress) != 0.0) & bool(self.scales)
+        return self.share(progress).ne(0.0) & bool(self.scales)
 
     def mix_where(self, logits_NV: Tensor, guided_N: Tensor, progress_N: Tensor) -> Tensor:
         """(N, V) logits of which only some are guided.
