@@ -27,7 +27,7 @@ from .options import PER_ROW, check_count, check_option, plain_option, reject_op
 from .request import Request, finish_at_once, start_cache
 from .rows import Row
 from .self_speculative import SelfSpeculative
-from .streaming import Delivery, StoppingCriterion, Streamer
+from .streaming import Delivery, StoppingCriterion, Streamer, streamers_of
 
 LOOPS: dict[str, type[LockStep]] = {
     "diffusion": BlockDiffusion,
@@ -132,7 +132,7 @@ class DecodingSession:
         check_request(self.denoiser, options, inputs, past, self.policy.reuses_cache)
         rows = build_rows(self.denoiser, options, inputs)
         check_rows(self.denoiser, rows, past)
-        for row, one in zip(rows, _streamers(streamer, len(rows)), strict=True):
+        for row, one in zip(rows, streamers_of(streamer, len(rows)), strict=True):
             row.out = Delivery(one, (*self._criteria, *criteria))
         if options["pad_token_id"] is None:
             options["pad_token_id"] = self.denoiser.layout.pad_token_id
@@ -290,21 +290,3 @@ class DecodingSession:
                 self._shown[index] = row
             else:
                 row.out.end()
-
-
-def _streamers(
-    streamer: Streamer | Sequence[Streamer | None] | None, num_rows: int
-) -> list[Streamer | None]:
-    """One streamer or None for each row; raises ValueError if one is to show several rows."""
-    if isinstance(streamer, (list, tuple)):
-        if len(streamer) != num_rows:
-            raise ValueError(f"{len(streamer)} streamers for {num_rows} rows: pass one for each")
-        return list(streamer)
-    if streamer is None:
-        return [None] * num_rows
-    if num_rows != 1:
-        raise ValueError(
-            f"a streamer shows one row, got a batch of {num_rows}: stream it alone, or pass a list "
-            "with one for each row"
-        )
-    return [streamer]  # type: ignore[list-item]
