@@ -54,4 +54,6 @@ def test_verify_equals_a_probe_behind_each_token(logits_shift: int) -> None:
             probed.append(denoiser.probe(alone, behind, logits_at_BK=everything))
     torch.testing.assert_close(logits, torch.cat(read), rtol=0, atol=1e-9)
     torch.testing.assert_close(predicted, torch.cat(probed), rtol=0, atol=1e-9)
-    assert cache.token_ids == [prompt + draft for prompt, draft in zip(prompts, drafts, strict=True)]
+    assert cache.token_ids == [
+        prompt + draft for prompt, draft in zip(prompts, drafts, strict=True)
+    ]

@@ -121,7 +121,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder of the run; its result is OUT/checkpoint.")],
     sizes: RecipeOptions,
     tokenizers: Tokenizers,
-    recipe: Annotated[str, typer.Option(help="What to train: bundled, or drafting (its second phase).")] = "bundled",
+    recipe: Annotated[
+        str, typer.Option(help="What to train: bundled, or drafting (its second phase).")
+    ] = "bundled",
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
     ] = "auto",

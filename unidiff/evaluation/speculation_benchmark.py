@@ -94,7 +94,9 @@ class DraftWatch:
         }
 
 
-def measure_speculation(model: Any, tokenizer: Any, settings: SpeculationSettings) -> dict[str, Any]:
+def measure_speculation(
+    model: Any, tokenizer: Any, settings: SpeculationSettings
+) -> dict[str, Any]:
     """Report of both kinds of weights; see `_measure` for the numbers."""
     prompts = heldout_prompts(tokenizer, settings, model.config.bos_token_id)
     weights = {"given": model, "random": _randomised(model, settings.seed)}
