@@ -205,7 +205,7 @@ class SelfSpeculative(Autoregressive):
         return said
 
     def _take(self, index: int, draft: list[int], said: list[tuple[int, float]]) -> int:
-        """Append what the reading says up to its first contradiction; tokens the draft had right."""
+        """Append what the reading says up to its first contradiction; count what was right."""
         row = self.rows[index]
         num_cached = [context.num_cached for context in row.contexts]
         num_taken = 0
