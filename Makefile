@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := dev,eval
 TORCH_INDEX ?=
 DEMO_OUT ?= demo_out
+BENCH_OUT ?= bench_out
 
 DATA_PACKAGE := dataset-fashion-mnist
 DATA := /usr/share/datasets/fashion-mnist
@@ -64,9 +65,11 @@ lint: install
 
 bench: install data
 	$(TEST_THREADS) $(BIN)/unidiff eval bundled --json
+	$(BIN)/unidiff bench decode --json --out $(BENCH_OUT)
+	$(BIN)/unidiff bench memory --json --out $(BENCH_OUT)
 
 clean:
-	rm -rf build dist *.egg-info $(DEMO_OUT) .pytest_cache .ruff_cache .mypy_cache
+	rm -rf build dist *.egg-info $(DEMO_OUT) $(BENCH_OUT) .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -f $(STAMP)
 

@@ -7,7 +7,12 @@ from importlib.metadata import packages_distributions
 import pytest
 
 # Rooms that an extra serves: they may import its libraries, the others may not.
-EXTRAS_OF_ROOM = {"evaluation": ("eval",), "serving": ("serve", "demo"), "model": ("quant",)}
+EXTRAS_OF_ROOM = {
+    "evaluation": ("eval",),
+    "generation": ("grammar",),
+    "serving": ("serve", "demo"),
+    "model": ("quant",),
+}
 
 
 def normal(name: str) -> str:
@@ -51,7 +56,7 @@ def test_dependencies_are_ranges_not_pins(project):
     assert [line for line in lines if "==" in line] == []
 
 
-@pytest.mark.parametrize("extra", ["eval", "serve", "demo", "quant", "dev"])
+@pytest.mark.parametrize("extra", ["eval", "serve", "demo", "quant", "grammar", "dev"])
 def test_the_promised_extras_exist(project, extra):
     assert project["optional-dependencies"][extra]
 

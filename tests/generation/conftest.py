@@ -48,6 +48,8 @@ class TableDenoiser:
     device = torch.device("cpu")
     trained_on_visible = False
     max_positions = 100
+    noise_process = "absorbing"
+    uniform_prediction: str | None = None
 
     def __init__(self, joint: Tensor) -> None:
         """`joint`: probabilities, one axis of `NUM_IDS` per token."""

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unidiff.generation import confidence
 from unidiff.generation.confidence import (
     CONFIDENCES,
     SAMPLED,
+    Workspace,
     entropy,
     inverse_perplexity,
     max_probability,
@@ -50,3 +52,28 @@ def test_sampled_probability_is_that_of_the_drawn_id(three_ids: Tensor) -> None:
 
 def test_every_metric_of_the_options_exists() -> None:
     assert {*CONFIDENCES, SAMPLED} == set(CONFIDENCE_METRICS)
+
+
+@pytest.mark.parametrize("metric", CONFIDENCES)
+def test_measures_in_parts_equal_the_whole(metric: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.randn(7, 5, generator=torch.Generator().manual_seed(1))
+    whole = CONFIDENCES[metric](logits)
+    monkeypatch.setattr(confidence, "_MOST_ELEMENTS", 11)
+    torch.testing.assert_close(CONFIDENCES[metric](logits), whole)
+
+
+def test_half_precision_logits_are_measured_in_float32(three_ids: Tensor) -> None:
+    for measure in CONFIDENCES.values():
+        assert measure(three_ids.bfloat16()).dtype == torch.float32
+    half = three_ids.bfloat16()
+    expected = max_probability(half.double())
+    torch.testing.assert_close(max_probability(half).double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("metric", CONFIDENCES)
+def test_a_workspace_changes_nothing(metric: str) -> None:
+    workspace = Workspace()
+    for rows, dtype in ((5, torch.float32), (2, torch.bfloat16), (7, torch.float64)):
+        logits = torch.randn(rows, 11, generator=torch.Generator().manual_seed(rows)).to(dtype)
+        measure = CONFIDENCES[metric]
+        assert torch.equal(measure(logits, workspace), measure(logits))

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from unidiff.generation.confidence import CONFIDENCES
 from unidiff.generation.constraints import (
     apply_processors,
     check_scores,
@@ -34,17 +35,17 @@ def test_limits_on_a_slice_equal_the_slice_of_the_limits() -> None:
     logits = torch.randn(4, 11)
     text = torch.zeros(4, dtype=torch.int64)
     assert shared_id_range(text, LAYOUT) == (0, 6)
-    part = limit_to_modality(logits[:, :6], text, LAYOUT, 11, (0, 6))
+    part = limit_to_modality(logits[:, :6].clone(), text, LAYOUT, 11, (0, 6))
     assert torch.equal(part, limit_to_modality(logits, text, LAYOUT, 11, None)[:, :6])
     assert shared_id_range(torch.tensor([1, 1]), LAYOUT) == (6, 9)
     assert shared_id_range(torch.tensor([0, 1]), LAYOUT) is None
 
 
-def test_half_precision_logits_are_raised_to_float32() -> None:
-    limited = limit_to_modality(
-        torch.zeros(1, 11, dtype=torch.bfloat16), torch.tensor([1]), LAYOUT, 11, None
-    )
-    assert limited.dtype == torch.float32
+def test_limits_are_written_in_place_and_keep_the_dtype() -> None:
+    logits = torch.zeros(2, 11, dtype=torch.bfloat16)
+    limited = limit_to_modality(logits, torch.tensor([1, 1]), LAYOUT, 11, None)
+    assert limited is logits
+    assert limited.dtype == torch.bfloat16
 
 
 def test_processors_see_each_rows_own_tokens_once_per_position() -> None:
@@ -62,16 +63,20 @@ def test_processors_see_each_rows_own_tokens_once_per_position() -> None:
     assert apply_processors([], logits, rows, []) is logits
 
 
-def test_scores_without_a_choice_are_named() -> None:
-    check_scores(torch.tensor([[0.0, -torch.inf]]), processed=True)
+@pytest.mark.parametrize("metric", CONFIDENCES)
+def test_scores_without_a_choice_are_named(metric: str) -> None:
+    def check(scores: torch.Tensor, processed: bool) -> None:
+        check_scores(scores, CONFIDENCES[metric](scores), processed)
+
+    check(torch.tensor([[0.0, -torch.inf]]), True)
     with pytest.raises(ValueError, match="without any id"):
-        check_scores(torch.full((1, 2), -torch.inf), processed=True)
+        check(torch.full((1, 2), -torch.inf), True)
     for processed, whose in (
         (True, "logits_processor returned NaN"),
         (False, "the model returned"),
     ):
         with pytest.raises(ValueError, match=whose):
-            check_scores(torch.tensor([[0.0, torch.nan]]), processed)
+            check(torch.tensor([[0.0, torch.nan]]), processed)
 
 
 @pytest.mark.parametrize("returned", [None, torch.zeros(1, 1), torch.zeros(2)])

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from small_decoding import random_model
 
 from unidiff.data.blocks import IGNORED, TrainingRow
-from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
 VOCAB = 24
@@ -19,18 +18,7 @@ def make_model() -> Callable[..., UniDiffForBlockDiffusion]:
     """Builder of tiny models whose random weights lie far enough apart to matter."""
 
     def build(**fields: Any) -> UniDiffForBlockDiffusion:
-        torch.manual_seed(5)
-        settings = {
-            "vocab_size": VOCAB,
-            "hidden_size": 32,
-            "intermediate_size": 48,
-            "head_dim": 16,
-            "num_key_value_heads": 1,
-            "canvas_length": 4,
-            "initializer_range": 0.25,
-            **fields,
-        }
-        return UniDiffForBlockDiffusion(UniDiffConfig(**settings)).eval()
+        return random_model(5, **{"vocab_size": VOCAB, "canvas_length": 4, **fields})
 
     return build
 

@@ -20,22 +20,24 @@ PATTERNS = (*CACHED, "full")
 COMMON = {"do_sample": True, "temperature": 0.9, "eos_token_id": -1, "return_logprobs": True}
 
 
-def tiny_model(pattern: str, **config: Any) -> UniDiffForBlockDiffusion:
-    """Random weights wide enough apart that no two tokens tie."""
-    torch.manual_seed(7)
+def random_model(seed: int, **config: Any) -> UniDiffForBlockDiffusion:
+    """A tiny model whose random weights lie wide enough apart that no two tokens tie."""
+    torch.manual_seed(seed)
     settings = {
-        "vocab_size": VOCAB,
         "hidden_size": 32,
         "intermediate_size": 48,
         "head_dim": 16,
         "num_key_value_heads": 1,
-        "canvas_length": CANVAS,
         "initializer_range": 0.25,
-        "tie_word_embeddings": False,
-        "attention_pattern": pattern,
         **config,
     }
-    return UniDiffForBlockDiffusion(UniDiffConfig(**settings)).double().eval()
+    return UniDiffForBlockDiffusion(UniDiffConfig(**settings)).eval()
+
+
+def tiny_model(pattern: str, **config: Any) -> UniDiffForBlockDiffusion:
+    """The model of the decoding tests, in float64."""
+    settings = {"vocab_size": VOCAB, "canvas_length": CANVAS, "tie_word_embeddings": False}
+    return random_model(7, attention_pattern=pattern, **{**settings, **config}).double()
 
 
 def prompts(lengths: list[int], side: str = "left") -> tuple[Tensor, Tensor]:
@@ -69,6 +71,34 @@ def responses(output: Any, prompt_width: int) -> list[list[int]]:
         row[prompt_width : prompt_width + n]
         for row, n in zip(output.sequences.tolist(), tokens, strict=True)
     ]
+
+
+def assert_rows_equal_alone(
+    model: UniDiffForBlockDiffusion, lengths: list[int], seed: int, shared: dict, own: dict
+) -> Any:
+    """Decode prompts together and each alone; tokens, forwards and reasons must agree.
+
+    Args:
+        model: the model.
+        lengths: tokens of each prompt.
+        seed: of the batch; each row is decoded alone with its own of `row_seeds`.
+        shared: options of every row.
+        own: options with one value for each row.
+
+    Returns:
+        The output of the batch.
+    """
+    ids, mask = prompts(lengths)
+    together = decode(model, ids, mask, seed=seed, **shared, **own)
+    for row, length in enumerate(lengths):
+        bare = ids[row : row + 1, ids.shape[1] - length :]
+        mine = {name: values[row : row + 1] for name, values in own.items()}
+        seeds = {"seed": together.row_seeds[row]}
+        alone = decode(model, bare, torch.ones_like(bare), **seeds, **shared, **mine)
+        assert responses(alone, length)[0] == responses(together, ids.shape[1])[row]
+        assert alone.num_forwards[0] == together.num_forwards[row]
+        assert alone.finish_reason[0] == together.finish_reason[row]
+    return together
 
 
 def run_of(ids: list[int], start: int) -> Run:

@@ -4,7 +4,17 @@ from typing import Any
 
 import pytest
 import torch
-from small_decoding import CACHED, CANVAS, PATTERNS, VOCAB, decode, prompts, responses, tiny_model
+from small_decoding import (
+    CACHED,
+    CANVAS,
+    PATTERNS,
+    VOCAB,
+    assert_rows_equal_alone,
+    decode,
+    prompts,
+    responses,
+    tiny_model,
+)
 
 from unidiff.generation.blocks import Blocks
 from unidiff.model.modeling import UniDiffForBlockDiffusion
@@ -27,22 +37,8 @@ def models() -> dict[str, UniDiffForBlockDiffusion]:
 
 @pytest.mark.parametrize(("pattern", "blocks"), CASES)
 def test_batched_row_equals_the_row_alone(pattern: str, blocks: dict, models: dict) -> None:
-    lengths = [9, 3, 14]
-    ids, mask = prompts(lengths)
     own = {"max_new_tokens": [20, 5, 13], "confidence_threshold": [0.2, 0.9, 0.05]}
-    together = decode(models[pattern], ids, mask, seed=3, **blocks, **own)
-    for row, length in enumerate(lengths):
-        bare = ids[row : row + 1, ids.shape[1] - length :]
-        alone = decode(
-            models[pattern],
-            bare,
-            torch.ones_like(bare),
-            seed=together.row_seeds[row],
-            **blocks,
-            **{name: values[row] for name, values in own.items()},
-        )
-        assert responses(alone, length)[0] == responses(together, ids.shape[1])[row]
-        assert alone.num_forwards[0] == together.num_forwards[row]
+    assert_rows_equal_alone(models[pattern], [9, 3, 14], 3, blocks, own)
 
 
 @pytest.mark.parametrize("change", [{"fuse_commit": False}, {"cache_reuse": "none"}])

@@ -36,7 +36,7 @@ def test_eager_attention_equals_torchs_own() -> None:
 
 
 @pytest.mark.parametrize("most_scores", [2**24, 2 * 4 * 9 * 3, 1])
-@pytest.mark.parametrize("kind", ["bool", "additive", "none"])
+@pytest.mark.parametrize("kind", ["bool", "additive", "last keys", "none"])
 def test_matmul_attention_equals_torchs_own_in_any_number_of_parts(
     kind: str, most_scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -46,6 +46,9 @@ def test_matmul_attention_equals_torchs_own_in_any_number_of_parts(
     given: Tensor | None = mask if kind == "bool" else None
     if kind == "additive":
         given = torch.zeros_like(mask, dtype=torch.float64).masked_fill(~mask, -1e300)
+    if kind == "last keys":
+        mask[..., :4] = True
+        given = torch.zeros(2, 1, 7, 5, dtype=torch.float64).masked_fill(~mask[..., 4:], -1e300)
     out, _ = matmul_attention(module, *tensors, given, scaling=8**-0.5)
     torch.testing.assert_close(out, expected(tensors, None if kind == "none" else mask))
 

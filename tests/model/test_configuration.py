@@ -45,6 +45,8 @@ def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
         canvas_length=4,
         num_key_value_heads=1,
         trained_on_visible=True,
+        noise_process="uniform",
+        uniform_prediction="posterior",
     )
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
@@ -61,6 +63,13 @@ def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
         ({"head_dim": 7}, "head_dim must be even"),
         ({"logits_shift": 2}, "logits_shift must be 0 or 1"),
         ({"canvas_length": 0}, "canvas_length must be >= 1"),
+        ({"noise_process": "gaussian"}, "noise_process must be one of"),
+        ({"noise_process": "uniform"}, "needs uniform_prediction"),
+        ({"uniform_prediction": "posterior"}, "leave it out"),
+        (
+            {"noise_process": "uniform", "uniform_prediction": "posterior", "logits_shift": 1},
+            "needs logits_shift=0",
+        ),
         ({"mask_token_id": 512}, "mask_token_id must lie in"),
         ({"mask_token_id": -1}, "mask_token_id must lie in"),
         ({"bidirectional_spans": ["image"]}, "not supported yet"),

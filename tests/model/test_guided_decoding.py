@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_decoding import CANVAS, decode, prompts, responses, tiny_model
+from small_decoding import CANVAS, assert_rows_equal_alone, decode, prompts, tiny_model
 
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
@@ -45,19 +45,8 @@ def test_cache_and_fusing_change_nothing(
 def test_batched_row_equals_the_row_alone(
     count: int, guidance: dict, model: UniDiffForBlockDiffusion
 ) -> None:
-    lengths = [9, 3, 14]
-    ids, mask = prompts(lengths)
-    limits = [20, 5, 13]
     shared = {**guidance, **negatives(count)}
-    together = decode(model, ids, mask, seed=3, max_new_tokens=limits, **shared)
-    for row, length in enumerate(lengths):
-        bare = ids[row : row + 1, ids.shape[1] - length :]
-        seed = together.row_seeds[row]
-        alone = decode(
-            model, bare, torch.ones_like(bare), seed=seed, max_new_tokens=limits[row], **shared
-        )
-        assert responses(alone, length)[0] == responses(together, ids.shape[1])[row]
-        assert alone.num_forwards[0] == together.num_forwards[row]
+    assert_rows_equal_alone(model, [9, 3, 14], 3, shared, {"max_new_tokens": [20, 5, 13]})
 
 
 def test_every_branch_counts_as_a_forward(model: UniDiffForBlockDiffusion) -> None:

@@ -13,6 +13,7 @@ from small_decoding import (
     CANVAS,
     PATTERNS,
     VOCAB,
+    assert_rows_equal_alone,
     decode,
     prompts,
     responses,
@@ -128,8 +129,6 @@ def test_padded_row_equals_unpadded_row(
 @pytest.mark.parametrize("strategy", UNMASKING_STRATEGIES)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_batched_row_equals_the_row_alone(pattern: str, strategy: str, models: dict) -> None:
-    lengths = [9, 3, 14, 6, 1]
-    ids, mask = prompts(lengths)
     own = {
         "max_new_tokens": [20, 3, 11, 31, 7],
         "temperature": [0.8, 0.0, 1.5, 1.0, 0.5],
@@ -137,22 +136,8 @@ def test_batched_row_equals_the_row_alone(pattern: str, strategy: str, models: d
         "max_denoising_steps": [6, 2, 3, 4, 1],
         "eos_token_id": [[-1], [9], [40, 41], [17, 30], [-1]],
     }
-    shared = {"unmasking_strategy": strategy, "top_k": 30, "top_p": 0.95}
-    shared |= {"confidence_noise": 0.7}
-    batch = decode(models[pattern], ids, mask, seed=123, **shared, **own)
-    for row, length in enumerate(lengths):
-        bare = ids[row : row + 1, ids.shape[1] - length :]
-        alone = decode(
-            models[pattern],
-            bare,
-            torch.ones_like(bare),
-            seed=batch.row_seeds[row],
-            **shared,
-            **{name: values[row : row + 1] for name, values in own.items()},
-        )
-        assert responses(alone, length)[0] == responses(batch, ids.shape[1])[row]
-        assert alone.num_forwards[0] == batch.num_forwards[row]
-        assert alone.finish_reason[0] == batch.finish_reason[row]
+    shared = {"unmasking_strategy": strategy, "top_k": 30, "top_p": 0.95, "confidence_noise": 0.7}
+    assert_rows_equal_alone(models[pattern], [9, 3, 14, 6, 1], 123, shared, own)
 
 
 @pytest.mark.parametrize("ending", ["length", "stop"])
@@ -412,18 +397,7 @@ def test_position_of_a_committed_row_does_not_depend_on_its_phase(
     pattern: str, models: dict
 ) -> None:
     """Rows that commit at different times equal rows decoded alone, canvas by canvas."""
-    ids, mask = prompts([2, 9, 17])
-    options = {"max_new_tokens": 19, "confidence_threshold": [0.05, 0.4, 0.99]}
-    batch = decode(models[pattern], ids, mask, seed=77, **options)
+    own = {"confidence_threshold": [0.05, 0.4, 0.99]}
+    shared = {"max_new_tokens": 19}
+    batch = assert_rows_equal_alone(models[pattern], [2, 9, 17], 77, shared, own)
     assert len(set(batch.num_forwards.tolist())) > 1
-    for row in range(3):
-        bare = ids[row][mask[row].bool()][None]
-        alone = decode(
-            models[pattern],
-            bare,
-            torch.ones_like(bare),
-            seed=batch.row_seeds[row],
-            max_new_tokens=19,
-            confidence_threshold=options["confidence_threshold"][row],
-        )
-        assert responses(alone, bare.shape[1])[0] == responses(batch, 17)[row]

@@ -144,6 +144,22 @@ def test_decoding_commits_causally_and_the_canvas_sees_everything(grid: int | No
     assert printed(mask[1, 0]) == ["x.....", "x.....", "xx....", "x....."]
 
 
+@pytest.mark.parametrize("grid", [None, 3])
+@pytest.mark.parametrize("numbers", [[[5, 5], [2, 2], [3, 3]], [[4, 7], [2, 0], [1, 3]]])
+def test_additive_masks_leave_out_what_every_token_sees(
+    numbers: list[list[int]], grid: int | None
+) -> None:
+    placement = Placement.of(*map(torch.tensor, numbers), (2, 3))
+    mask = decode_mask(placement, grid)
+    added = decode_mask(placement, grid, torch.float32)
+    assert mask is not None
+    assert added is not None
+    first = mask.shape[-1] - added.shape[-1]
+    assert mask[..., :first].all()
+    assert torch.equal(added == 0, mask[..., first:])
+    assert (added[~mask[..., first:]] == torch.finfo(torch.float32).min).all()
+
+
 def test_no_mask_is_needed_where_every_token_sees_everything() -> None:
     held, nothing, canvas = torch.tensor([7]), torch.tensor([0]), torch.tensor([4])
     assert decode_mask(Placement.of(held, nothing, canvas, (0, 4)), None) is None

@@ -158,7 +158,7 @@ def test_a_cache_asks_for_its_own_mask(make_model: Callable) -> None:
     class Filled:
         num_slots = 3
 
-    with pytest.raises(ValueError, match="attention_mask"):
+    with pytest.raises(ValueError, match="placement"):
         make_model()(random_ids(1, 2), past_key_values=Filled())
 
 

@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from small_decoding import CANVAS, PATTERNS, decode, prompts, responses, tiny_model
+from small_decoding import (
+    CANVAS,
+    PATTERNS,
+    assert_rows_equal_alone,
+    decode,
+    prompts,
+    tiny_model,
+)
 from torch import Tensor
 
 from unidiff.generation.options import REMDM_SCHEDULES
@@ -40,24 +47,9 @@ def models() -> dict[str, UniDiffForBlockDiffusion]:
 @pytest.mark.parametrize("name", REVISIONS)
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_batched_row_equals_the_row_alone(pattern: str, name: str, models: dict) -> None:
-    lengths = [9, 3, 14]
-    ids, mask = prompts(lengths)
     own: dict[str, Any] = {"max_new_tokens": [14, 5, 9], "eos_token_id": [[-1], [9], [30, 31]]}
-    together = decode(models[pattern], ids, mask, seed=3, **REVISIONS[name], **own)
-    assert not (together.sequences[:, ids.shape[1] :] == 1).any()
-    for row, length in enumerate(lengths):
-        bare = ids[row : row + 1, ids.shape[1] - length :]
-        alone = decode(
-            models[pattern],
-            bare,
-            torch.ones_like(bare),
-            seed=together.row_seeds[row],
-            **REVISIONS[name],
-            **{option: values[row : row + 1] for option, values in own.items()},
-        )
-        assert responses(alone, length)[0] == responses(together, ids.shape[1])[row]
-        assert alone.num_forwards[0] == together.num_forwards[row]
-        assert alone.finish_reason[0] == together.finish_reason[row]
+    together = assert_rows_equal_alone(models[pattern], [9, 3, 14], 3, REVISIONS[name], own)
+    assert not (together.sequences[:, 14:] == 1).any()
 
 
 @pytest.mark.parametrize("name", REVISIONS)

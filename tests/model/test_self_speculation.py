@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_decoding import decode, prompts, responses, tiny_model
+from small_decoding import assert_rows_equal_alone, decode, prompts, responses, tiny_model
 
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
@@ -80,21 +80,9 @@ def test_self_speculation_stops_where_ar_stops(mode: str, models: dict) -> None:
 
 @pytest.mark.parametrize("mode", SPECULATIVE)
 def test_sampled_self_speculation_does_not_depend_on_the_batch(mode: str, models: dict) -> None:
-    ids, mask = prompts([6, 10, 3])
-    options = {"decoding_mode": mode, "temperature": [0.5, 1.0, 2.0], "max_new_tokens": [9, 4, 12]}
-    together = decode(models["causal_context"], ids, mask, seed=5, **options)
-    for row in range(3):
-        single = {n: v[row] if isinstance(v, list) else v for n, v in options.items()}
-        own = ids[row][mask[row].bool()][None]
-        alone = decode(
-            models["causal_context"],
-            own,
-            torch.ones_like(own),
-            seed=together.row_seeds[row],
-            **single,
-        )
-        assert responses(alone, own.shape[1])[0] == responses(together, 10)[row]
-        assert alone.num_forwards[0] == together.num_forwards[row]
+    own = {"temperature": [0.5, 1.0, 2.0], "max_new_tokens": [9, 4, 12]}
+    shared = {"decoding_mode": mode}
+    assert_rows_equal_alone(models["causal_context"], [6, 10, 3], 5, shared, own)
 
 
 @pytest.mark.parametrize("mode", SPECULATIVE)

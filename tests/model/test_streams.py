@@ -143,10 +143,14 @@ def test_a_batch_without_canvas_has_an_empty_one(make_sample: Callable) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"logits_shift": 1}, "logits_shift=0"), ({"attention_pattern": "full"}, "got 'full'")],
+    [
+        ({"logits_shift": 1}, "logits_shift=0"),
+        ({"attention_pattern": "full"}, "each sample must be one canvas"),
+    ],
 )
 def test_checkpoints_with_another_reading_are_refused(
-    fields: dict[str, Any], message: str, make_model: Callable
+    fields: dict[str, Any], message: str, make_model: Callable, make_sample: Callable
 ) -> None:
+    batch = BlockCollator()([make_sample(IDS, BLOCKS)])
     with pytest.raises(ValueError, match=message):
-        check_trainable(make_model(**fields).config)
+        check_trainable(make_model(**fields).config, batch)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoProcessor
 
 import unidiff  # noqa: F401  registers the Auto classes
 from unidiff.data.prepared import save_arrays
+from unidiff.evaluation.suite import load_suite
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.image import FSQImageTokenizer, FSQImageTokenizerConfig
@@ -125,7 +126,9 @@ def test_bins_are_those_of_training(checkpoint, parts):
 def test_decoding_defaults_are_saved(checkpoint):
     model = AutoModelForCausalLM.from_pretrained(checkpoint)
     given = model.generation_config.given()
-    assert given["unmasking_strategy"] == "threshold"
+    sampler = load_suite("bundled")["captions"]["sampler"]
+    for name in ("unmasking_strategy", "entropy_bound", "block_length"):
+        assert given[name] == sampler[name]
     assert given["max_new_tokens"] == assemble.DEFAULT_NEW_TOKENS
 
 

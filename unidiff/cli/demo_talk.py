@@ -137,7 +137,7 @@ def fill_text(session: Session, data: HeldOut) -> list[Row]:
     for before, word, after in _texts_with_holes(data):
         length = len(tokenizer(word, add_special_tokens=False)["input_ids"])
         inputs = session.processor.for_text_infill([before, length, after])
-        answer = session.answer(inputs, {**samplers.TEXT_HOLES, "seed": data.seed})[0]
+        answer = session.answer(inputs, {**samplers.filling(inputs), "seed": data.seed})[0]
         value: Any = answer.value
         filled = value[len(before) : len(value) - len(after)]
         given = f"{before} [{'_' * 4}]{after}".strip()

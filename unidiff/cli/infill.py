@@ -45,7 +45,7 @@ def infill(
             f"--hole-length must be at most {longest} for this model; got {hole_length}"
         )
     inputs = _request(session, text, hole_length, image, box)
-    defaults = samplers.TEXT_HOLES if image is None else samplers.drawing()
+    defaults = samplers.filling(inputs) if image is None else samplers.drawing()
     answer = session.answer(inputs, decoding.over(defaults))[0]
     report: dict[str, Any] = {"task": "infill", "input": text, "image": image}
     report |= _saved(answer.value, out, scale) | answer.cost()

@@ -1,16 +1,42 @@
 """Decoding options of each task where the user gives none.
 
-Drawing and acting are decoded as the suite `bundled` measures them, so a number in the model card
-is about what the commands do.
+Drawing, acting and library text are decoded as the suite `bundled` measures them, so a number in
+the model card is about what the commands do. Answers are decoded as the checkpoint itself says.
 """
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 SUITE = "bundled"
-TEXT: dict[str, Any] = {"max_new_tokens": 64}
+TEXT: dict[str, Any] = {
+    "max_new_tokens": 64,
+    "unmasking_strategy": "static",
+    "max_denoising_steps": 6,
+    "block_length": 16,
+}
 ANSWER: dict[str, Any] = {"max_new_tokens": 48}
-TEXT_HOLES: dict[str, Any] = {"unmasking_strategy": "static"}  # one token per forward
+TEXT_HOLES: dict[str, Any] = {"unmasking_strategy": "static", "max_denoising_steps": 3}
+_LONGEST_HOLE = 12  # tokens, as measured; longer ones get more steps
+
+
+def completing(model_config: Any) -> dict[str, Any]:
+    """Options of continuing a text; weights with a trained grid keep their own blocks."""
+    if model_config.attention_pattern != "block_causal":
+        return dict(TEXT)
+    return {name: value for name, value in TEXT.items() if name != "block_length"}
+
+
+def filling(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of filling holes in a text, at the pace measured for short holes.
+
+    Args:
+        inputs: what a `for_...` method of the processor returned.
+    """
+    is_hole = ~inputs["pinned_mask"].bool() & (inputs["canvas_modality_ids"] >= 0)
+    steps = TEXT_HOLES["max_denoising_steps"]
+    rounds = -(-int(is_hole.sum(1).max()) // _LONGEST_HOLE)
+    return {**TEXT_HOLES, "max_denoising_steps": steps * max(1, rounds)}
 
 
 def drawing(of: str = "scene") -> dict[str, Any]:

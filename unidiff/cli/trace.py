@@ -30,7 +30,8 @@ def trace(
     if draw:
         options, inputs = decoding.over(samplers.drawing()), processor.for_image(text)
     else:
-        options = decoding.over({**samplers.TEXT, **length.keywords()})
+        defaults = samplers.completing(session.model.config)
+        options = decoding.over({**defaults, **length.keywords()})
         inputs = processor.for_completion(text)
     answers, output = session.answer_and_output(inputs, {**options, "return_trace": True})
     reveals = output.trace[0]

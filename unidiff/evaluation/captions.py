@@ -16,11 +16,7 @@ def measure_captions(context: EvaluationContext, settings: Settings) -> list[Mea
         settings: `num_photographs`, `request` (what the user says) and `sampler`.
     """
     _, codes, labels = context.photographs(context.count(settings["num_photographs"]))
-    answers = context.responder.texts(
-        [user_turn(image_part(one), settings["request"]) for one in codes],
-        settings["sampler"],
-        context.seed,
-    )
+    answers = ask_for_captions(context, settings, codes)
     named = [caption_names_class(answer) for answer in answers]
     right = np.array([name == label for name, label in zip(named, labels, strict=True)])
     details = {
@@ -34,3 +30,14 @@ def measure_captions(context: EvaluationContext, settings: Settings) -> list[Mea
         "examples": answers[:3],
     }
     return [share_measurement("caption_accuracy", right, details=details)]
+
+
+def ask_for_captions(
+    context: EvaluationContext, settings: Settings, codes: np.ndarray
+) -> list[str]:
+    """The caption of each of (N, h * w) codes."""
+    return context.responder.texts(
+        [user_turn(image_part(one), settings["request"]) for one in codes],
+        settings["sampler"],
+        context.seed,
+    )

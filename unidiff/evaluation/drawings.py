@@ -15,7 +15,7 @@ from unidiff.data.sources.garments import (
 )
 from unidiff.data.sources.scene_judge import scene_matches
 from unidiff.data.sources.scene_language import drawing_request
-from unidiff.data.sources.scenes import sample_scene, scene_generator
+from unidiff.data.sources.scenes import Scene, sample_scene, scene_generator
 
 from .context import EvaluationContext, Settings, share_measurement, user_turn
 from .coverage import coverage, nearest_squared_error, repeated_share
@@ -48,16 +48,23 @@ def measure_garment_drawings(context: EvaluationContext, settings: Settings) -> 
         settings: `num_drawings`, `sampler`, and optionally `judge` (path of other weights).
     """
     number = context.count(settings["num_drawings"])
-    requests, labels = garment_requests(number)
-    codes = context.responder.images(
-        [user_turn(request) for request in requests], settings["sampler"], context.seed
-    )
-    drawings = decode_pictures(context.processor, codes)
+    codes, drawings, labels = draw_garments(context, settings, number)
     judge = load_judge(settings.get("judge"))
     measurements = [_accuracy(context, judge, drawings, labels)]
     if number > _NEIGHBOUR:
         measurements.append(_coverage(context, judge, drawings, codes))
     return measurements
+
+
+def draw_garments(
+    context: EvaluationContext, settings: Settings, number: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, h * w) codes, (N, H, W, 3) pictures and (N,) classes asked for."""
+    requests, labels = garment_requests(number)
+    codes = context.responder.images(
+        [user_turn(request) for request in requests], settings["sampler"], context.seed
+    )
+    return codes, decode_pictures(context.processor, codes), labels
 
 
 def _accuracy(
@@ -142,6 +149,15 @@ def measure_scene_drawings(context: EvaluationContext, settings: Settings) -> li
         settings: `num_drawings` and `sampler`.
     """
     number = context.count(settings["num_drawings"])
+    right, scenes = draw_scenes(context, settings, number)
+    details = {"num_different_combinations": len({_words(scene) for scene in scenes})}
+    return [share_measurement("drawn_scene_accuracy", right, details=details)]
+
+
+def draw_scenes(
+    context: EvaluationContext, settings: Settings, number: int
+) -> tuple[np.ndarray, list[Scene]]:
+    """(N,) bool, whether each scene asked for was drawn, and the scenes."""
     first = _SCENE_SEED_START + context.seed * number
     scenes = [
         sample_scene(scene_generator("unseen", first + index), "unseen", 2)
@@ -151,11 +167,8 @@ def measure_scene_drawings(context: EvaluationContext, settings: Settings) -> li
     requests = [user_turn(drawing_request(scene, rng)) for scene in scenes]
     codes = context.responder.images(requests, settings["sampler"], context.seed)
     drawings = decode_pictures(context.processor, codes)
-    right = np.array(
-        [scene_matches(drawing, scene) for drawing, scene in zip(drawings, scenes, strict=True)]
-    )
-    details = {"num_different_combinations": len({_words(scene) for scene in scenes})}
-    return [share_measurement("drawn_scene_accuracy", right, details=details)]
+    pairs = zip(drawings, scenes, strict=True)
+    return np.array([scene_matches(drawing, scene) for drawing, scene in pairs]), scenes
 
 
 def _words(scene: object) -> tuple[str, ...]:

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
+Z_95_ONE_SIDED = 1.6448536269514722  # 95 % quantile
 
 
 def wilson_interval(num_successes: int, num_trials: int, z: float = Z_95) -> tuple[float, float]:
@@ -66,3 +68,59 @@ def ratio_interval(
         return float(ratio), float(ratio)
     error = residual.std(ddof=1) / math.sqrt(count) / denominators.mean()
     return float(ratio - z * error), float(ratio + z * error)
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much better one setting does than another on the same inputs.
+
+    Attributes:
+        mean: mean difference of the scores.
+        lower_bound: one-sided 95 % bound below the expected difference.
+        num_inputs: pairs.
+    """
+
+    mean: float
+    lower_bound: float
+    num_inputs: int
+
+
+def paired_difference(
+    scores_N: np.ndarray, reference_N: np.ndarray, z: float = Z_95_ONE_SIDED
+) -> PairedDifference:
+    """Difference of two settings' scores on the same inputs, and its lower bound.
+
+    The bound is the normal one for the mean of the differences after two more inputs, one won and
+    one lost by a whole point of 1. For scores of 0 and 1 that is Bonett and Price's adjusted
+    interval: unlike the plain one it does not collapse where hardly any input differs.
+
+    Args:
+        scores_N: (N,) scores in [0, 1].
+        reference_N: (N,) scores of the reference on the same inputs, in [0, 1].
+        z: quantile of the standard normal distribution.
+
+    Raises:
+        ValueError: if the shapes differ, there is no input, or a score is outside [0, 1].
+
+    Source: Bonett and Price 2012, "Adjusted Wald confidence interval for a difference of binomial
+        proportions based on paired data"; checked in tests/evaluation/test_intervals.py by hand and
+        by the coverage of simulated pairs.
+    """
+    scores = np.asarray(scores_N, dtype=np.float64)
+    reference = np.asarray(reference_N, dtype=np.float64)
+    if scores.shape != reference.shape or scores.ndim != 1 or scores.size == 0:
+        raise ValueError(
+            "paired scores must be two vectors of the same inputs, at least one, got shapes "
+            f"{scores.shape} and {reference.shape}"
+        )
+    for values in (scores, reference):
+        if not bool(((values >= 0) & (values <= 1)).all()):
+            raise ValueError(f"scores must be in [0, 1], got {values.min()} to {values.max()}")
+    difference = scores - reference
+    padded = np.concatenate([difference, [1.0, -1.0]])
+    error = padded.std() / math.sqrt(padded.size)
+    return PairedDifference(
+        mean=float(difference.mean()),
+        lower_bound=float(padded.mean() - z * error),
+        num_inputs=len(difference),
+    )

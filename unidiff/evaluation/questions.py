@@ -42,8 +42,7 @@ def measure_questions(context: EvaluationContext, settings: Settings) -> list[Me
         "blank_picture": np.repeat(encode_pictures(context.processor, blank), len(codes), axis=0),
     }
     right = {
-        name: _answers_are_right(context, settings, asked, shown)
-        for name, shown in pictures.items()
+        name: answers_are_right(context, settings, asked, shown) for name, shown in pictures.items()
     }
     return [_measurement([question for _, question in asked], right)]
 
@@ -77,7 +76,7 @@ def majority_accuracy(questions: Sequence[Question]) -> float:
     return sum(max(count.values()) for count in by_kind.values()) / len(questions)
 
 
-def _answers_are_right(
+def answers_are_right(
     context: EvaluationContext,
     settings: Settings,
     asked: Sequence[tuple[Scene, Question]],

@@ -13,6 +13,9 @@ import numpy as np
 import torch
 
 from unidiff.diffusion.random import hash_integers
+from unidiff.tokens.infill import infill_sequence
+from unidiff.tokens.prompts import batch_prompts, infill_inputs
+from unidiff.tokens.sequence import run_of
 
 Conversation = Sequence[Mapping[str, Any]]
 Tick = Callable[[int], None]
@@ -31,6 +34,25 @@ class Usage:
     num_forwards: int = 0
     num_tokens: float = 0.0
     num_requests: int = 0
+
+
+class Stretch(Protocol):
+    """A text of which the tokens from `start` to `stop` are wanted; see `infilling.Stretch`."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(L,) int64."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """First wanted token."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """Behind the last one."""
+        ...
 
 
 class Responder(Protocol):
@@ -58,6 +80,18 @@ class Responder(Protocol):
         self, conversations: Sequence[Conversation], options: Mapping[str, Any], seed: int
     ) -> np.ndarray:
         """(N, T, D) action chunks, one for each conversation."""
+        ...
+
+    def fillings(
+        self, stretches: Sequence[Stretch], options: Mapping[str, Any], seed: int
+    ) -> list[list[int]]:
+        """Ids of each stretch's wanted tokens, seen what stands before and behind them."""
+        ...
+
+    def continuations(
+        self, stretches: Sequence[Stretch], options: Mapping[str, Any], seed: int
+    ) -> list[list[int]]:
+        """Ids of each stretch's wanted tokens, seen what stands before them."""
         ...
 
 
@@ -104,6 +138,43 @@ class ModelResponder:
             parts += [self.processor.decode_actions(ids[:width]) for ids in sequences]
         return np.stack(parts)
 
+    def fillings(
+        self, stretches: Sequence[Stretch], options: Mapping[str, Any], seed: int
+    ) -> list[list[int]]:
+        """Ids of each stretch's wanted tokens, seen what stands before and behind them."""
+
+        def build(part: Sequence[Stretch]) -> Any:
+            return self.processor.batch([self._hole(one) for one in part])
+
+        found = []
+        for sequences, _ in self._answers(stretches, build, options, seed):
+            for ids, one in zip(sequences, stretches[len(found) :], strict=False):
+                found.append([int(token) for token in ids[one.start : one.stop]])
+        return found
+
+    def continuations(
+        self, stretches: Sequence[Stretch], options: Mapping[str, Any], seed: int
+    ) -> list[list[int]]:
+        """Ids of each stretch's wanted tokens, seen what stands before them."""
+        begin = [self.processor.encoder.special("<|bos|>")]
+
+        def build(part: Sequence[Stretch]) -> Any:
+            prompts = [run_of([*begin, *one.ids[: one.start]], "text") for one in part]
+            return batch_prompts(prompts, self.processor.layout)
+
+        found: list[list[int]] = []
+        for sequences, _ in self._answers(stretches, build, options, seed):
+            found += [[int(token) for token in ids] for ids in sequences]
+        return found
+
+    def _hole(self, stretch: Stretch) -> Any:
+        """Arguments of `generate()` for one stretch with a hole."""
+        is_hole = np.zeros(len(stretch.ids), dtype=bool)
+        is_hole[stretch.start : stretch.stop] = True
+        part = {"type": "text", "ids": stretch.ids, "is_hole": is_hole}
+        processor = self.processor
+        return infill_inputs(infill_sequence(processor.encoder, [part]), processor.layout)
+
     def _sequences(
         self,
         conversations: Sequence[Conversation],
@@ -112,13 +183,26 @@ class ModelResponder:
         seed: int,
     ) -> Iterator[tuple[torch.Tensor, int]]:
         """((n, G) generated ids, canvas length or 0) of each batch."""
+
+        def build(part: Sequence[Conversation]) -> Any:
+            return self.processor.build(list(part), want=want) | self._guidance(options, want)
+
+        return self._answers(conversations, build, options, seed)
+
+    def _answers(
+        self,
+        requests: Sequence[Any],
+        build: Callable[[Any], Any],
+        options: Mapping[str, Any],
+        seed: int,
+    ) -> Iterator[tuple[torch.Tensor, int]]:
+        """((n, G) generated ids, canvas length or 0) of each batch that `build` makes."""
         settings = {**options}
         batch_size = settings.pop("batch_size", 64)
-        seeds = hash_integers(seed, torch.arange(len(conversations), dtype=torch.int64))
-        for start in range(0, len(conversations), batch_size):
-            part = list(conversations[start : start + batch_size])
-            inputs = self.processor.build(part, want=want)
-            inputs |= self._guidance(settings, want)
+        seeds = hash_integers(seed, torch.arange(len(requests), dtype=torch.int64))
+        for start in range(0, len(requests), batch_size):
+            part = requests[start : start + batch_size]
+            inputs = build(part)
             output = self.model.generate(
                 **inputs,
                 **settings,

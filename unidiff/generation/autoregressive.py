@@ -11,10 +11,13 @@ from torch import Tensor
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import MODALITY_IDS
 
+from .confidence import log_probability
 from .constraints import apply_processors, check_scores, limit_to_modality, suppress_ends
 from .lockstep import LockStep
 from .order import DRAW_TOKEN
-from .sampling import choose_tokens
+from .rows import Row
+from .ruled import limit_next
+from .sampling import choose_tokens, likeliest
 
 TEXT = MODALITY_IDS["text"]
 
@@ -29,6 +32,9 @@ class Autoregressive(LockStep):
 
     def select(self, rows: Sequence[int]) -> None:
         """Nothing to do: rows have no canvas."""
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Nothing to do."""
 
     def step(self) -> None:
         """One commit of each live row's pending tokens, and the token that follows."""
@@ -65,12 +71,12 @@ class Autoregressive(LockStep):
         places = [len(self.rows[i].generated) + len(d) for i, d in zip(rows, drafts, strict=True)]
         early_N = torch.tensor(places, device=row_N.device) < policy.suppress_eos_before
         logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, 0)
+        logits_NV = limit_next(logits_NV, [self.rows[i] for i in rows], drafts)
         if policy.processors:
             pairs = zip(rows, drafts, strict=True)
             known = [[*self.rows[i].known_ids, *draft] for i, draft in pairs]
             line_N = torch.arange(len(known), device=row_N.device)
             logits_NV = apply_processors(policy.processors, logits_NV, line_N, known)
-        check_scores(logits_NV, bool(policy.processors))
         return logits_NV
 
     def draw(
@@ -84,21 +90,21 @@ class Autoregressive(LockStep):
             offsets: tokens between the row's known ones and the line's place; None: none.
         """
         row_N = self.index_of(rows)
-        places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
-        if offsets is not None:
-            places = [place + offset for place, offset in zip(places, offsets, strict=True)]
-        uniform_N = self.tensors.temperature_B[row_N]  # not read where all is greedy
-        if any(self.rows[index].settings.temperature > 0 for index in rows):
-            seed_N = self.tensors.seed_B[row_N]
-            uniform_N = uniform(seed_N, DRAW_TOKEN, self.index_of(places), 0)
-        token_N = choose_tokens(
-            logits_NV,
-            self.tensors.temperature_B[row_N],
-            uniform_N,
-            self.policy.top_k,
-            self.policy.top_p,
-        )
-        log_prob_N = logits_NV.log_softmax(-1).gather(-1, token_N[:, None])[:, 0]
+        if self.tensors.is_greedy:
+            token_N = likeliest(logits_NV)
+        else:
+            places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
+            if offsets is not None:
+                places = [place + offset for place, offset in zip(places, offsets, strict=True)]
+            token_N = choose_tokens(
+                logits_NV,
+                self.tensors.temperature_B[row_N],
+                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, self.index_of(places), 0),
+                self.policy.top_k,
+                self.policy.top_p,
+            )
+        log_prob_N = log_probability(logits_NV, token_N)
+        check_scores(logits_NV, log_prob_N, bool(self.policy.processors))
         return token_N.tolist(), log_prob_N.tolist()
 
     def append(self, index: int, token: int, log_prob: float) -> None:
@@ -106,7 +112,7 @@ class Autoregressive(LockStep):
         row = self.rows[index]
         if self.policy.keeps_trace:
             row.trace.note(row.num_forwards, len(row.generated), token, math.exp(log_prob))
-        criterion_met = self.out.take(row, [token], [log_prob])
+        criterion_met = row.take([token], [log_prob])
         if criterion_met or token in row.settings.end_ids:
             row.finish_reason = "stop"
         elif row.room <= 0:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .confidence import max_probability
+from .sampling import likeliest
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Blocks:
             first_id: id of the first column.
             num_rows: B.
         """
-        likeliest_N = logits_NV.argmax(-1) + first_id
+        likeliest_N = likeliest(logits_NV) + first_id
         ids_D = torch.tensor(self.delimiters, device=likeliest_N.device)
         prob_N = max_probability(logits_NV).to(torch.float64)
         may_end_N = (likeliest_N[:, None] == ids_D).any(1) & (prob_N >= self.threshold)

@@ -8,34 +8,40 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .canvases import Canvases
+from .branches import Branches, num_settled
+from .canvases import Canvas, Canvases
+from .confidence import Workspace
 from .denoiser import Denoiser
 from .lockstep import LockStep, Policy
 from .rows import Row
-from .streaming import Delivery
 
 
 class CanvasRows(LockStep):
     """Rows whose canvases open, are delivered window by window, and become context."""
 
-    def __init__(
-        self,
-        denoiser: Denoiser[Any],
-        policy: Policy,
-        rows: Sequence[Row],
-        cache: Any,
-        out: Delivery,
-    ) -> None:
-        """Open every row's first canvas; prompts move into it where the pattern asks so."""
-        super().__init__(denoiser, policy, rows, cache, out)
-        opened = None if self.is_whole else policy.blocks.opened
-        first = [row.first_canvas(opened, self._num_settled(row), self.window) for row in self.rows]
-        width = max(policy.blocks.opened, *(len(canvas.ids) for canvas in first))
-        num_twins = policy.guidance.num_branches - 1
-        self.canvases = Canvases.empty(len(self.rows), width, denoiser.device, num_twins)
-        for index, (row, canvas) in enumerate(zip(self.rows, first, strict=True)):
-            self.canvases.open(index, canvas, denoiser.layout.mask_token_id)
-            self._place_twin(index, row, canvas.modality.tolist())
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
+        self.workspace = Workspace()
+        self.canvases = Canvases.empty(0, 0, denoiser.device)
+        self.branches = Branches(0, policy.guidance.num_branches - 1, 0, denoiser.device)
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Open the rows' first canvases; prompts move into them where the pattern asks so."""
+        opened = None if self.is_whole else self.policy.blocks.opened
+        settled = [num_settled(self.denoiser, row.context) for row in rows]
+        first = [
+            row.first_canvas(opened, length, self.window)
+            for row, length in zip(rows, settled, strict=True)
+        ]
+        width = max(len(canvas.ids) for canvas in first)
+        start = len(self.canvases.ids_BK)
+        new = Canvases.empty(len(rows), width, self.denoiser.device)
+        self.canvases = Canvases.concatenate([self.canvases, new])
+        ends = [len(twin) - num_settled(self.denoiser, twin) for row in rows for twin in row.twins]
+        self.branches.join(len(rows), width + max(ends, default=0))
+        for index, canvas in enumerate(first, start):
+            self._open(index, canvas)
 
     @property
     def is_whole(self) -> bool:
@@ -51,20 +57,21 @@ class CanvasRows(LockStep):
     def select(self, rows: Sequence[int]) -> None:
         """Keep the canvases of these rows only."""
         self.canvases = self.canvases.select(rows)
+        self.branches.select(rows)
 
-    def _num_settled(self, row: Row) -> int:
-        """Prompt tokens that are context; the rest become a pinned prefix of the first canvas."""
-        if self.is_whole:
-            return 0
-        if self.denoiser.attention_pattern == "block_causal":
-            return len(row.context) // self.denoiser.canvas_length * self.denoiser.canvas_length
-        return len(row.context)
+    @property
+    def uses_branches(self) -> list[bool]:
+        """Rows whose weaker branches are read by the next forward."""
+        applies_B = self.policy.guidance.applies(self.canvases.progress)
+        return (applies_B & (self.canvases.length_B > 0)).tolist()
 
-    def _place_twin(self, index: int, row: Row, modality: Sequence[int]) -> None:
-        """Positions of the row's canvas behind the contexts of its weaker branches."""
-        for branch, twin in enumerate(row.twins):
-            positions = torch.from_numpy(twin.next_positions(modality))
-            self.canvases.twin_position_BC3K[index, branch, :, : len(modality)] = positions
+    def _open(self, index: int, canvas: Canvas) -> None:
+        """Give a row and its weaker branches a new canvas."""
+        row, num_own = self.rows[index], self.rows[index].num_delivered
+        self.canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
+        self.branches.num_own_B[index] = num_own
+        settled = [num_settled(self.denoiser, twin) for twin in row.twins]
+        self.branches.open(index, row.twins, settled, canvas.modality[num_own:].tolist())
 
     @property
     def _revisable(self) -> Tensor:
@@ -89,7 +96,7 @@ class CanvasRows(LockStep):
                 continue
             if end >= 0:
                 self._deliver(index, end + 1)
-                self._finish(index, "stop")
+                self.finish(index, "stop")
             elif is_done:
                 self._close_window(index, stop)
 
@@ -97,11 +104,11 @@ class CanvasRows(LockStep):
         """Deliver a window without masks and open what comes next, if anything does."""
         row, canvases = self.rows[index], self.canvases
         if self._deliver(index, stop):
-            self._finish(index, "stop")
+            self.finish(index, "stop")
         elif row.given is not None:
-            self._finish(index, "canvas")
+            self.finish(index, "canvas")
         elif row.room <= 0:
-            self._finish(index, "length")
+            self.finish(index, "length")
         elif stop < int(canvases.length_B[index]):
             canvases.is_fresh_B[index] = self.is_whole
             assert self.window is not None
@@ -116,7 +123,7 @@ class CanvasRows(LockStep):
         new = slice(row.num_delivered, stop)
         ids = self.canvases.ids_BK[index, new].tolist()
         row.num_delivered = stop
-        return self.out.take(row, ids, self.canvases.log_prob_BK[index, new].tolist())
+        return row.take(ids, self.canvases.log_prob_BK[index, new].tolist())
 
     def _open_next(self, index: int) -> None:
         """Move a finished block into the context, to be committed, and open the next canvas."""
@@ -126,13 +133,10 @@ class CanvasRows(LockStep):
         modality = canvases.modality_BK[index, :length].tolist()
         row.context.extend(ids, modality, canvases.position_B3K[index, :, :length].cpu().numpy())
         for branch, twin in enumerate(row.twins):
-            positions = canvases.twin_position_BC3K[index, branch, :, :length].cpu().numpy()
-            twin.extend(ids, modality, positions)
-        canvas = row.next_canvas(self.policy.blocks.opened, self.window)
-        canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
-        self._place_twin(index, row, canvas.modality.tolist())
+            twin.extend(*self.branches.block(index, branch, ids, modality))
+        self._open(index, row.next_canvas(self.policy.blocks.opened, self.window))
 
-    def _finish(self, index: int, reason: str) -> None:
+    def finish(self, index: int, reason: str) -> None:
         """End a row; its canvas leaves the forwards."""
         self.rows[index].finish_reason = reason
         self.canvases.close(index)

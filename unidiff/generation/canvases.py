@@ -3,7 +3,7 @@
 Masked state is a boolean: a pinned token may well be the mask id (DESIGN decision 16).
 """
 
-# Shapes: B rows, K widest canvas, C weaker branches of guidance.
+# Shapes: B rows, K widest canvas.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ class Canvases:
         pinned_BK: (B, K) bool, known from the start.
         modality_BK: (B, K) int64, index into `MODALITIES`.
         position_B3K: (B, 3, K) int64.
-        twin_position_BC3K: (B, C, 3, K) int64, positions in the weaker branches of guidance.
         log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
         confidence_BK: (B, K) float64, confidence of each position when it was revealed.
         length_B: (B,) int64, real positions of each row; 0: the row waits to leave the batch.
@@ -65,7 +65,6 @@ class Canvases:
     pinned_BK: Tensor
     modality_BK: Tensor
     position_B3K: Tensor
-    twin_position_BC3K: Tensor
     log_prob_BK: Tensor
     confidence_BK: Tensor
     length_B: Tensor
@@ -79,10 +78,8 @@ class Canvases:
     is_fresh_B: Tensor
 
     @classmethod
-    def empty(
-        cls, num_rows: int, width: int, device: torch.device, num_twins: int = 0
-    ) -> "Canvases":
-        """Rows without a canvas, each with places in `num_twins` weaker branches."""
+    def empty(cls, num_rows: int, width: int, device: torch.device) -> "Canvases":
+        """Rows without a canvas."""
         flat, wide = (num_rows,), (num_rows, width)
 
         def zeros(shape: tuple[int, ...], dtype: torch.dtype = torch.int64) -> Tensor:
@@ -94,7 +91,6 @@ class Canvases:
             pinned_BK=zeros(wide, torch.bool),
             modality_BK=zeros(wide),
             position_B3K=zeros((num_rows, 3, width)),
-            twin_position_BC3K=zeros((num_rows, num_twins, 3, width)),
             log_prob_BK=zeros(wide, torch.float64),
             confidence_BK=zeros(wide, torch.float64),
             length_B=zeros(flat),
@@ -107,6 +103,19 @@ class Canvases:
             is_restless_B=zeros(flat, torch.bool),
             is_fresh_B=zeros(flat, torch.bool),
         )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Canvases"]) -> "Canvases":
+        """The rows of several, in order, padded to the widest."""
+        width = max(part.ids_BK.shape[1] for part in parts)
+
+        def joined(name: str) -> Tensor:
+            tensors = [getattr(part, name) for part in parts]
+            if name.endswith("K"):
+                tensors = [pad(tensor, (0, width - tensor.shape[-1])) for tensor in tensors]
+            return torch.cat(tensors)
+
+        return cls(**{f.name: joined(f.name) for f in fields(cls)})
 
     def open(self, row: int, canvas: Canvas, mask_token_id: int) -> None:
         """Give a row a new canvas; what it held is lost."""
@@ -185,6 +194,8 @@ class Canvases:
         Args:
             end_ids_BE: (B, E) int64 end ids of each row, -1 for none.
         """
+        if not end_ids_BE.shape[1]:
+            return torch.full_like(self.length_B, -1)
         is_end_BKE = self.ids_BK[:, :, None] == end_ids_BE[:, None, :]
         settled_BK = self.masked_BK.cumsum(1) == 0
         offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)

@@ -4,12 +4,16 @@ Options are flat scalars, saved with the checkpoint in `generation_config.json`.
 in the table is an error; the name that another project uses is an error that says ours.
 """
 
+import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from transformers import GenerationConfig
 
 from .options import FOREIGN_NAMES, OPTIONS, check_option, plain_option, reject_option
+
+logger = logging.getLogger(__name__)
 
 # Values of transformers' other options that change nothing, besides None and False.
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -126,13 +130,21 @@ def resolve_options(
         elif name not in known or name in FOREIGN_NAMES:
             reject_option(name)
     _check_unused(overrides)
-    if overrides.get("max_length") is not None and overrides.get("max_new_tokens") is None:
+    if None not in (overrides.get("max_length"), overrides.get("max_new_tokens")):
+        _warn_of_two_limits()
+    elif overrides.get("max_length") is not None:
         options["max_new_tokens"] = None
     for name, value in options.items():
         if value is not None:
             options[name] = plain_option(name, value)
             check_option(name, options[name])
     return options
+
+
+@lru_cache(maxsize=1)  # once
+def _warn_of_two_limits() -> None:
+    """Say that one of two limits has no effect."""
+    logger.warning("max_new_tokens and max_length were both given: max_length is ignored")
 
 
 def _check_unused(values: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from unidiff.tokens.layout import MODALITIES, TokenLayout
 
+from .confidence import working_dtype
+
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,25 +30,26 @@ def limit_to_modality(
     vocab_size: int,
     id_range: tuple[int, int] | None,
 ) -> Tensor:
-    """Logits with -inf at ids that a position's modality may not take, the mask id among them.
+    """The logits, with -inf written at ids that a position's modality may not take.
+
+    The mask id is among them.
 
     Args:
-        logits_NV: (N, V) float over the whole vocabulary, or over `id_range`.
+        logits_NV: (N, V) float over the whole vocabulary, or over `id_range`; changed in place.
         modality_N: (N,) int64 index into `MODALITIES`.
         layout: the ids of each modality.
         vocab_size: ids of the whole vocabulary.
         id_range: (start, stop) that V covers; None: all of `vocab_size`.
-
-    Returns:
-        (N, V) float32, or float64 if that came in.
     """
-    if logits_NV.dtype not in (torch.float32, torch.float64):
-        logits_NV = logits_NV.float()
-    ids = slice(*id_range) if id_range is not None else slice(0, vocab_size)
-    for kind in modality_N.unique().tolist():
-        allowed_V = layout.allowed_ids(MODALITIES[kind], vocab_size)[ids].to(logits_NV.device)
-        of_kind_N1 = (modality_N == kind)[:, None]
-        logits_NV = logits_NV.masked_fill(of_kind_N1 & ~allowed_V, -torch.inf)
+    first, stop = id_range or (0, vocab_size)
+    kinds = modality_N.unique().tolist()
+    for kind in kinds:
+        column = layout.forbidden_columns(MODALITIES[kind], first, stop).to(logits_NV.device)
+        if len(kinds) == 1:
+            logits_NV.index_fill_(1, column, -torch.inf)
+        else:
+            (line,) = torch.nonzero(modality_N == kind, as_tuple=True)
+            logits_NV[line] = logits_NV[line].index_fill_(1, column, -torch.inf)
     return logits_NV
 
 
@@ -90,7 +93,7 @@ def apply_processors(
     row_N: Tensor,
     known_ids: Sequence[Sequence[int]],
 ) -> Tensor:
-    """Logits after the caller's processors, which see one flat row per position.
+    """Logits after the caller's processors, which see one flat row per position in float32.
 
     Args:
         processors: transformers' logits processors, in order.
@@ -103,6 +106,7 @@ def apply_processors(
     """
     if not processors:
         return logits_NV
+    logits_NV = logits_NV.to(working_dtype(logits_NV))
     parts = []
     for row in row_N.unique().tolist():
         part = logits_NV[row_N == row]
@@ -121,21 +125,22 @@ def apply_processors(
     return torch.cat(parts)
 
 
-def check_scores(logits_NV: Tensor, processed: bool) -> None:
+def check_scores(logits_NV: Tensor, certainty_N: Tensor, processed: bool) -> None:
     """Raise ValueError if a position has no id to take, or scores that are no numbers.
 
     Args:
         logits_NV: (N, V) float after every rule.
+        certainty_N: (N,) any function of each law, which is NaN where there is no law.
         processed: whether the caller's processors had a hand in them.
     """
-    best_N = logits_NV.amax(-1)
-    if bool(best_N.isnan().any()):
-        whose = "logits_processor returned" if processed else "the model returned"
-        raise ValueError(
-            f"{whose} NaN scores: damaged weights, an overflow in half precision, or a processor "
-            "that divides by zero"
-        )
-    if bool((best_N == -torch.inf).any()):
+    if not bool(certainty_N.isnan().any()):
+        return
+    if bool((logits_NV.amax(-1) == -torch.inf).any()):
         raise ValueError(
             "logits_processor left a position without any id of its modality: allow at least one"
         )
+    whose = "logits_processor returned" if processed else "the model returned"
+    raise ValueError(
+        f"{whose} NaN scores: damaged weights, an overflow in half precision, or a processor that "
+        "divides by zero"
+    )

@@ -3,7 +3,7 @@
 # Shapes: N tokens.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -45,6 +45,10 @@ class Context:
         if positions is None:
             positions, _ = sequence_positions(modality, layout)
         return cls(layout, list(ids), modality.tolist(), positions, given, len(ids))
+
+    def copy(self) -> "Context":
+        """The same tokens; what happens to one of the two leaves the other alone."""
+        return replace(self, ids=list(self.ids), modality=list(self.modality))
 
     def __len__(self) -> int:
         return len(self.ids)

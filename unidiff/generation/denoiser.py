@@ -89,6 +89,8 @@ class Denoiser(Protocol[CacheT]):
         device: where tensors must live.
         trained_on_visible: whether what it says of visible canvas tokens means anything.
         max_positions: longest position seen in training, plus 1.
+        noise_process: `absorbing` or `uniform`, what its canvases were corrupted with in training.
+        uniform_prediction: `leave_one_out` or `posterior` for uniform noise, else None.
     """
 
     layout: TokenLayout
@@ -99,6 +101,8 @@ class Denoiser(Protocol[CacheT]):
     device: torch.device
     trained_on_visible: bool
     max_positions: int
+    noise_process: str
+    uniform_prediction: str | None
 
     def new_cache(self, num_rows: int) -> CacheT:
         """Empty cache."""
@@ -132,7 +136,8 @@ class Denoiser(Protocol[CacheT]):
             id_range: (start, stop) of the ids wanted; None: all.
 
         Returns:
-            (N, V) or (N, stop - start) logits of the wanted tokens, row by row.
+            (N, V) or (N, stop - start) logits of the wanted tokens, row by row, in a tensor that
+            the caller may write to.
         """
         ...
 

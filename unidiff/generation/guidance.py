@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .confidence import working_dtype
+
 # Share of a scale's distance from 1 that applies at a progress in [0, 1].
 GUIDANCE_SCHEDULES: dict[str, Callable[[Tensor], Tensor]] = {
     "constant": torch.ones_like,
@@ -30,19 +32,49 @@ class Guidance:
     Attributes:
         scales: one for each link, the weakest condition's first; 1 leaves the stronger branch.
         schedule: name in `GUIDANCE_SCHEDULES`.
+        interval: first and last progress at which it applies; outside, a row is unguided and its
+            weaker branches are not read.
 
     Source: classifier-free guidance, arXiv 2207.12598, with a scale of 1 + its w, on the logits of
         masked tokens as in Muse, arXiv 2301.00704; two links as in InstructPix2Pix, arXiv
-        2211.09800, equation 3; rising scales as in UniDisc, arXiv 2503.20853.
+        2211.09800, equation 3; rising scales as in UniDisc, arXiv 2503.20853; the interval as in
+        arXiv 2404.07724.
     """
 
     scales: tuple[float, ...] = ()
     schedule: str = "constant"
+    interval: tuple[float, float] = (0.0, 1.0)
 
     @property
     def num_branches(self) -> int:
         """Forwards of each row: the whole prompt's, and one for each weaker condition."""
         return 1 + len(self.scales)
+
+    def share(self, progress: Tensor) -> Tensor:
+        """Share of each scale's distance from 1 at a progress in [0, 1]; any shape."""
+        start, stop = self.interval
+        inside = (progress >= start) & (progress <= stop)
+        return torch.where(inside, GUIDANCE_SCHEDULES[self.schedule](progress), 0.0)
+
+    def applies(self, progress: Tensor) -> Tensor:
+        """Bool of the same shape: whether the weaker branches matter at a progress."""
+        return (self.share(progress) != 0.0) & bool(self.scales)
+
+    def mix_where(self, logits_NV: Tensor, guided_N: Tensor, progress_N: Tensor) -> Tensor:
+        """(N, V) logits of which only some are guided.
+
+        Args:
+            logits_NV: (N + C G, V) float, the whole prompt's at all positions, then the weaker
+                conditions' at the G guided ones, in the order of the scales.
+            guided_N: (N,) bool.
+            progress_N: (N,) float in [0, 1].
+        """
+        if not self.scales:
+            return logits_NV
+        logits_NV = logits_NV.to(working_dtype(logits_NV))
+        strongest_NV, weaker_NV = logits_NV.split([len(guided_N), len(logits_NV) - len(guided_N)])
+        mixed_NV = self.mix(torch.cat([strongest_NV[guided_N], weaker_NV]), progress_N[guided_N])
+        return strongest_NV.index_put((guided_N,), mixed_NV)
 
     def mix(self, logits_NV: Tensor, progress_N: Tensor | None = None) -> Tensor:
         """(N, V) logits of the guided law.
@@ -54,10 +86,11 @@ class Guidance:
         """
         if not self.scales:
             return logits_NV
+        logits_NV = logits_NV.to(working_dtype(logits_NV))
         strongest_NV, *chain = logits_NV.chunk(self.num_branches)
         share_N = torch.ones_like(strongest_NV[:, 0])
         if progress_N is not None:
-            share_N = GUIDANCE_SCHEDULES[self.schedule](progress_N.to(share_N))
+            share_N = self.share(progress_N).to(share_N)
         mixed_NV = chain[0]
         for scale, weaker_NV, stronger_NV in zip(
             self.scales, chain, [*chain[1:], strongest_NV], strict=True
@@ -73,4 +106,9 @@ def guidance_of(options: Mapping[str, Any]) -> Guidance:
     scales = tuple(scales) if isinstance(scales, (list, tuple)) else (scales,)
     if all(scale == 1.0 for scale in scales):
         return Guidance()
-    return Guidance(tuple(float(scale) for scale in scales), options["guidance_schedule"])
+    start, stop = options["guidance_interval"]
+    return Guidance(
+        tuple(float(scale) for scale in scales),
+        options["guidance_schedule"],
+        (float(start), float(stop)),
+    )

@@ -25,7 +25,8 @@ class GenerationInputs:
     """The tensors of a request.
 
     Attributes:
-        input_ids: (B, L) int prompt, padded anywhere.
+        input_ids: (B, L) int prompt, padded anywhere. Only the mask says what is padding: a pad or
+            mask id among the real tokens is a token like any other.
         attention_mask: (B, L), non-zero at real tokens; None: all are.
         position_ids: (B, L) or (3, B, L) int; None: derived from the tokens' modalities.
         canvas: (B, K) int ids, read where pinned; None: continue with text.
@@ -34,6 +35,8 @@ class GenerationInputs:
         negative_input_ids: (B, M) or (1, M) prompts of the weaker condition of guidance; a list
             of them, the weakest first, for several scales.
         negative_attention_mask: of the same shapes, non-zero at real tokens.
+        canvas_allowed_ids: ids that each canvas position may take, see `allowed.allowed_masks`.
+        tokenizer: what a grammar's text is written with.
     """
 
     input_ids: Tensor
@@ -44,6 +47,8 @@ class GenerationInputs:
     canvas_modality_ids: Tensor | None = None
     negative_input_ids: Tensor | Sequence[Tensor] | None = None
     negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None
+    canvas_allowed_ids: Any = None
+    tokenizer: Any = None
 
 
 def build_rows(
@@ -57,6 +62,8 @@ def build_rows(
             checkpoint cannot do, or a row has no token to start from.
     """
     for name, value in vars(inputs).items():
+        if name in ("canvas_allowed_ids", "tokenizer"):
+            continue
         for tensor in _as_list(value) if name.startswith("negative") else [value]:
             if tensor is not None and not isinstance(tensor, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
@@ -108,6 +115,8 @@ def _contexts(
         _check_shape(position_ids, "position_ids", (3, *input_ids.shape))
         if position_ids.is_floating_point() or position_ids.dtype == torch.bool:
             raise TypeError(f"position_ids must be integers, got {position_ids.dtype}")
+        if position_ids.numel() and int(position_ids.min()) < 0:
+            raise ValueError(f"position_ids must be >= 0, got {int(position_ids.min())}")
         position_3BL = position_ids.cpu().numpy().astype(np.int64)
     ids_BL = input_ids.cpu().numpy()
     real_BL = np.ones_like(ids_BL, dtype=bool)
@@ -151,6 +160,7 @@ def _given_canvases(
         raise ValueError("canvas needs pinned_mask: True where its tokens are known")
     if pinned.dtype != torch.bool:
         raise TypeError(f"pinned_mask must be bool (True = known), got {pinned.dtype}")
+    _check_shape(pinned, "pinned_mask", canvas.shape)
     if modality is None:
         modality = torch.zeros_like(canvas)
         modality[pinned] = torch.from_numpy(
@@ -160,7 +170,6 @@ def _given_canvases(
         raise TypeError(f"canvas_modality_ids must be integers, got {modality.dtype}")
     if canvas.shape[0] != num_rows:
         raise ValueError(f"canvas has {canvas.shape[0]} rows, the prompts have {num_rows}")
-    _check_shape(pinned, "pinned_mask", canvas.shape)
     _check_shape(modality, "canvas_modality_ids", canvas.shape)
     columns = [part.cpu().numpy() for part in (canvas, pinned, modality)]
     return [_given_canvas(denoiser, *(part[row] for part in columns)) for row in range(num_rows)]

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+from .grammar_checks import check_choices, check_regex, check_schema
+
 CONFIDENCE_METRICS = ("prob", "margin", "entropy", "sampled_prob")
 UNMASKING_STRATEGIES = (
     "static",
@@ -25,11 +27,14 @@ UNMASKING_STRATEGIES = (
     "hierarchy",
     "remdm",
 )
-REVISIONS = ("secondary", "edit")
+UNIFORM_STRATEGIES = ("ancestral",)  # only under uniform noise
+REVISIONS = ("secondary", "edit", "renoise")
+GUIDANCE_LEVELS = ("logits", "posterior")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
-CACHE_REUSES = ("exact", "none")
-LATER_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
+CACHE_IMPLEMENTATIONS = ("dynamic", "static")
+APPROXIMATE_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
+CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
 
 # Option -> default. None: the documented value that follows from the checkpoint.
 OPTIONS: dict[str, Any] = {
@@ -51,13 +56,18 @@ OPTIONS: dict[str, Any] = {
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
     "remdm_schedule": "cap",  # when visible tokens are masked again (remdm)
     "remdm_eta": 0.05,  # how many, in [0, 1] (remdm)
-    "revision": None,  # "secondary", "edit", or a critic: ids and revisable positions to scores
+    "revision": None,  # a name, or a critic: ids and revisable positions to scores
     "revision_threshold": 0.5,  # bound on probability (secondary) or score (critic)
     "revision_drop": 0.3,  # loss of probability since the reveal (secondary)
     "edit_threshold": 0.9,  # least probability of the other token (edit)
     "max_post_edit_steps": 16,  # forwards behind the last mask while tokens still change (edit)
+    "stability_steps": 1,  # steps of unchanged likeliest tokens that may end a block (renoise)
+    "stability_entropy": 0.005,  # mean entropy in nats below which they end it (renoise)
     "eos_early_rejection": None,  # factor on an end token's confidence at the first step; None: off
     "suppress_eos_before": 0,  # response tokens among which no end token may be
+    "regex": None,  # what the response must match as a whole; needs `tokenizer=`
+    "json_schema": None,  # JSON text or dictionary that the response must follow; likewise
+    "choices": None,  # strings, one of which the response must be; likewise
     "do_sample": False,
     "temperature": 1.0,  # 0 is greedy
     "top_k": None,  # tokens kept; None or 0: all
@@ -68,11 +78,20 @@ OPTIONS: dict[str, Any] = {
     "pad_token_id": None,  # None: the layout's
     "stop_strings": None,  # needs `tokenizer=`
     "cache_reuse": None,  # None: "exact", or "none" for full attention
+    "reuse_interval": None,  # steps between full refreshes; None: the kind's own
+    "reuse_prompt_interval": 100,  # steps between refreshes of the prompt (interval)
+    "reuse_share": 0.25,  # of the response, recomputed between refreshes, in (0, 1] (interval)
+    "reuse_gamma": 0.9,  # least cosine of attention that still counts as unchanged (elastic)
+    "reuse_window": None,  # masked positions recomputed every step (elastic); None: those to reveal
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
     "draft_lookup": True,  # self_speculative also drafts what followed the same tokens before
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
+    "guidance_level": None,  # what is mixed; None: posterior for ancestral, else logits
+    "guidance_interval": [0.0, 1.0],  # share of a block's steps in which guidance applies
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
+    "cache_implementation": "dynamic",  # "static": shapes that seldom change, for torch.compile
+    "prepack_weights": False,  # decode from a second, faster copy of the weights (CPU)
     "fuse_commit": True,  # store a block in the forward that starts the next one
     "return_dict_in_generate": False,
     "use_cache": True,  # whether the output carries `past_key_values` for the next turn
@@ -86,9 +105,12 @@ PER_ROW = (
     "temperature",
     "seed",
     "eos_token_id",
+    "regex",
+    "json_schema",
 )
 _LARGEST_COUNT = 2**31 - 1
-NONE_PER_ROW = ("max_denoising_steps",)  # options whose lists may hold None, the default
+# Options whose lists may hold None, the default.
+NONE_PER_ROW = ("max_denoising_steps", "regex", "json_schema")
 # Another project's name -> ours.
 FOREIGN_NAMES = {
     "gen_length": "max_new_tokens",
@@ -117,11 +139,16 @@ FOREIGN_NAMES = {
     "eb_threshold": "entropy_bound",
     "low_threshold": "hierarchy_threshold",
     "editing_threshold": "edit_threshold",
+    "stability_threshold": "stability_steps",
     "logits_eos_inf": "suppress_eos_before",
     "confidence_eos_eot_inf": "eos_early_rejection",
     "cfg_scale": "guidance_scale",
     "cfg": "guidance_scale",
     "dual_cache": "cache_reuse",
+    "cache_gamma": "reuse_gamma",
+    "prompt_interval_steps": "reuse_prompt_interval",
+    "gen_interval_steps": "reuse_interval",
+    "transfer_ratio": "reuse_share",
     "use_block_cache": "cache_reuse",
     "generator": "seed",
     "prefill_chunk_size": "prefill_chunk_length",
@@ -166,18 +193,19 @@ def check_option(name: str, value: Any) -> None:
         check(name, value)
 
 
+def check_count(name: str, value: Any, minimum: int, maximum: int | None = _LARGEST_COUNT) -> None:
+    """Raise TypeError or ValueError unless a value is an integer in range; no `maximum`: None."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if int(value) < minimum:
+        raise ValueError(f"{name} must be >= {minimum}, got {value}")
+    if maximum is not None and int(value) > maximum:
+        raise ValueError(f"{name} must be <= {maximum}, got {value}")
+
+
 def _check_count(minimum: int, maximum: int | None = _LARGEST_COUNT) -> Any:
     """A check for integers from `minimum` to `maximum`; None: without end."""
-
-    def check(name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, Integral):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if int(value) < minimum:
-            raise ValueError(f"{name} must be >= {minimum}, got {value}")
-        if maximum is not None and int(value) > maximum:
-            raise ValueError(f"{name} must be <= {maximum}, got {value}")
-
-    return check
+    return lambda name, value: check_count(name, value, minimum, maximum)
 
 
 def _check_number(low: float, high: float, low_included: bool) -> Any:
@@ -211,6 +239,16 @@ def _check_scales(name: str, value: Any) -> None:
         _check_number(0.0, float("inf"), low_included=True)(name, item)
 
 
+def _check_interval(name: str, value: Any) -> None:
+    """Raise an error unless the value is two numbers in [0, 1], the smaller first."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        raise TypeError(f"{name} must be two numbers [start, stop], got {value!r}")
+    for item in value:
+        _check_number(0.0, 1.0, low_included=True)(name, item)
+    if value[0] > value[1]:
+        raise ValueError(f"{name} must have start <= stop, got {value!r}")
+
+
 def _check_delimiters(name: str, value: Any) -> None:
     """Raise an error unless the value is a list of token ids, at least one."""
     if not isinstance(value, (list, tuple)) or not value:
@@ -225,12 +263,10 @@ def _check_flag(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be True or False, got {value!r}")
 
 
-def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
-    """A check for one of the known names; those in `later` are announced."""
+def _check_name(known: tuple[str, ...]) -> Any:
+    """A check for one of the known names."""
 
     def check(name: str, value: Any) -> None:
-        if value in later:
-            raise ValueError(f"{name}={value!r} comes in a later version; this one has {known}")
         if value not in known:
             raise ValueError(f"{name} must be one of {known}, got {value!r}")
 
@@ -240,7 +276,7 @@ def _check_name(known: tuple[str, ...], later: tuple[str, ...] = ()) -> Any:
 def _check_strategy(name: str, value: Any) -> None:
     """A check for a strategy's name; a callable is a strategy of the caller's own."""
     if not callable(value):
-        _check_name(UNMASKING_STRATEGIES)(name, value)
+        _check_name(UNMASKING_STRATEGIES + UNIFORM_STRATEGIES)(name, value)
 
 
 def _check_revision(name: str, value: Any) -> None:
@@ -273,8 +309,13 @@ _CHECKS = {
     "revision_drop": _check_number(0.0, 1.0, low_included=True),
     "edit_threshold": _check_number(0.0, 1.0, low_included=True),
     "max_post_edit_steps": _check_count(0),
+    "stability_steps": _check_count(0),
+    "stability_entropy": _check_number(0.0, float("inf"), low_included=True),
     "eos_early_rejection": _check_number(0.0, 1.0, low_included=True),
     "suppress_eos_before": _check_count(0),
+    "regex": check_regex,
+    "json_schema": check_schema,
+    "choices": check_choices,
     "do_sample": _check_flag,
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),
@@ -284,12 +325,21 @@ _CHECKS = {
     "bos_token_id": _check_count(0),
     "pad_token_id": _check_count(0),
     "use_cache": _check_flag,
-    "cache_reuse": _check_name(CACHE_REUSES, LATER_CACHE_REUSES),
+    "cache_reuse": _check_name(CACHE_REUSES),
+    "reuse_interval": _check_count(1),
+    "reuse_prompt_interval": _check_count(1),
+    "reuse_share": _check_number(0.0, 1.0, low_included=False),
+    "reuse_gamma": _check_number(-1.0, float("inf"), low_included=True),
+    "reuse_window": _check_count(1),
     "decoding_mode": _check_name(DECODING_MODES),
     "draft_lookup": _check_flag,
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),
+    "guidance_level": _check_name(GUIDANCE_LEVELS),
+    "guidance_interval": _check_interval,
     "prefill_chunk_length": _check_count(1),
+    "cache_implementation": _check_name(CACHE_IMPLEMENTATIONS),
+    "prepack_weights": _check_flag,
     "fuse_commit": _check_flag,
     "return_dict_in_generate": _check_flag,
     "return_logprobs": _check_flag,

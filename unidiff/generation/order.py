@@ -38,6 +38,8 @@ class StepView:
         seed_B: (B,) int64, key of each row's random numbers.
         logits_NV: (N, V) float, -inf at ids that a position may not take; one line for each masked
             position, row by row.
+        num_kept_B: (B,) int64, positions that the step before chose, where every step chooses anew
+            among all (renoise); None: what is chosen stays.
     """
 
     confidence_BK: Tensor
@@ -49,6 +51,7 @@ class StepView:
     index_BK: Tensor
     seed_B: Tensor
     logits_NV: Tensor
+    num_kept_B: Tensor | None = None
 
     @property
     def num_remaining(self) -> Tensor:
@@ -59,7 +62,15 @@ class StepView:
     def even_share(self) -> Tensor:
         """(B,) positions to reveal now to stay in budget: ceil(remaining / steps left)."""
         steps_left_B = (self.budget_B - self.step_B).clamp(min=1)
-        return (self.num_remaining + steps_left_B - 1) // steps_left_B
+        if self.num_kept_B is None:
+            return (self.num_remaining + steps_left_B - 1) // steps_left_B
+        num_new_B = self.num_remaining - self.num_kept_B
+        return self.num_kept_B + (num_new_B + steps_left_B - 1) // steps_left_B
+
+    @property
+    def least_share(self) -> Tensor:
+        """(B,) positions that certainty must let go in any case: the even share, or one."""
+        return self.even_share if self.num_kept_B is None else torch.ones_like(self.step_B)
 
     @property
     def progress(self) -> Tensor:
@@ -133,3 +144,12 @@ class RevealRandom:
     def __call__(self, view: StepView) -> Tensor:
         """(B, K) bool positions to reveal."""
         return reveal_highest(view.uniform(DRAW_ORDER), view.masked_BK, view.even_share)
+
+
+@dataclass(frozen=True)
+class RevealAll:
+    """Every position: the loop itself draws how far each one goes (`ancestral`)."""
+
+    def __call__(self, view: StepView) -> Tensor:
+        """(B, K) bool positions to reveal."""
+        return view.masked_BK

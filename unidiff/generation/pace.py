@@ -16,7 +16,7 @@ from .order import StepView, rank_of, reveal_highest
 
 def at_least_share(view: StepView, reveal_BK: Tensor) -> Tensor:
     """(B, K) bool, the positions given and the most certain ones that the budget asks for."""
-    return reveal_BK | reveal_highest(view.confidence_BK, view.masked_BK, view.even_share)
+    return reveal_BK | reveal_highest(view.confidence_BK, view.masked_BK, view.least_share)
 
 
 def sorted_scores(score_BK: Tensor, masked_BK: Tensor, fill: float) -> Tensor:
@@ -143,7 +143,7 @@ class RevealEntropyBound:
         before_BK[:, 0] = 0.0
         fits_BK = (before_BK <= self.bound) & entropy_BK.isfinite()
         reveal_BK = reveal_highest(certainty_BK, view.masked_BK, leading_run(fits_BK))
-        share_BK = reveal_highest(certainty_BK, view.masked_BK, view.even_share)
+        share_BK = reveal_highest(certainty_BK, view.masked_BK, view.least_share)
         return reveal_BK | share_BK
 
 

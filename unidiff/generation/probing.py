@@ -3,17 +3,18 @@
 # Shapes: B rows, K canvas, N positions asked for, V ids.
 
 import torch
+from torch import Tensor
 
 from .canvas_rows import CanvasRows
 from .constraints import (
     apply_processors,
-    check_scores,
     limit_to_modality,
     shared_id_range,
     suppress_ends,
 )
 from .denoiser import Run
 from .predictions import Predictions
+from .ruled import limit_to_rules
 
 
 class Probing(CanvasRows):
@@ -30,16 +31,20 @@ class Probing(CanvasRows):
         modality_N = canvases.modality_BK[row_N, column_N]
         layout = self.denoiser.layout
         id_range = None if policy.processors else shared_id_range(modality_N, layout)
+        run = self._canvas_run(width)
+        if self.seats_branches:
+            takes_part_B = torch.tensor(self.takes_part, device=run.length_B.device)
+            run, asked_BK = self.branches.beside(run, asked_BK, takes_part_B)
         logits_NV = self.denoiser.probe(
             self.cache,
-            self._canvas_run(width),
-            logits_at_BK=asked_BK.repeat(policy.guidance.num_branches, 1),
-            commit=self.pending_run([None] * len(self.contexts)),
+            run,
+            logits_at_BK=asked_BK,
+            commit=self.pending_run(self.commit_limits),
             id_range=id_range,
         )
         for index in self.live:
-            self.rows[index].num_forwards += len(self.rows[index].contexts)
-        logits_NV = policy.guidance.mix(logits_NV, canvases.progress[row_N])
+            self.rows[index].num_forwards += self.num_contexts(index)
+        logits_NV = self._mix(logits_NV, row_N, column_N, id_range)
         vocab_size = self.denoiser.vocab_size
         logits_NV = limit_to_modality(logits_NV, modality_N, layout, vocab_size, id_range)
         first_id = id_range[0] if id_range else 0
@@ -47,22 +52,33 @@ class Probing(CanvasRows):
             place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
             early_N = place_N < policy.suppress_eos_before
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
+        logits_NV = limit_to_rules(
+            Predictions(logits_NV, row_N, column_N, first_id), self.rows, canvases
+        )
         if policy.processors:
             logits_NV = apply_processors(policy.processors, logits_NV, row_N, self._known_ids())
-        check_scores(logits_NV, bool(policy.processors))
         return Predictions(logits_NV, row_N, column_N, first_id)
 
     def _canvas_run(self, width: int) -> Run:
-        """The canvases as a run of tokens, followed by their twins."""
+        """The canvases as a run of tokens."""
         canvases = self.canvases
         position_3BK = canvases.position_B3K[:, :, :width].transpose(0, 1)
-        twins = canvases.twin_position_BC3K[..., :width].permute(1, 2, 0, 3)
-        repeats = 1 + len(twins)
-        return Run(
-            canvases.ids_BK[:, :width].repeat(repeats, 1),
-            torch.cat([position_3BK, *twins], dim=1),
-            canvases.length_B.repeat(repeats),
-        )
+        return Run(canvases.ids_BK[:, :width], position_3BK, canvases.length_B)
+
+    def _mix(
+        self,
+        logits_NV: Tensor,
+        row_N: Tensor,
+        column_N: Tensor,
+        id_range: tuple[int, int] | None,
+    ) -> Tensor:
+        """(N, V) guided logits of positions from their own and their weaker branches'."""
+        del column_N, id_range
+        if self.policy.guidance.num_branches == 1:
+            return logits_NV
+        takes_part_B = torch.tensor(self.takes_part, device=row_N.device)
+        progress_N = self.canvases.progress[row_N]
+        return self.policy.guidance.mix_where(logits_NV, takes_part_B[row_N], progress_N)
 
     def _known_ids(self) -> list[list[int]]:
         """Prompt, finished blocks and revealed canvas tokens of each row, in order."""

@@ -2,17 +2,20 @@
 
 # Shapes: B rows, K canvas, N positions asked for, V ids.
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from unidiff.diffusion.random import uniform
 
 from .canvas_rows import CanvasRows
-from .confidence import CONFIDENCES, SAMPLED, sampled_probability
-from .constraints import reject_early_ends
+from .confidence import CONFIDENCES, SAMPLED, log_probability, sampled_probability
+from .constraints import check_scores, reject_early_ends
 from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
-from .sampling import choose_tokens
+from .ruled import draw_under_rules
+from .sampling import choose_tokens, likeliest
 
 
 class Revealing(CanvasRows):
@@ -26,21 +29,34 @@ class Revealing(CanvasRows):
             drawn_N = self._draw(found)
             confidence_N = sampled_probability(found.logits_NV, drawn_N)
         else:
-            confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV)
-        chosen_N = policy.strategy(self._view(found, confidence_N))[found.row_N, found.column_N]
+            confidence_N = CONFIDENCES[policy.confidence_metric](found.logits_NV, self.workspace)
+        check_scores(found.logits_NV, confidence_N, bool(policy.processors))
+        chosen_N = self._chosen(found, confidence_N)
         revealed = found.only(chosen_N)
-        token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
+        if any(row.rule is not None for row in self.rows):
+            certainty_N = confidence_N[chosen_N]
+            revealed, token = draw_under_rules(
+                revealed, certainty_N, self.rows, canvases, self._draw
+            )
+        else:
+            token = self._draw(revealed) if drawn_N is None else drawn_N[chosen_N]
         place = revealed.row_N, revealed.column_N
         if policy.keeps_log_probs:
-            log_prob = revealed.logits_NV.log_softmax(-1).gather(-1, token[:, None])[:, 0]
+            log_prob = log_probability(revealed.logits_NV, token)
             canvases.log_prob_BK[place] = log_prob.to(torch.float64)
         canvases.ids_BK[place] = token + found.first_id
         if policy.keeps_trace:
             self._note(revealed, token, confidence_N[chosen_N])
         canvases.masked_BK[place] = False
         canvases.confidence_BK[place] = confidence_N[chosen_N].to(torch.float64)
-        if self.out.wants_drafts:
-            self._show_draft(found, found.logits_NV.argmax(-1))
+        shown = [index for index in self.live if self.rows[index].out.wants_drafts]
+        if shown:
+            self._show_drafts(shown, found, likeliest(found.logits_NV))
+
+    def _chosen(self, found: Predictions, confidence_N: Tensor) -> Tensor:
+        """(N,) bool, positions that take a token now."""
+        reveal_BK = self.policy.strategy(self._view(found, confidence_N))
+        return reveal_BK[found.row_N, found.column_N]
 
     def _view(self, found: Predictions, confidence_N: Tensor) -> StepView:
         """What the strategy sees."""
@@ -48,7 +64,7 @@ class Revealing(CanvasRows):
         least = self.policy.eos_early_rejection
         if least is not None:
             end_ids_NE = tensors.end_ids_BE[found.row_N]
-            likeliest_N = found.logits_NV.argmax(-1) + found.first_id
+            likeliest_N = likeliest(found.logits_NV) + found.first_id
             confidence_N = reject_early_ends(
                 confidence_N,
                 (likeliest_N[:, None] == end_ids_NE).any(1),
@@ -72,6 +88,8 @@ class Revealing(CanvasRows):
     def _draw(self, found: Predictions) -> Tensor:
         """(N,) a token for each position, as a column of its logits."""
         row_N, tensors = found.row_N, self.tensors
+        if tensors.is_greedy:
+            return likeliest(found.logits_NV)
         index_N = self.canvases.row_index[row_N, found.column_N]
         return choose_tokens(
             found.logits_NV,
@@ -89,10 +107,11 @@ class Revealing(CanvasRows):
         for row, index, token, confidence in zip(*(f.tolist() for f in facts), strict=True):
             self.rows[row].trace.note(self.rows[row].num_forwards, index, token, confidence)
 
-    def _show_draft(self, found: Predictions, best_N: Tensor) -> None:
-        """Show the streamed row's canvas, likeliest tokens standing in for what is masked."""
+    def _show_drafts(self, rows: Sequence[int], found: Predictions, best_N: Tensor) -> None:
+        """Show the rows' canvases, likeliest tokens standing in for what is masked."""
         draft_BK = self.canvases.ids_BK.clone()
         draft_BK[found.row_N, found.column_N] = best_N + found.first_id
         draft_BK = torch.where(self.canvases.masked_BK, draft_BK, self.canvases.ids_BK)
-        stop = int(self.canvases.window_stop_B[0])
-        self.out.put_draft(draft_BK[0, self.rows[0].num_delivered : stop].tolist())
+        for index in rows:
+            shown = slice(self.rows[index].num_delivered, int(self.canvases.window_stop_B[index]))
+            self.rows[index].out.keep_draft(draft_BK[index, shown].tolist())

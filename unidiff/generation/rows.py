@@ -3,6 +3,7 @@
 # Shapes: B rows, K canvas.
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,8 @@ from unidiff.tokens.layout import MODALITY_IDS
 
 from .canvases import Canvas
 from .context import Context
+from .rules import Rule
+from .streaming import Delivery
 from .trace import Trace
 
 
@@ -57,7 +60,7 @@ class Row:
     """State of one row while it is decoded.
 
     Attributes:
-        index: row of the caller's batch.
+        index: number of the row; no two that are decoded together have the same.
         settings: the row's own options.
         context: clean tokens that the canvas follows; the whole prompt at first.
         given: the caller's canvas, or None to continue with text.
@@ -69,6 +72,8 @@ class Row:
         num_forwards: forwards that chose one of its tokens or stored a generated one.
         finish_reason: "stop", "length" or "canvas" once finished.
         trace: its reveals, if they were asked for.
+        rule: what its text or canvas may hold; None: anything.
+        out: where its tokens go.
     """
 
     index: int
@@ -83,10 +88,29 @@ class Row:
     num_forwards: int = 0
     finish_reason: str | None = None
     trace: Trace = field(default_factory=Trace)
+    rule: Rule | None = None
+    out: Delivery = field(default_factory=Delivery)
 
     def __post_init__(self) -> None:
         """Remember the prompt before a part of it moves into the first canvas."""
         self.prompt = list(self.context.ids)
+
+    def at_start(self, index: int) -> "Row":
+        """A row to decode, numbered `index`, that leaves this one, not yet begun, as it is."""
+        row = copy(self)
+        row.index, row.context = index, self.context.copy()
+        row.twins = [twin.copy() for twin in self.twins]
+        row.generated, row.log_probs, row.trace = [], [], Trace()
+        return row
+
+    def take(self, ids: Sequence[int], log_probs: Sequence[float]) -> bool:
+        """Append finished tokens and their log-probabilities; True if a criterion ended the row."""
+        kept, is_met = len(ids), False
+        if self.given is None:
+            kept, is_met = self.out.num_kept(self.known_ids, ids)
+        self.generated += ids[:kept]
+        self.log_probs += log_probs[:kept]
+        return is_met
 
     @property
     def room(self) -> int:
@@ -174,6 +198,7 @@ class RowTensors:
         temperature_B: (B,) float64.
         end_ids_BE: (B, E) int64, -1 where a row has fewer end ids.
         num_prompt_B: (B,) int64, tokens of the prompt.
+        is_greedy: whether no row draws its tokens at random.
     """
 
     seed_B: Tensor
@@ -181,6 +206,7 @@ class RowTensors:
     temperature_B: Tensor
     end_ids_BE: Tensor
     num_prompt_B: Tensor
+    is_greedy: bool
 
     @classmethod
     def of(cls, rows: Sequence[Row], device: torch.device) -> "RowTensors":
@@ -203,4 +229,5 @@ class RowTensors:
             num_prompt_B=torch.tensor(
                 [len(row.prompt) for row in rows], dtype=torch.int64, device=device
             ),
+            is_greedy=all(s.temperature == 0 for s in settings),
         )

@@ -14,9 +14,9 @@ with the token itself, rather than accepted by a ratio of laws as in arXiv 2211.
 # Shapes: B rows in the batch, T tokens of a run, K canvas tokens, N lines (a row and a place behind
 # it), V ids.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,8 +25,11 @@ from torch import Tensor
 from .autoregressive import TEXT, Autoregressive
 from .constraints import limit_to_modality
 from .context import Context
-from .denoiser import Run
+from .denoiser import Denoiser, Run
 from .drafts import Drafting
+from .lockstep import Policy
+from .rows import Row
+from .sampling import likeliest
 
 DRAFT_LENGTH = 2  # tokens of a canvas's draft, where no block_length is given
 _LOOKUP_LENGTH = 8  # tokens of one that repeats what the row has said
@@ -74,10 +77,14 @@ class _Line:
 class SelfSpeculative(Autoregressive):
     """Rows continued by verified drafts."""
 
-    @cached_property
-    def drafting(self) -> dict[int, Drafting]:
-        """What is known of each row, by its index in the caller's batch."""
-        return {row.index: Drafting() for row in self.rows}
+    def __init__(self, denoiser: Denoiser[Any], policy: Policy) -> None:
+        """Start without rows."""
+        super().__init__(denoiser, policy)
+        self.drafting: dict[int, Drafting] = {}  # what is known of each row, by its number
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Know nothing of the new rows, and forget those that left."""
+        self.drafting = {row.index: self.drafting.get(row.index, Drafting()) for row in self.rows}
 
     def step(self) -> None:
         """One forward for all live rows: as many tokens as their drafts foresaw, and one more."""
@@ -89,8 +96,8 @@ class SelfSpeculative(Autoregressive):
             for index in live:
                 self._of(index).note(0, 1)
             return
-        if drafts[0] and self.out.wants_drafts:
-            self.out.put_draft(drafts[0])
+        for index in live:
+            self.rows[index].out.keep_draft(drafts[index])
         now = self._forward(drafts, widths)
         num_kept = {i: self._take(i, drafts[i], said) for i, said in self._answers(now).items()}
         self._draft_anew(num_kept, now)
@@ -205,7 +212,7 @@ class SelfSpeculative(Autoregressive):
         return said
 
     def _take(self, index: int, draft: list[int], said: list[tuple[int, float]]) -> int:
-        """Append what the reading says up to its first contradiction; count what was right."""
+        """Append what the reading says to its first contradiction; how much the draft had right."""
         row = self.rows[index]
         num_cached = [context.num_cached for context in row.contexts]
         num_taken = 0
@@ -239,7 +246,7 @@ class SelfSpeculative(Autoregressive):
         # Any draft keeps the law, so the caller's rules are left to the reading.
         kind_N = torch.full((len(logits_NV),), TEXT, device=logits_NV.device)
         layout, vocab_size = self.denoiser.layout, self.denoiser.vocab_size
-        ids = limit_to_modality(logits_NV, kind_N, layout, vocab_size, None).argmax(-1).tolist()
+        ids = likeliest(limit_to_modality(logits_NV, kind_N, layout, vocab_size, None)).tolist()
         for index in drafting:
             count = now.widths[index] - 1
             self._of(index).ids, ids = ids[:count], ids[count:]

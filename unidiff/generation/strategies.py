@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .order import RevealRandom, RevealSequential, RevealStatic, StepView, UnmaskingStrategy
+from .options import UNIFORM_STRATEGIES
+from .order import (
+    RevealAll,
+    RevealRandom,
+    RevealSequential,
+    RevealStatic,
+    StepView,
+    UnmaskingStrategy,
+)
 from .pace import (
     RevealEntropyBound,
     RevealFactor,
@@ -88,4 +96,6 @@ def unmasking_strategy(options: Mapping[str, Any]) -> UnmaskingStrategy:
     chosen = options["unmasking_strategy"]
     if callable(chosen):
         return GivenStrategy(chosen)
+    if chosen in UNIFORM_STRATEGIES:
+        return RevealAll()
     return STRATEGIES[chosen](options)

@@ -1,12 +1,14 @@
-"""Handing finished tokens out: to the row, to the caller's streamer, past the stopping criteria."""
+"""Handing finished tokens of one row out: to its streamer, past its stopping criteria.
+
+Of the caller's, only criteria run inside a step: what a streamer is to see waits until
+the step has ended, so that an error in it finds every row in order.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-
-from .rows import Row
 
 
 class Streamer(Protocol):
@@ -25,64 +27,69 @@ StoppingCriterion = Callable[..., Any]
 
 
 class Delivery:
-    """Appends finished tokens to rows; cuts them where a stopping criterion is met."""
+    """Where the tokens of one row go."""
 
     def __init__(
-        self, streamer: Streamer | None, criteria: Sequence[StoppingCriterion], num_rows: int
+        self, streamer: Streamer | None = None, criteria: Sequence[StoppingCriterion] = ()
     ) -> None:
         """Remember whom to tell.
 
         Raises:
             TypeError: if the streamer cannot take tokens.
-            ValueError: if a streamer is to show more than one row.
         """
         if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
             raise TypeError(f"a streamer needs put() and end(), got {type(streamer).__name__}")
-        if streamer is not None and num_rows != 1:
-            raise ValueError(
-                f"a streamer shows one row, got a batch of {num_rows}: stream it alone"
-            )
         self.streamer = streamer
         self.criteria = criteria
+        self._draft: list[int] = []
+        self._num_shown = 0
+        self._has_ended = False
 
     @property
     def wants_drafts(self) -> bool:
         """Whether the streamer shows unfinished canvases."""
         return hasattr(self.streamer, "put_draft")
 
-    def put(self, ids: Sequence[int]) -> None:
-        """Show tokens that will not change any more."""
-        if self.streamer is not None and len(ids):
-            self.streamer.put(torch.tensor(ids, dtype=torch.int64))
+    def num_kept(self, known: Sequence[int], ids: Sequence[int]) -> tuple[int, bool]:
+        """How many of the new `ids` behind the `known` ones stay, and whether a criterion was met.
 
-    def put_draft(self, ids: Sequence[int]) -> None:
-        """Show a canvas as it stands."""
-        if self.streamer is not None:
-            self.streamer.put_draft(torch.tensor(ids, dtype=torch.int64))  # type: ignore[attr-defined]
+        The criteria see (1, n) ids after each new token, as in left-to-right decoding; tokens
+        behind the first hit are dropped.
+        """
+        if self.criteria:
+            everything = torch.tensor([[*known, *ids]], dtype=torch.int64)
+            for kept in range(1, len(ids) + 1):
+                seen = everything[:, : len(known) + kept]
+                if any(_met(criterion, seen) for criterion in self.criteria):
+                    return kept, True
+        return len(ids), False
+
+    def keep_draft(self, ids: Sequence[int]) -> None:
+        """Remember a canvas as it stands, to be shown when the step has ended."""
+        if self.wants_drafts:
+            self._draft = list(ids)
+
+    def start(self, prompt: Sequence[int]) -> None:
+        """Show the prompt."""
+        if self.streamer is not None and len(prompt):
+            self.streamer.put(torch.tensor(prompt, dtype=torch.int64))
+
+    def show(self, generated: Sequence[int]) -> None:
+        """Show the draft, if there is one, and what is new in a row's tokens; nothing twice."""
+        if self.streamer is None or self._has_ended:
+            return
+        draft, self._draft = self._draft, []
+        if draft:
+            self.streamer.put_draft(torch.tensor(draft, dtype=torch.int64))  # type: ignore[attr-defined]
+        new, self._num_shown = generated[self._num_shown :], max(self._num_shown, len(generated))
+        if new:
+            self.streamer.put(torch.tensor(new, dtype=torch.int64))
 
     def end(self) -> None:
-        """Tell the streamer that nothing more comes."""
-        if self.streamer is not None:
+        """Tell the streamer, once, that nothing more comes."""
+        if self.streamer is not None and not self._has_ended:
+            self._has_ended = True
             self.streamer.end()
-
-    def take(self, row: Row, ids: Sequence[int], log_probs: Sequence[float]) -> bool:
-        """Append finished tokens to a row; True if a stopping criterion ended it.
-
-        The criteria see the row's prompt and response after each new token, as in left-to-right
-        decoding; tokens behind the first hit are dropped.
-        """
-        stop, length = False, len(ids)
-        if self.criteria and row.given is None:
-            known = torch.tensor([[*row.known_ids, *ids]], dtype=torch.int64)
-            first = known.shape[1] - len(ids) + 1
-            for end in range(first, known.shape[1] + 1):
-                if any(_met(criterion, known[:, :end]) for criterion in self.criteria):
-                    stop, length = True, end - first + 1
-                    break
-        row.generated += ids[:length]
-        row.log_probs += log_probs[:length]
-        self.put(ids[:length])
-        return stop
 
 
 def _met(criterion: StoppingCriterion, ids: Tensor) -> bool:

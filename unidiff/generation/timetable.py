@@ -92,7 +92,7 @@ class RevealFirstHitting:
         """(B, K) bool positions to reveal."""
         time_BK = view.uniform(DRAW_ORDER, torch.zeros_like(view.step_B))
         time_BK = time_BK.masked_fill(~view.masked_BK, 0.0)
-        is_exact_B = view.budget_B >= view.total_B
+        is_exact_B = (view.budget_B >= view.total_B) & (view.num_kept_B is None)
         edge_B = torch.where(is_exact_B, 1.0, 1.0 - view.progress)
         edge_B = torch.minimum(edge_B, time_BK.amax(1))
         return view.masked_BK & (time_BK >= edge_B[:, None])

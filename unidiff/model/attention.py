@@ -69,7 +69,8 @@ def matmul_attention(
         query: (B, H, Q, E).
         key: (B, G, S, E); fastest with the S slots innermost in memory.
         value: (B, G, S, E).
-        attention_mask: (B, 1, Q, S) bool, True = attends, or additive; None: everything attends.
+        attention_mask: (B, 1, Q, S) bool, True = attends; or (B, 1, Q, at most S) added to the
+            scores of the last keys; None: everything attends.
         scaling: factor on the scores.
         dropout: must be 0: there is no training with it.
         kwargs: ignored fields of the interface.
@@ -91,8 +92,9 @@ def matmul_attention(
         part = slice(start, min(start + rows, length))
         score = query[..., part, :].reshape(batch, groups, -1, dim) @ key.transpose(-1, -2)
         if attention_mask is not None:
-            width = part.stop - start
-            score.view(batch, groups, -1, width, num_slots).add_(attention_mask[:, None, :, part])
+            spread = score.view(batch, groups, -1, part.stop - start, num_slots)
+            first = num_slots - attention_mask.shape[-1]
+            spread[..., first:].add_(attention_mask[:, None, :, part])
         answer = score.softmax(-1) @ value
         output[:, part] = answer.view(batch, heads, -1, dim).transpose(1, 2)
     return output, None
@@ -101,6 +103,11 @@ def matmul_attention(
 def additive_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where a bool mask attends, the lowest number elsewhere; same shape."""
     return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+
+
+def decoding_attention(implementation: str, sample: Tensor) -> str:
+    """Name of the attention function that decodes where training uses `implementation`."""
+    return MATMUL if implementation == "sdpa" and prefers_matmul(sample) else implementation
 
 
 def prefers_matmul(sample: Tensor) -> bool:

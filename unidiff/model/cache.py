@@ -82,9 +82,9 @@ class BlockCache:
         those of a run as committed or the next forward writes over them. No gradient flows through
         them.
         """
-        needed = placement.num_slots
-        keys = _roomy(self._keys[layer_index], key, needed, _new_keys)
-        values = _roomy(self._values[layer_index], value, needed, _new_values)
+        needed, stored = placement.num_slots, placement.num_stored
+        keys = _roomy(self._keys[layer_index], key, stored, _new_keys)
+        values = _roomy(self._values[layer_index], value, stored, _new_values)
         for store, new in ((keys, key.detach()), (values, value.detach())):
             if placement.first is not None:
                 store[:, :, placement.first : needed] = new
@@ -126,7 +126,9 @@ class BlockCache:
 
     @classmethod
     def concatenate(cls, caches: Sequence["BlockCache"]) -> "BlockCache":
-        """A cache with the rows of several, in order; `last_hidden_BD` is not carried over.
+        """A cache with the rows of several, in order.
+
+        Rows without a `last_hidden_BD` get zeros: they commit before anything reads it.
 
         Raises:
             ValueError: if no cache is given, or they belong to models of different depth.
@@ -141,6 +143,7 @@ class BlockCache:
             joined.positions += cache.positions
             joined.tail += [list(ids) for ids in cache.tail]
         joined._refresh()
+        joined.last_hidden_BD = _joined_hidden(caches)
         for layer in range(len(joined._keys)):
             keys = [c._keys[layer] for c in caches]
             joined._keys[layer] = _stacked(keys, caches, _new_keys)
@@ -185,6 +188,19 @@ def _new_keys(sample: Tensor, num_rows: int, capacity: int) -> Tensor:
         return _new_values(sample, num_rows, capacity)
     groups, dim = sample.shape[1], sample.shape[3]
     return sample.new_zeros(num_rows, groups, dim, capacity).transpose(-1, -2)
+
+
+def _joined_hidden(caches: Sequence[BlockCache]) -> Tensor | None:
+    """(sum B, D) readings of several caches' last tokens, zeros where there is none; None: all."""
+    sample = next((c.last_hidden_BD for c in caches if c.last_hidden_BD is not None), None)
+    if sample is None:
+        return None
+    nothing_D = sample.new_zeros(sample.shape[1])
+    parts = [
+        nothing_D.expand(c.num_rows, -1) if c.last_hidden_BD is None else c.last_hidden_BD
+        for c in caches
+    ]
+    return torch.cat(parts)
 
 
 def _stacked(

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from unidiff.diffusion.processes import NOISE_PROCESSES, UNIFORM_PREDICTIONS
 from unidiff.tokens.layout import IdRange, TokenLayout
 
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
@@ -50,6 +51,8 @@ class UniDiffConfig(PreTrainedConfig):
     token_layout: dict | None = None  # TokenLayout.to_dict(); None: text only
     bidirectional_spans: list[str] | None = None  # modalities whose span attends within itself
     trained_on_visible: bool = False  # visible canvas rows carry a trained prediction
+    noise_process: str = "absorbing"  # or "uniform": what the canvas was corrupted with
+    uniform_prediction: str | None = None  # of a uniform head: "leave_one_out" or "posterior"
     pad_token_id: int | None = 0
     bos_token_id: int | None = 2
     eos_token_id: int | list[int] | None = 3
@@ -71,6 +74,7 @@ class UniDiffConfig(PreTrainedConfig):
                 f"attention_pattern must be one of {ATTENTION_PATTERNS}, "
                 f"got {self.attention_pattern!r}"
             )
+        self._check_noise()
         # Both were filled in __post_init__.
         assert self.num_key_value_heads is not None
         assert self.rope_parameters is not None
@@ -108,6 +112,27 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(
                 f"mask_token_id is {self.mask_token_id}, but token_layout says "
                 f"{self.layout.mask_token_id}: make them equal"
+            )
+
+    def _check_noise(self) -> None:
+        """Raise ValueError unless the noise process and the head's reading fit together."""
+        if self.noise_process not in NOISE_PROCESSES:
+            raise ValueError(
+                f"noise_process must be one of {NOISE_PROCESSES}, got {self.noise_process!r}"
+            )
+        if self.noise_process == "absorbing" and self.uniform_prediction is not None:
+            raise ValueError(
+                "uniform_prediction belongs to noise_process='uniform', got "
+                f"{self.uniform_prediction!r} with absorbing noise: leave it out"
+            )
+        if self.noise_process == "uniform" and self.uniform_prediction not in UNIFORM_PREDICTIONS:
+            raise ValueError(
+                f"noise_process='uniform' needs uniform_prediction, one of {UNIFORM_PREDICTIONS} "
+                f"(one taken for the other gives wrong samples), got {self.uniform_prediction!r}"
+            )
+        if self.noise_process == "uniform" and self.logits_shift:
+            raise ValueError(
+                "noise_process='uniform' needs logits_shift=0: rows predict themselves"
             )
 
     @property

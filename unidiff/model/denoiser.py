@@ -15,10 +15,12 @@ from torch import Tensor
 from unidiff.generation.denoiser import Run
 from unidiff.tokens.layout import TokenLayout
 
-from .branches import branch_mask, shifted_branches
+from .attention import MATMUL, additive_mask, decoding_attention
 from .cache import BlockCache
+from .draft_canvases import branch_mask, shifted_branches
 from .fingerprint import weights_key
 from .masks import decode_mask
+from .packing import packed_weights
 from .placement import Placement
 
 if TYPE_CHECKING:
@@ -28,9 +30,20 @@ if TYPE_CHECKING:
 class ModelDenoiser:
     """`unidiff.generation.denoiser.Denoiser` over a `UniDiffForBlockDiffusion`."""
 
-    def __init__(self, model: "UniDiffForBlockDiffusion") -> None:
-        """Read the facts that decoding needs from the model's configuration."""
+    def __init__(
+        self, model: "UniDiffForBlockDiffusion", prepack: bool = False, is_static: bool = False
+    ) -> None:
+        """Read the facts that decoding needs from the model's configuration.
+
+        Args:
+            model: the network.
+            prepack: multiply by a second copy of the weights in a faster layout.
+            is_static: keep the shapes of forwards from changing, so that a compiled model is
+                compiled a few times only.
+        """
         config = model.config
+        self.packed = packed_weights(model) if prepack else None
+        self.is_static = is_static
         self.model = model
         self.layout: TokenLayout = config.layout
         self.attention_pattern: str = config.attention_pattern
@@ -38,6 +51,8 @@ class ModelDenoiser:
         self.logits_shift: int = config.logits_shift
         self.vocab_size: int = config.vocab_size
         self.trained_on_visible: bool = config.trained_on_visible
+        self.noise_process: str = config.noise_process
+        self.uniform_prediction: str | None = config.uniform_prediction
         self.max_positions: int = config.max_position_embeddings
         self.device: torch.device = model.model.embed_tokens.weight.device
         self.weights_key = weights_key(model.model)
@@ -104,46 +119,48 @@ class ModelDenoiser:
                 weights predict successors (`logits_shift=1`).
         """
         before_BD = cache.last_hidden_BD
-        hidden_BQD = self._forward(cache, commit, canvas)
-        width = 0 if commit is None else commit.ids_BT.shape[1]
-        hidden_BKD = hidden_BQD[:, width:]
+        _, hidden_BKD = self._forward(cache, commit, canvas)
         if self.logits_shift:
             previous_BD = cache.last_hidden_BD if commit is not None else before_BD
             hidden_BKD = _shifted(hidden_BKD, previous_BD, logits_at_BK)
-        return self.model.read_head(hidden_BKD[logits_at_BK], id_range)
+        return self._read_head(hidden_BKD[logits_at_BK], id_range)
 
     @torch.no_grad()
     def commit(
         self, cache: BlockCache, run: Run, *, logits_at_BT: Tensor | None = None
     ) -> Tensor | None:
         """Store clean tokens; (N, V) scores of the successors of those asked for."""
-        hidden_BTD = self._forward(cache, run, None)
+        hidden_BTD, _ = self._forward(cache, run, None)
         if logits_at_BT is None:
             return None
-        return self.model.read_head(hidden_BTD[logits_at_BT])
+        return self._read_head(hidden_BTD[logits_at_BT])
 
     @torch.no_grad()
     def next_logits(self, cache: BlockCache) -> Tensor:
         """(B, V) scores of the token after each row's last committed one."""
         if cache.last_hidden_BD is None:
             raise ValueError("nothing was committed since the cache was made or cropped")
-        return self.model.read_head(cache.last_hidden_BD)
+        return self._read_head(cache.last_hidden_BD)
 
     @torch.no_grad()
     def verify(
         self, cache: BlockCache, run: Run, canvas: Run, *, behind_BK: Tensor, logits_at_BT: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """(N, V) scores behind the run's tokens, and what reads the canvases; see `Denoiser`."""
-        hidden_BQD = self._forward(cache, run, canvas, behind_BK)
-        hidden_BTD, hidden_BKD = hidden_BQD.split([_width(run), _width(canvas)], dim=1)
+        hidden_BTD, hidden_BKD = self._forward(cache, run, canvas, behind_BK)
         if self.logits_shift:
             hidden_BKD = shifted_branches(hidden_BTD, hidden_BKD, behind_BK)
 
         @torch.no_grad()
         def predict(logits_at_BK: Tensor) -> Tensor:
-            return self.model.read_head(hidden_BKD[logits_at_BK])
+            return self._read_head(hidden_BKD[logits_at_BK])
 
-        return self.model.read_head(hidden_BTD[logits_at_BT]), predict
+        return self._read_head(hidden_BTD[logits_at_BT]), predict
+
+    def _read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
+        """(..., V) logits of (..., D) hidden states, or those of the ids in a range."""
+        read = self.packed.read_head if self.packed else self.model.read_head
+        return read(hidden, id_range)
 
     def _forward(
         self,
@@ -151,30 +168,55 @@ class ModelDenoiser:
         commit: Run | None,
         canvas: Run | None,
         behind_BK: Tensor | None = None,
-    ) -> Tensor:
-        """(B, Q, D) hidden states of [commit ; canvas]; `commit` is stored in the cache."""
+    ) -> tuple[Tensor, Tensor]:
+        """(B, T, D) and (B, K, D) hidden states of both runs; `commit` is stored in the cache."""
+        widths = _width(commit), _width(canvas)
+        if self.is_static:
+            commit, canvas = self._padded(commit), self._padded(canvas)
         runs = [run for run in (commit, canvas) if run is not None]
         nothing_B = torch.zeros_like(cache.lengths_B)
-        placement = Placement.of(
+        place = Placement.static if self.is_static else Placement.of
+        placement = place(
             cache.lengths_B,
             nothing_B if commit is None else commit.length_B,
             nothing_B if canvas is None else canvas.length_B,
             (_width(commit), _width(canvas)),
         )
-        if behind_BK is None:
-            mask = decode_mask(placement, self.model.config.grid)
-        else:
-            mask = branch_mask(placement, behind_BK)
         hidden_BQD = self.model.model(
             input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
-            attention_mask=mask,
+            attention_mask=self._mask(placement, behind_BK),
             position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
             past_key_values=cache,
             placement=placement,
+            packed=self.packed,
         ).last_hidden_state
         if commit is not None:
             _record(cache, commit, hidden_BQD)
-        return hidden_BQD
+        start = _width(commit)
+        return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
+
+    def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
+        """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
+        if behind_BK is None:
+            return decode_mask(placement, self.model.config.grid, self._additive)
+        rest = placement.widths[1] - behind_BK.shape[1]
+        mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)))
+        return mask if self._additive is None else additive_mask(mask, self._additive)
+
+    @property
+    def _additive(self) -> torch.dtype | None:
+        """Dtype of masks if the attention function adds them, None if it takes bool masks."""
+        weight = self.model.model.embed_tokens.weight
+        name = decoding_attention(self.model.config._attn_implementation, weight)
+        return weight.dtype if name == MATMUL else None
+
+    def _padded(self, run: Run | None) -> Run | None:
+        """A run padded to whole canvases; one token stays one, for the `ar` mode."""
+        if run is None or run.ids_BT.shape[1] == 1:
+            return run
+        rest = -run.ids_BT.shape[1] % self.canvas_length
+        pad = torch.nn.functional.pad
+        return Run(pad(run.ids_BT, (0, rest)), pad(run.position_3BT, (0, rest)), run.length_B)
 
 
 def _width(run: Run | None) -> int:

@@ -7,7 +7,7 @@ tests/contracts/test_transformers_helpers.py.
 
 # Shapes: B rows, L prompt columns, K canvas columns.
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,8 +20,9 @@ from unidiff.generation.generate import generate as generate_rows
 from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import plain_option
 from unidiff.generation.output import UniDiffGenerateOutput
+from unidiff.generation.session import DecodingSession
 
-from .denoiser import ModelDenoiser
+from .reuse import denoiser_for
 
 # Keywords that transformers and peft pass along and that mean nothing here.
 _IGNORED = ("use_cache", "return_dict", "cache_position", "token_type_ids", "synced_gpus")
@@ -60,6 +61,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         negative_input_ids: Tensor | Sequence[Tensor] | None = None,
         negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None,
         past_key_values: Any = None,
+        canvas_allowed_ids: Any = None,
         tokenizer: Any = None,
         **kwargs: Any,
     ) -> Tensor | UniDiffGenerateOutput:
@@ -82,7 +84,9 @@ class UniDiffGenerationMixin(GenerationMixin):
                 `guidance_scale`; a list of them, the weakest first, for a list of scales.
             negative_attention_mask: padding mask of each.
             past_key_values: `past_key_values` of an earlier output; never changed.
-            tokenizer: needed by `stop_strings`.
+            canvas_allowed_ids: (B, K, V) or (K, V) bool, ids that each canvas position may take; or
+                a list of ids (None: any) for each position; or one such list per row.
+            tokenizer: needed by `stop_strings`, `regex`, `json_schema` and `choices`.
             kwargs: options of `unidiff.generation.options.OPTIONS`. Those in `PER_ROW` there may be
                 lists with one value per row. A `seed` that is a number is expanded to one key per
                 row; a list or tensor holds the keys themselves, as `row_seeds` of an output does.
@@ -94,25 +98,15 @@ class UniDiffGenerationMixin(GenerationMixin):
         Raises:
             ValueError: if an option is unknown or does not fit the checkpoint or the tensors.
             TypeError: if a tensor or an option has the wrong type.
+            ImportError: if `regex` or `json_schema` lacks the extra `unidiff[grammar]`.
         """
-        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
-            raise TypeError(
-                "generation_config must be a UniDiffGenerationConfig or None, got "
-                f"{type(generation_config).__name__}: pass single options as keywords"
-            )
-        overrides = {n: plain_option(n, v) for n, v in kwargs.items() if n not in _IGNORED}
         has_canvas = canvas is not None or canvas_modality_ids is not None
-        if has_canvas and overrides.get("max_new_tokens") is not None:
+        if has_canvas and kwargs.get("max_new_tokens") is not None:
             raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
-        options = resolve_options(self.generation_config, generation_config, overrides)
-        if options["bos_token_id"] is None:
-            options["bos_token_id"] = self.config.bos_token_id
+        options = self._options(generation_config, kwargs)
         prompt_BL = self._prompt(inputs, input_ids, options)
-        criteria = list(stopping_criteria or [])
-        if options["stop_strings"]:
-            criteria.append(_stop_strings(options["stop_strings"], tokenizer))
         output = generate_rows(
-            ModelDenoiser(self),
+            denoiser_for(self, options),
             options,
             GenerationInputs(
                 input_ids=prompt_BL,
@@ -123,9 +117,11 @@ class UniDiffGenerationMixin(GenerationMixin):
                 canvas_modality_ids=canvas_modality_ids,
                 negative_input_ids=negative_input_ids,
                 negative_attention_mask=negative_attention_mask,
+                canvas_allowed_ids=canvas_allowed_ids,
+                tokenizer=tokenizer,
             ),
-            processors=list(logits_processor or []),
-            criteria=criteria,
+            processors=_callables("logits_processor", logits_processor),
+            criteria=_criteria(stopping_criteria, options, tokenizer),
             streamer=streamer,
             past=past_key_values,
         )
@@ -133,6 +129,55 @@ class UniDiffGenerationMixin(GenerationMixin):
             return output
         assert output.sequences is not None
         return output.sequences
+
+    def decoding_session(
+        self,
+        generation_config: GenerationConfig | None = None,
+        logits_processor: Sequence[Any] | None = None,
+        stopping_criteria: Sequence[Any] | None = None,
+        *,
+        max_rows: int | None = None,
+        tokenizer: Any = None,
+        **kwargs: Any,
+    ) -> DecodingSession:
+        """A session whose requests join and leave between steps and share forwards.
+
+        Args:
+            generation_config: options of the session, as `generate` takes them.
+            logits_processor: rules for every request.
+            stopping_criteria: conditions for every request.
+            max_rows: rows decoded at once at most; the others wait. None: no limit.
+            tokenizer: needed by `stop_strings`.
+            kwargs: options; those of `REQUEST_OPTIONS` may also be given to `submit`. Outputs carry
+                `past_key_values` with `return_dict_in_generate=True`.
+
+        Raises:
+            ValueError: if an option is unknown or does not fit the checkpoint.
+            TypeError: if an option has the wrong type.
+        """
+        options = self._options(generation_config, kwargs)
+        return DecodingSession(
+            denoiser_for(self, options),
+            options,
+            processors=_callables("logits_processor", logits_processor),
+            criteria=_criteria(stopping_criteria, options, tokenizer),
+            max_rows=max_rows,
+        )
+
+    def _options(
+        self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Every option's value: keyword over given over saved."""
+        if generation_config is not None and not isinstance(generation_config, GenerationConfig):
+            raise TypeError(
+                "generation_config must be a UniDiffGenerationConfig or None, got "
+                f"{type(generation_config).__name__}: pass single options as keywords"
+            )
+        overrides = {n: plain_option(n, v) for n, v in kwargs.items() if n not in _IGNORED}
+        options = resolve_options(self.generation_config, generation_config, overrides)
+        if options["bos_token_id"] is None:
+            options["bos_token_id"] = self.config.bos_token_id
+        return options
 
     def _prompt(
         self, inputs: Tensor | None, input_ids: Tensor | None, options: dict[str, Any]
@@ -157,6 +202,22 @@ def as_unidiff_config(config: GenerationConfig) -> UniDiffGenerationConfig:
         return config
     values = {name: value for name, value in config.to_dict().items() if value is not None}
     return UniDiffGenerationConfig(**values)
+
+
+def _callables(name: str, value: Any) -> list[Any]:
+    """The list of callables that a keyword holds; raises TypeError if it holds something else."""
+    items = list(value) if isinstance(value, Iterable) else []
+    if not (value is None or isinstance(value, Iterable)) or not all(map(callable, items)):
+        raise TypeError(f"{name} must be a list of callables, got {value!r}")
+    return items
+
+
+def _criteria(value: Any, options: dict[str, Any], tokenizer: Any) -> list[Any]:
+    """The caller's stopping criteria, and that of `stop_strings`."""
+    criteria = _callables("stopping_criteria", value)
+    if options["stop_strings"]:
+        criteria.append(_stop_strings(options["stop_strings"], tokenizer))
+    return criteria
 
 
 def _stop_strings(strings: Any, tokenizer: Any) -> StopStringCriteria:

@@ -12,9 +12,10 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import MATMUL, eager_attention, prefers_matmul
+from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .packing import PackedLayer
 from .placement import Placement
 
 
@@ -97,28 +98,29 @@ class UniDiffAttention(nn.Module):
         attention_mask: Tensor | None,
         cache: BlockCache | None,
         placement: Placement | None,
+        packed: PackedLayer | None = None,
     ) -> Tensor:
         """(B, Q, D) output of new tokens over themselves and what the cache holds.
 
         Args:
             hidden_BQD: (B, Q, D) normalised input.
             rotation: cosine and sine, (B, 1, Q, E).
-            attention_mask: (B, 1, Q, S) bool, True = attends, or additive; None: everything
-                attends.
+            attention_mask: (B, 1, Q, S) bool, True = attends; or what `masks.decode_mask` adds to
+                scores; None: everything attends.
             cache: committed keys and values; None: no past, S = Q.
             placement: where in the cache's slots the new tokens stand.
+            packed: the projections in a faster layout; None: the module's own.
         """
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
-        query, key, value = self.project(hidden_BQD)
+        query, key, value = (packed.project.split if packed else self.project)(hidden_BQD)
         query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
         key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
         value = value.view(shape).transpose(1, 2)
         implementation = self.config._attn_implementation
         if cache is not None and placement is not None:
             key, value = cache.extend(self.layer_index, key, value, placement)
-            if implementation == "sdpa" and prefers_matmul(query):
-                implementation = MATMUL
+            implementation = decoding_attention(implementation, query)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(implementation, eager_attention)
         output, _ = attend(
             self,
@@ -130,7 +132,8 @@ class UniDiffAttention(nn.Module):
             scaling=self.config.head_dim**-0.5,
             is_causal=False,
         )
-        return self.o_proj(output.reshape(batch, length, -1))
+        output_BQD = output.reshape(batch, length, -1)
+        return packed.attention_out(output_BQD) if packed else self.o_proj(output_BQD)
 
     def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, Q, heads times E)."""
@@ -148,8 +151,11 @@ class UniDiffMLP(nn.Module):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Tensor of the same shape."""
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            gate, up = packed.gate_and_up.split(hidden)
+            return packed.down(self.activation(gate) * up)
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
@@ -164,9 +170,11 @@ class UniDiffLayer(GradientCheckpointingLayer):
         self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
 
-    def forward(self, hidden_BQD: Tensor, *attention_inputs: object) -> Tensor:
+    def forward(
+        self, hidden_BQD: Tensor, *attention_inputs: object, packed: PackedLayer | None = None
+    ) -> Tensor:
         """(B, Q, D) residual stream after the layer; arguments as `UniDiffAttention.forward`."""
         hidden_BQD = hidden_BQD + self.self_attn(
-            self.input_layernorm(hidden_BQD), *attention_inputs
+            self.input_layernorm(hidden_BQD), *attention_inputs, packed=packed
         )
-        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD))
+        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD), packed)

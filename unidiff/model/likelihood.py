@@ -62,7 +62,7 @@ def nll(
     estimate is unbiased for any S.
 
     Args:
-        model: weights with `logits_shift=0` and a clean context.
+        model: weights with `logits_shift=0`; under full attention each sample is one block.
         batch: as documented in `unidiff.data.collator.BlockCollator`, on the model's device.
         num_samples: S, mask sets drawn for each block.
         seed: key of the draws, together with each sample's own key.
@@ -76,7 +76,7 @@ def nll(
     Source: own derivation from L * E_k[(1/k) sum CE] (DESIGN section 6); checked against
         enumeration in tests/model/test_likelihood.py.
     """
-    check_trainable(model.config)
+    check_trainable(model.config, batch)
     if num_samples < 1 or rows_per_forward < 1:
         raise ValueError(
             f"num_samples and rows_per_forward must be >= 1, got {num_samples}, {rows_per_forward}"

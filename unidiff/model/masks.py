@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .attention import additive_mask
 from .placement import Placement
 
 
@@ -75,7 +76,9 @@ def concatenated_mask(context: Stream, canvas: Stream, grid: int | None) -> Tens
     return keep_diagonal(mask).unsqueeze(1)
 
 
-def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
+def decode_mask(
+    placement: Placement, grid: int | None, additive: torch.dtype | None = None
+) -> Tensor | None:
     """Mask of one decoding forward: [run to commit ; canvas] behind what the cache holds.
 
     A canvas token sees all slots of its row, a token of the run those up to itself, under a grid
@@ -84,11 +87,27 @@ def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
     Args:
         placement: where the new tokens stand.
         grid: block length under block_causal, None under causal_context.
+        additive: dtype of a mask to be added to scores, for `attention.matmul_attention`: it leaves
+            out the leading slots that every token sees. None: a bool mask of all slots.
 
     Returns:
-        (B, 1, T + K, S) bool, True = attends; None where every token sees every slot. Padding sees
-        its row's first slot only.
+        (B, 1, T + K, S) bool, True = attends; or (B, 1, T + K, at most S) to be added to the scores
+        of the last slots. None where every token sees every slot, unless the placement is static.
+        Padding sees its row's first slot only.
     """
+    seen_BQ = _num_seen(placement, grid)
+    if not placement.is_static and bool((seen_BQ == placement.num_slots).all()):
+        return None
+    first = 0
+    if additive is not None and not placement.is_static:
+        first = int(seen_BQ.min())
+    slot_S = torch.arange(first, placement.num_slots, device=seen_BQ.device)
+    mask = (slot_S < seen_BQ[:, :, None]).unsqueeze(1)
+    return mask if additive is None else additive_mask(mask, additive)
+
+
+def _num_seen(placement: Placement, grid: int | None) -> Tensor:
+    """(B, T + K) int64, how many leading slots of its row each new token sees."""
     committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
     canvas_B1 = placement.canvas_B[:, None]
     run_T = torch.arange(placement.widths[0], device=run_B1.device)
@@ -98,11 +117,7 @@ def decode_mask(placement: Placement, grid: int | None) -> Tensor | None:
         seen_BT = torch.minimum((seen_BT - 1) // grid * grid + grid, committed_B1 + run_B1)
     seen_BT = torch.where(run_T < run_B1, seen_BT, 1)
     seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + run_B1 + canvas_B1, 1)
-    seen_BQ = torch.cat([seen_BT, seen_BK], dim=1)
-    if bool((seen_BQ == placement.num_slots).all()):
-        return None
-    slot_S = torch.arange(placement.num_slots, device=seen_BQ.device)
-    return (slot_S < seen_BQ[:, :, None]).unsqueeze(1)
+    return torch.cat([seen_BT, seen_BK], dim=1)
 
 
 def _blocks(query_BQ: Tensor, keys: list[Tensor]) -> Tensor:

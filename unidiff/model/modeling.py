@@ -29,6 +29,7 @@ from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .packing import PackedWeights
 from .placement import Placement
 
 
@@ -102,6 +103,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         past_key_values: BlockCache | None = None,
         inputs_embeds: Tensor | None = None,
         placement: Placement | None = None,
+        packed: PackedWeights | None = None,
         **kwargs: object,
     ) -> BaseModelOutputWithPast:
         """Hidden states of new tokens.
@@ -115,6 +117,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
             inputs_embeds: (B, Q, D) instead of `input_ids`.
             placement: where in the cache's slots the new tokens stand; with it a mask of None lets
                 every token attend to every slot.
+            packed: the same weights in a faster layout (`packing.py`).
             kwargs: ignored (transformers passes `use_cache`, `return_dict`).
 
         Raises:
@@ -137,8 +140,10 @@ class UniDiffModel(UniDiffPreTrainedModel):
             if attention_mask is None or attention_mask.ndim == 2:
                 attention_mask = self.clean_mask(hidden, attention_mask)
         rotation = self.rotary(position_ids, hidden.dtype)
-        for layer in self.layers:
-            hidden = layer(hidden, rotation, attention_mask, past_key_values, placement)
+        packed_layers = packed.layers if packed else [None] * len(self.layers)
+        inputs = (rotation, attention_mask, past_key_values, placement)
+        for layer, packed_layer in zip(self.layers, packed_layers, strict=True):
+            hidden = layer(hidden, *inputs, packed=packed_layer)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(hidden), past_key_values=past_key_values
         )

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+_FEWEST_SLOTS = 255  # of a static placement, less one
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -26,6 +28,8 @@ class Placement:
         row_N: (N,) row of each real new token; empty where `first` says it all.
         token_N: (N,) its place among the Q new ones.
         slot_N: (N,) its slot.
+        is_static: whether shapes are kept from changing: `num_slots` is a power of two, and
+            padding is stored too, in a slot behind them.
     """
 
     committed_B: Tensor
@@ -37,6 +41,26 @@ class Placement:
     row_N: Tensor
     token_N: Tensor
     slot_N: Tensor
+    is_static: bool = False
+
+    @property
+    def num_stored(self) -> int:
+        """Slots that a store needs."""
+        return self.num_slots + self.is_static
+
+    @classmethod
+    def static(
+        cls, committed_B: Tensor, run_B: Tensor, canvas_B: Tensor, widths: tuple[int, int]
+    ) -> "Placement":
+        """The same in shapes that seldom change, for `torch.compile`."""
+        longest = int((committed_B + run_B + canvas_B).max()) if len(committed_B) else 0
+        num_slots = 1 << max(longest, _FEWEST_SLOTS).bit_length()
+        slot_BQ, real_BQ = _slots(committed_B, run_B, canvas_B, widths)
+        slot_N = torch.where(real_BQ, slot_BQ, num_slots).flatten()
+        row_BQ = torch.arange(len(slot_BQ), device=slot_N.device)[:, None].expand_as(slot_BQ)
+        token_BQ = torch.arange(sum(widths), device=slot_N.device).expand_as(slot_BQ)
+        where = row_BQ.flatten(), token_BQ.flatten(), slot_N
+        return cls(committed_B, run_B, canvas_B, widths, num_slots, None, *where, is_static=True)
 
     @classmethod
     def of(

@@ -75,8 +75,13 @@ class TrainingStreams:
         """(B, K) a batch field at the canvas positions."""
         return self.canvas.take(self.batch[name], fill)
 
-    def inputs(self, is_masked_BK: Tensor, mask_token_id: int) -> dict[str, Tensor]:
-        """Forward arguments with the given canvas positions masked; labels are canvas only."""
+    def inputs(self, is_masked_BK: Tensor, mask_token_id: int | Tensor) -> dict[str, Tensor]:
+        """Forward arguments with the given canvas positions masked; labels are canvas only.
+
+        Args:
+            is_masked_BK: (B, K) bool, positions that are noised and carry a label.
+            mask_token_id: what they show: one id, or (B, K) int64 of their own.
+        """
         clean_BK = self.canvas_values("input_ids")
         noisy_BK = torch.where(is_masked_BK, mask_token_id, clean_BK)
         context_BC = self.context.take(self.batch["input_ids"], 0)
@@ -103,7 +108,8 @@ class TrainingStreams:
         if self.grid is not None:
             follows &= index_BC[:, 1:] % self.grid == 0
         next_BC = torch.where(is_text[:, 1:] & follows, labels_BC[:, 1:], IGNORED)
-        return torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
+        padded = torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
+        return padded[:, : labels_BC.shape[1]]  # a context may be empty
 
 
 def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingStreams:
@@ -142,14 +148,33 @@ def training_streams(batch: Mapping[str, Tensor], grid: int | None) -> TrainingS
     )
 
 
-def check_trainable(config: UniDiffConfig) -> None:
-    """Raise ValueError for a checkpoint that the two-stream pass does not describe."""
+def check_trainable(
+    config: UniDiffConfig, batch: Mapping[str, Tensor], noise_process: str = "absorbing"
+) -> None:
+    """Raise ValueError for a checkpoint, or a batch for it, that the pass does not describe.
+
+    Under full attention there is no clean context: the canvas is the whole sample, the prompt
+    pinned in it, and the two-stream pass then is a plain forward under the full mask.
+
+    Args:
+        config: the model's.
+        batch: what the collator made.
+        noise_process: the one that the caller corrupts with.
+    """
+    if config.noise_process != noise_process:
+        raise ValueError(
+            f"this needs a model with noise_process={noise_process!r}, got "
+            f"{config.noise_process!r}: weights of one process mean nothing under another"
+        )
     if config.logits_shift:
         raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
-    if config.attention_pattern == "full":
+    is_real = batch["sample_ids"] >= 0
+    is_apart = batch["context_mask"] | (batch["block_ids"] != 0)
+    if config.attention_pattern == "full" and bool((is_apart & is_real).any()):
         raise ValueError(
-            "this needs attention_pattern='causal_context' or 'block_causal', got 'full': "
-            "under full attention there is no clean context"
+            "attention_pattern='full' has no clean context, so each sample must be one canvas: "
+            "make rows by one_block_row(sequence, layout, first=0), got rows with a context or "
+            "with several blocks"
         )
 
 

@@ -65,6 +65,9 @@ class TokenLayout:
     _allowed: dict[tuple[str, int], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
+    _forbidden: dict[tuple[str, int, int], Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         """Check that the modalities are known and that a text range exists."""
@@ -155,6 +158,17 @@ class TokenLayout:
             allowed[[i for i in blocked if i < vocab_size]] = False
             self._allowed[key] = allowed
         return self._allowed[key]
+
+    def forbidden_columns(self, modality: str, first: int, stop: int) -> Tensor:
+        """(n,) int64, ids in [first, stop) that such a position may not take, less `first`.
+
+        The tensor is shared between calls: do not write to it.
+        """
+        key = (modality, first, stop)
+        if key not in self._forbidden:
+            allowed = self.allowed_ids(modality, stop)[first:]
+            self._forbidden[key] = torch.nonzero(~allowed)[:, 0]
+        return self._forbidden[key]
 
     def check_ids(self, ids: Tensor, vocab_size: int) -> None:
         """Raise ValueError if an id lies outside [0, vocab_size)."""

@@ -148,11 +148,13 @@ def _image_tokenizer(folder: Path) -> FSQImageTokenizer:
 
 
 def _decoding_defaults(config: UniDiffConfig) -> UniDiffGenerationConfig:
-    """Decoding options that are saved with the checkpoint."""
+    """Decoding options that are saved with the checkpoint: those of text in the suite `bundled`."""
+    is_free = config.attention_pattern != "block_causal"  # else blocks lie on the trained grid
     return UniDiffGenerationConfig(
         max_new_tokens=DEFAULT_NEW_TOKENS,
-        unmasking_strategy="threshold",
-        confidence_threshold=0.9,
+        unmasking_strategy="entropy_bound",
+        entropy_bound=0.4,
+        block_length=8 if is_free else None,
         eos_token_id=config.eos_token_id,
         bos_token_id=config.bos_token_id,
         pad_token_id=config.pad_token_id,

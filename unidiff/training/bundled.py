@@ -238,7 +238,7 @@ def train_bundled(
             layer.compile(dynamic=True)
     trainer = BlockDiffusionTrainer(
         model=model,
-        args=_arguments(output_dir, replace(recipe, steps=steps), cycle),
+        args=training_arguments(output_dir, replace(recipe, steps=steps), cycle, MICRO_BATCH),
         train_dataset=stream,
         data_collator=BlockCollator(),
         objective=bundled_objective(recipe.seed, recipe.text_full_share),
@@ -252,8 +252,10 @@ def train_bundled(
     return model
 
 
-def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrainingArguments:
-    """Trainer arguments of the recipe; one optimiser step is one cycle on any number of ranks.
+def training_arguments(
+    output_dir: Path, recipe: BundledRecipe, cycle: int, micro_batch: int
+) -> BlockTrainingArguments:
+    """Trainer arguments of a recipe; one optimiser step is one cycle on any number of ranks.
 
     Raises:
         ValueError: if a cycle is not a whole number of micro-batches on every rank.
@@ -261,7 +263,7 @@ def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrai
     arguments = BlockTrainingArguments(
         output_dir=str(output_dir),
         max_steps=recipe.steps,
-        per_device_train_batch_size=MICRO_BATCH,
+        per_device_train_batch_size=micro_batch,
         learning_rate=recipe.learning_rate,
         lr_scheduler_type="warmup_stable_decay",
         lr_scheduler_kwargs={"num_decay_steps": recipe.decay_steps, "min_lr_ratio": 0.02},
@@ -279,12 +281,12 @@ def _arguments(output_dir: Path, recipe: BundledRecipe, cycle: int) -> BlockTrai
         use_cpu=not torch.cuda.is_available(),
     )
     # The arguments start torch.distributed, so only now is the number of ranks known.
-    accumulation, rest = divmod(cycle, MICRO_BATCH * arguments.world_size)
+    accumulation, rest = divmod(cycle, micro_batch * arguments.world_size)
     if rest:
         raise ValueError(
-            f"a cycle of {cycle} samples does not divide into micro-batches of {MICRO_BATCH} on "
+            f"a cycle of {cycle} samples does not divide into micro-batches of {micro_batch} on "
             f"{arguments.world_size} processes: use a number of processes that divides "
-            f"{cycle // MICRO_BATCH}"
+            f"{cycle // micro_batch}"
         )
     arguments.gradient_accumulation_steps = accumulation
     return arguments

@@ -120,10 +120,15 @@ class BlockObjective:
             num_response_tokens: labels in the global batch; None counts this batch's.
 
         Raises:
-            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation,
-                or with `attention_pattern="full"`, which has no clean context.
+            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation;
+                under `attention_pattern="full"` for rows with a context, or an `ar_weight`.
         """
-        check_trainable(config)
+        check_trainable(config, batch)
+        if config.attention_pattern == "full" and self.ar_weight:
+            raise ValueError(
+                f"ar_weight must be 0 under attention_pattern='full', got {self.ar_weight}: every "
+                "row sees its successor"
+            )
         streams = training_streams(batch, config.grid)
         is_masked_BK, weight_BK = self.corrupt(streams)
         inputs = streams.inputs(is_masked_BK, config.mask_token_id)
