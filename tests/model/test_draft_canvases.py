@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from small_decoding import tiny_model
-from unidiff.model.draft_canvases import branch_mask
 
 from unidiff.generation.denoiser import Run
 from unidiff.model.denoiser import ModelDenoiser
+from unidiff.model.draft_canvases import branch_mask
 from unidiff.model.placement import Placement
 
 WIDTH = 2
