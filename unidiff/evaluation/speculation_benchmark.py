@@ -123,16 +123,19 @@ def heldout_prompts(
         ValueError: if no held-out document is long enough.
     """
     rng = np.random.default_rng(settings.seed)
-    documents = [encode_plain(tokenizer, text) for _, text in iter_documents("heldout")]
-    documents = [ids for ids in documents if len(ids) >= settings.prompt_tokens]
-    if not documents:
-        raise ValueError(f"no held-out document has {settings.prompt_tokens} tokens: ask for fewer")
-    prompts = []
-    for _ in range(settings.num_prompts):
-        ids = documents[int(rng.integers(len(documents)))]
-        start = int(rng.integers(len(ids) - settings.prompt_tokens + 1))
-        prompts.append([first_id, *map(int, ids[start : start + settings.prompt_tokens])])
-    return prompts
+    texts = [text for _, text in iter_documents("heldout")]
+    prompts: list[list[int]] = []
+    for _ in range(settings.num_prompts):  # passes over the documents, one stretch of each
+        for number in rng.permutation(len(texts)).tolist():
+            ids = encode_plain(tokenizer, texts[number])
+            if len(ids) >= settings.prompt_tokens:
+                start = int(rng.integers(len(ids) - settings.prompt_tokens + 1))
+                prompts.append([first_id, *ids[start : start + settings.prompt_tokens]])
+            if len(prompts) == settings.num_prompts:
+                return prompts
+        if not prompts:
+            break
+    raise ValueError(f"no held-out document has {settings.prompt_tokens} tokens: ask for fewer")
 
 
 def _randomised(model: Any, seed: int) -> Any:
