@@ -146,7 +146,7 @@ class ModelResponder:
         def build(part: Sequence[Stretch]) -> Any:
             return self.processor.batch([self._hole(one) for one in part])
 
-        found = []
+        found: list[list[int]] = []
         for sequences, _ in self._answers(stretches, build, options, seed):
             for ids, one in zip(sequences, stretches[len(found) :], strict=False):
                 found.append([int(token) for token in ids[one.start : one.stop]])
