@@ -26,7 +26,8 @@ def regex_automaton(regex: str, tokenizer: Any, vocab_size: int) -> TokenAutomat
 
     Args:
         regex: in the syntax of Rust's regex crate: no look-around, no back references; the whole
-            text has to match, so that anchors are not needed.
+            text has to match, so that anchors are not needed. `\\d` is any digit of Unicode, some
+            of them newer than Python's tables: write `[0-9]` for the ten.
         tokenizer: see `token_bytes`.
         vocab_size: ids of the model; those that the tokenizer lacks are never possible.
 
