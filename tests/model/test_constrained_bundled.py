@@ -24,10 +24,11 @@ SCHEMA = {
     },
     "required": ["name", "size", "tags"],
 }
+# Digits are spelled out: Rust's \d has 100 digits that the Unicode of Python 3.11 lacks.
 GRAMMARS: list[dict[str, Any]] = [
-    {"regex": r"\d{4}-\d{2}-\d{2}"},
+    {"regex": r"[0-9]{4}-[0-9]{2}-[0-9]{2}"},
     {"regex": r"(yes|no|perhaps)( [a-z]+){0,3}\."},
-    {"regex": r"-?\d+(\.\d+)?(e-?\d+)?"},
+    {"regex": r"-?[0-9]+(\.[0-9]+)?(e-?[0-9]+)?"},
     {"json_schema": SCHEMA},
 ]
 STRATEGIES = [
