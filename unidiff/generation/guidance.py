@@ -69,7 +69,7 @@ class Guidance:
         """
         if not self.scales:
             return logits_NV
-        strongest_NV, weaker_NV = logits_NV.split([len(guided_N), len(logits_NV) - len(guided_N)])
+        strongest_NV, weaker_NV = logits_NV[: len(guided_N)], logits_NV[len(guided_N) :]
         mixed_NV = self.mix(torch.cat([strongest_NV[guided_N], weaker_NV]), progress_N[guided_N])
         return strongest_NV.masked_scatter(guided_N[:, None], mixed_NV)
 
