@@ -86,7 +86,8 @@ def test_the_judge_counts_the_response_alone_and_reads_what_is_before_it() -> No
     judge = autoregressive_judge(model, first_id=2)
     ids = torch.randint(4, 48, (1, 9), generator=torch.Generator().manual_seed(0))
     logits = model(torch.cat([torch.tensor([[2]]), ids], 1)).logits.double()
-    logits[..., [0, 1, 2]] = -torch.inf  # ids that no position may take
+    allowed_V = model.config.layout.allowed_ids("text", model.config.vocab_size)
+    logits = logits.masked_fill(~allowed_V, -torch.inf)
     wanted = logits.log_softmax(-1)[0, :-1].gather(-1, ids[0, :, None])[5:].sum()
     torch.testing.assert_close(judge(ids[:, :5], ids[:, 5:])[0], -wanted, rtol=1e-5, atol=1e-5)
     long = torch.randint(4, 48, (2, 300), generator=torch.Generator().manual_seed(1))

@@ -128,8 +128,8 @@ def test_weights_that_predict_successors_read_one_place_to_the_left(name: str) -
     assert torch.equal(reused.sequences, exact.sequences)
     stale = decode(shifted, ids, mask, cache_reuse=kind, **options)
     assert not (stale.sequences[:, 6:] == MASK).any()
+    denoiser = denoiser_for(shifted, resolve_options(None, None, {"cache_reuse": kind}))
     with pytest.raises(ValueError, match="needs a token before it"):
-        denoiser = denoiser_for(shifted, resolve_options(None, None, {"cache_reuse": kind}))
         denoiser.probe(denoiser.new_cache(1), run_over(IDS), logits_at_BK=asked_at(0))
 
 

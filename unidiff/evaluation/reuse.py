@@ -10,6 +10,7 @@ quality of the texts under a judge that had no part in them.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -169,7 +170,7 @@ def distinct_pairs(responses: Sequence[Tensor]) -> float:
     """
     shares = []
     for row in torch.cat(list(responses)).tolist():
-        pairs = list(zip(row[:-1], row[1:], strict=True))
+        pairs = list(pairwise(row))
         shares.append(len(set(pairs)) / max(1, len(pairs)))
     return sum(shares) / len(shares)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from unidiff.data.blocks import IGNORED, TrainingRow
 from unidiff.data.collator import BlockCollator
 from unidiff.data.sources.library_text import iter_documents
-from unidiff.tokens.layout import TokenLayout
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.layout import TokenLayout
 
 from .reuse import Judge
 from .text import choose_windows, cut_windows, window_row
