@@ -134,10 +134,14 @@ def train(
     sizes: RecipeOptions,
     tokenizers: Tokenizers,
     recipe: Annotated[
+<<<<<<< HEAD
         str,
         typer.Option(
             help="What to train: bundled, drafting (its second phase), or full (attention, text)."
         ),
+=======
+        str, typer.Option(help="What to train: bundled, or full (attention, text only).")
+>>>>>>> w/reuse
     ] = "bundled",
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
@@ -162,31 +166,34 @@ def train(
     image_tokenizer, tokenizer = tokenizers.load()
     from accelerate import PartialState
 
-    from unidiff.training.assemble import assemble_checkpoint, assemble_full
-    from unidiff.training.bundled import train_bundled
-    from unidiff.training.full_variant import train_full
-
     try:
-        if recipe == "full":
-            train_full(data, out, tokenizer, chosen)
-        else:
-            levels = image_tokenizer.config.levels
-            train_bundled(data, out, tokenizer, levels, chosen, carried=carried)
+        finish = _train_recipe(recipe, data, out, (image_tokenizer, tokenizer), chosen, carried)
     except KeyboardInterrupt:
         typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
         raise
     if PartialState().is_main_process:
-        result = out / "checkpoint"
-        if recipe == "full":
-            assemble_full(out, result)
-        else:
-            assemble_checkpoint(out, data, image_folder, tokenizer, result)
-        typer.echo(str(result))
+        typer.echo(str(finish(image_folder, out / "checkpoint")))
     # Left to the end of the process, the group's threads may abort it; closed before the trainer is
     # gone, its closing may hang.
     gc.collect()
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def _train_recipe(
+    name: str, data: Path, out: Path, tokenizers: tuple[Any, Any], chosen: Any, carried: Path | None
+) -> Callable[[Path, Path], Path]:
+    """Train; what makes a checkpoint folder of it, given the image tokenizer's and the new one."""
+    from unidiff.training.assemble import assemble_checkpoint, assemble_full
+    from unidiff.training.bundled import train_bundled
+    from unidiff.training.full_variant import train_full
+
+    image_tokenizer, tokenizer = tokenizers
+    if name == "full":
+        train_full(data, out, tokenizer, chosen)
+        return lambda _, result: assemble_full(out, result)
+    train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen, carried=carried)
+    return lambda image, result: assemble_checkpoint(out, data, image, tokenizer, result)
 
 
 @takes_options
