@@ -143,23 +143,11 @@ def test_a_batch_without_canvas_has_an_empty_one(make_sample: Callable) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-<<<<<<< HEAD
-    [
-        ({"logits_shift": 1}, "logits_shift=0"),
-        ({"attention_pattern": "full"}, "each sample must be one canvas"),
-    ],
-=======
     [({"logits_shift": 1}, "logits_shift=0"), ({"attention_pattern": "full"}, "one canvas")],
->>>>>>> w/reuse
 )
 def test_checkpoints_with_another_reading_are_refused(
     fields: dict[str, Any], message: str, make_model: Callable, make_sample: Callable
 ) -> None:
-<<<<<<< HEAD
-    batch = BlockCollator()([make_sample(IDS, BLOCKS)])
-    with pytest.raises(ValueError, match=message):
-        check_trainable(make_model(**fields).config, batch)
-=======
     batch = BlockCollator()([make_sample([2, 3], [-1, 0])])
     with pytest.raises(ValueError, match=message):
         check_trainable(make_model(**fields).config, batch)
@@ -178,4 +166,3 @@ def test_full_attention_takes_samples_that_are_one_canvas(
     cut = make_sample([2, 3, 4], [0, 0, 1], pinned=[0], outside_context=[0, 1, 2])
     with pytest.raises(ValueError, match="several blocks"):
         check_trainable(config, BlockCollator()([cut]))
->>>>>>> w/reuse

@@ -134,14 +134,10 @@ def train(
     sizes: RecipeOptions,
     tokenizers: Tokenizers,
     recipe: Annotated[
-<<<<<<< HEAD
         str,
         typer.Option(
             help="What to train: bundled, drafting (its second phase), or full (attention, text)."
         ),
-=======
-        str, typer.Option(help="What to train: bundled, or full (attention, text only).")
->>>>>>> w/reuse
     ] = "bundled",
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")

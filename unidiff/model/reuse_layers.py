@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Parts of a layer for some of a canvas's tokens: the chosen ones attend over all stored keys.
-=======
 """Parts of a layer for some tokens of a canvas, which attend over the stored keys of all.
->>>>>>> w/reuse
 
 Chosen tokens of all rows lie one behind the other, without padding; only attention spreads them
 over rows. Rows may choose different numbers of tokens, so what a row gets does not depend on its
