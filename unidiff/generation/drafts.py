@@ -33,9 +33,9 @@ class Repetitions:
                     self.ends[tuple(ids[end - length : end])] = end
         self.num_seen = max(self.num_seen, len(ids))
         for length in _MATCH_LENGTHS:
-            end = self.ends.get(tuple(ids[-length:]))
-            if end is not None and len(ids) > length:
-                return list(ids[end : end + count])
+            follows = self.ends.get(tuple(ids[-length:]))
+            if follows is not None and len(ids) > length:
+                return list(ids[follows : follows + count])
         return []
 
 

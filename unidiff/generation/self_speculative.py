@@ -207,8 +207,9 @@ class SelfSpeculative(Autoregressive):
             line_N = self.index_of([starts[index] + place for index, place in lines])
             before = [now.drafts[index][:place] for index, place in lines]
             logits_NV = self.read(now.logits_NV[line_N], rows, before)
-            for index, *one in zip(rows, *self.draw(logits_NV, rows, places), strict=True):
-                said[index].append((one[0], one[1]))
+            tokens, log_probs = self.draw(logits_NV, rows, places)
+            for index, token, log_prob in zip(rows, tokens, log_probs, strict=True):
+                said[index].append((token, log_prob))
         return said
 
     def _take(self, index: int, draft: list[int], said: list[tuple[int, float]]) -> int:
