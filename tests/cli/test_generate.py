@@ -1,5 +1,6 @@
 """`unidiff generate`, and what every command does with options and errors."""
 
+import re
 import shutil
 
 import pytest
@@ -150,3 +151,28 @@ def test_a_damaged_checkpoint_file_is_one_line_and_exit_code_2(
     assert result.code == 2
     assert name in result.err
     assert len(result.err.strip().splitlines()) == 1
+
+
+def test_a_regex_and_a_schema_shape_the_text(run_command, tmp_path):
+    pytest.importorskip("outlines_core")
+    line = ("generate", "x = ", "--max-new-tokens", 8, "--json")
+    report = run_command(*line, "--regex", "[0-9]{3}").report
+    assert re.fullmatch("[0-9]{3}", report["output"])
+    schema = tmp_path / "schema.json"
+    schema.write_text('{"enum": ["red", "green"]}')
+    report = run_command(*line, "--json-schema", schema).report
+    assert report["output"] in ('"red"', '"green"')
+
+
+def test_choices_are_answered_in_one_forward(run_command):
+    line = ("generate", "x = ", "--choices", "yes, no, perhaps not", "--json")
+    report = run_command(*line).report
+    assert report["output"] in ("yes", "no", "perhaps not")
+    assert report["num_forwards"] == 1
+
+
+def test_a_grammar_that_cannot_be_met_is_one_line(run_command):
+    pytest.importorskip("outlines_core")
+    result = run_command("generate", "x", "--max-new-tokens", 2, "--regex", "[0-9]{3}")
+    assert result.code == 2
+    assert "takes 3 tokens: raise max_new_tokens" in result.err

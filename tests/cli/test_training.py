@@ -68,6 +68,25 @@ def test_train_makes_a_checkpoint_and_goes_on_where_it_stopped(
     assert facts["layers x width"] == "1 x 64"
 
 
+def test_train_full_makes_a_checkpoint_of_full_attention(
+    run_command, data_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("unidiff.training.full_variant.WINDOWS", {24: 4})
+    line = ("train", "--recipe", "full", "--data", data_dir, "--out", tmp_path, *TINY)
+    result = run_command(*line, "--steps", 1, checkpoint=None)
+    assert result.code == 0, (result.err, result.exception)
+    config = json.loads((tmp_path / "checkpoint" / "config.json").read_text())
+    assert (config["attention_pattern"], config["num_hidden_layers"]) == ("full", 1)
+    refused = run_command(*line, "--carried", tmp_path, checkpoint=None)
+    assert refused.code == 2
+    assert "--carried" in refused.err
+
+
+def test_a_size_of_its_own_starts_the_full_recipe_afresh():
+    assert RecipeOptions(steps=9).recipe("full").adapts
+    assert not RecipeOptions(num_layers=2).recipe("full").adapts
+
+
 def test_train_interrupted_says_how_to_go_on(
     run_command, data_dir, tokenizers, tmp_path, monkeypatch
 ):

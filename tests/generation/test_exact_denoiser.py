@@ -13,10 +13,41 @@ import torch
 
 from unidiff.generation.generate import generate
 from unidiff.generation.inputs import GenerationInputs
-from unidiff.generation.options import OPTIONS
+from unidiff.generation.options import DECODING_MODES, OPTIONS, UNMASKING_STRATEGIES
 
 NUM_ROWS = 8_000
 LIMIT = 54.05  # chi-square with 26 degrees of freedom: p = 0.001
+# Each strategy limited to one token a step; remdm, which gives tokens back, is in test_revision.py.
+ONE_TOKEN_A_STEP: list[dict[str, Any]] = [
+    {"unmasking_strategy": "static"},
+    {"unmasking_strategy": "static", "confidence_metric": "margin"},
+    {"unmasking_strategy": "static", "confidence_metric": "entropy"},
+    {"unmasking_strategy": "sequential"},
+    {"unmasking_strategy": "random"},
+    {"unmasking_strategy": "cosine", "confidence_noise": 1.0},
+    {"unmasking_strategy": "threshold", "confidence_threshold": 1.0},
+    {"unmasking_strategy": "dynamic", "confidence_threshold": 1.0},
+    {"unmasking_strategy": "relative_threshold", "confidence_threshold": 1.0},
+    {"unmasking_strategy": "factor", "factor": 1e-9},
+    {"unmasking_strategy": "frechet", "frechet_margin": 1.0},
+    {"unmasking_strategy": "entropy_bound", "entropy_bound": 0.0},
+    {"unmasking_strategy": "ascending", "block_length": 1},
+    {"unmasking_strategy": "timetable"},
+    {"unmasking_strategy": "first_hitting"},
+    {
+        "unmasking_strategy": "hierarchy",
+        "confidence_threshold": 1.0,
+        "hierarchy_threshold": 1.0,
+    },
+    {"unmasking_strategy": "static", "eos_early_rejection": 0.1},
+    {"unmasking_strategy": "static", "block_length": 2},
+    {"unmasking_strategy": "random", "block_length": 1, "fuse_commit": False},
+    {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
+    {"decoding_mode": "ar"},
+    {"decoding_mode": "self_speculative"},
+    {"decoding_mode": "self_speculative", "block_length": 1},
+    {"decoding_mode": "auto", "block_length": 2, "cache_reuse": "none"},
+]
 
 
 def sampled_counts(denoiser: Any, **options: Any) -> np.ndarray:
@@ -36,36 +67,7 @@ def chi_square(counts: np.ndarray, denoiser: Any) -> float:
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"unmasking_strategy": "static"},
-        {"unmasking_strategy": "static", "confidence_metric": "margin"},
-        {"unmasking_strategy": "static", "confidence_metric": "entropy"},
-        {"unmasking_strategy": "sequential"},
-        {"unmasking_strategy": "random"},
-        {"unmasking_strategy": "cosine", "confidence_noise": 1.0},
-        {"unmasking_strategy": "threshold", "confidence_threshold": 1.0},
-        {"unmasking_strategy": "dynamic", "confidence_threshold": 1.0},
-        {"unmasking_strategy": "relative_threshold", "confidence_threshold": 1.0},
-        {"unmasking_strategy": "factor", "factor": 1e-9},
-        {"unmasking_strategy": "frechet", "frechet_margin": 1.0},
-        {"unmasking_strategy": "entropy_bound", "entropy_bound": 0.0},
-        {"unmasking_strategy": "ascending", "block_length": 1},
-        {"unmasking_strategy": "timetable"},
-        {"unmasking_strategy": "first_hitting"},
-        {
-            "unmasking_strategy": "hierarchy",
-            "confidence_threshold": 1.0,
-            "hierarchy_threshold": 1.0,
-        },
-        {"unmasking_strategy": "static", "eos_early_rejection": 0.1},
-        {"unmasking_strategy": "static", "block_length": 2},
-        {"unmasking_strategy": "random", "block_length": 1, "fuse_commit": False},
-        {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
-        {"decoding_mode": "ar"},
-        {"decoding_mode": "self_speculative"},
-        {"decoding_mode": "self_speculative", "block_length": 1},
-        {"decoding_mode": "auto", "block_length": 2, "cache_reuse": "none"},
-    ],
+    ONE_TOKEN_A_STEP,
     ids=lambda options: "-".join(str(value) for value in options.values()),
 )
 def test_one_token_per_step_draws_from_the_data_law(options: dict, table_denoiser: Any) -> None:
@@ -76,6 +78,13 @@ def test_one_token_per_step_draws_from_the_data_law(options: dict, table_denoise
     joint = table_denoiser.joint.numpy().reshape(-1)
     floor = np.sqrt(2 * joint * (1 - joint) / (np.pi * NUM_ROWS)).sum() / 2
     assert np.abs(counts / NUM_ROWS - joint).sum() / 2 < 1.5 * floor
+
+
+def test_no_strategy_and_no_mode_is_left_out() -> None:
+    strategies = {options.get("unmasking_strategy") for options in ONE_TOKEN_A_STEP}
+    assert set(UNMASKING_STRATEGIES) - {"remdm"} <= strategies
+    modes = {options.get("decoding_mode", "diffusion") for options in ONE_TOKEN_A_STEP}
+    assert set(DECODING_MODES) == modes
 
 
 def test_ranking_by_the_drawn_tokens_probability_is_biased(table_denoiser: Any) -> None:

@@ -5,7 +5,11 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
+from unidiff.generation.config import (
+    UniDiffGenerationConfig,
+    _warn_of_two_limits,
+    resolve_options,
+)
 from unidiff.generation.options import FOREIGN_NAMES, OPTIONS, PER_ROW, check_option, reject_option
 
 
@@ -37,6 +41,16 @@ def test_max_length_by_keyword_replaces_a_saved_max_new_tokens(
     both = resolve_options(saved, None, {"max_length": 9, "max_new_tokens": 2})
     assert both["max_new_tokens"] == 2
     assert "max_length is ignored" in caplog.text
+
+
+def test_a_limit_without_effect_is_announced_once(caplog: pytest.LogCaptureFixture) -> None:
+    _warn_of_two_limits.cache_clear()
+    for _ in range(2):
+        both = resolve_options(None, None, {"max_length": 9, "max_new_tokens": 2})
+        assert both["max_new_tokens"] == 2
+    assert [r.getMessage() for r in caplog.records] == [
+        "max_new_tokens and max_length were both given: max_length is ignored"
+    ]
 
 
 def test_transformers_own_config_is_read_and_its_other_options_are_refused() -> None:

@@ -1,12 +1,9 @@
 """Renoising: accepted tokens stay for a step, the rest is noise again; when a block is finished."""
 
-from typing import Any
-
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from uniform_toys import NUM_IDS, NoisyTable, Script, chi_square, counts_of, decoded
+from uniform_toys import NUM_IDS, Script, chi_square, decoded
 
 from unidiff.generation.options import OPTIONS
 from unidiff.generation.uniform_noise import Ancestral, Renoising, UniformDiffusion, uniform_loop
@@ -88,7 +85,7 @@ def test_some_criterion_ends_early_and_some_does_not() -> None:
 
 def test_the_last_step_draws_every_token_from_its_law() -> None:
     tables = script(4, 1.0)
-    output = decoded(Script(tables), 6000, max_denoising_steps=STEPS, **RENOISE)
+    output = decoded(Script(tables), 2000, max_denoising_steps=STEPS, **RENOISE)
     law = tables[-1].softmax(-1)
     for place in range(LENGTH):
         counts = torch.bincount(output.sequences[:, 1 + place], minlength=NUM_IDS)
@@ -98,12 +95,12 @@ def test_the_last_step_draws_every_token_from_its_law() -> None:
 def test_noise_is_even_and_new_in_every_step() -> None:
     denoiser = Script(torch.zeros(STEPS, LENGTH, NUM_IDS, dtype=torch.float64))
     options = {"revision": "renoise", "unmasking_strategy": "static", "entropy_bound": 0.8}
-    decoded(denoiser, 4000, max_denoising_steps=STEPS, **options)
+    decoded(denoiser, 2000, max_denoising_steps=STEPS, **options)
     first, second = denoiser.seen[:2]
     for shown in (first, second):
         counts = torch.bincount(shown.flatten(), minlength=NUM_IDS)
         assert chi_square(counts, torch.full((NUM_IDS,), 1 / 3, dtype=torch.float64)) < 13.82
-    assert float((first == second).double().mean()) == pytest.approx(1 / 3, abs=0.02)
+    assert float((first == second).double().mean()) == pytest.approx(1 / 3, abs=0.03)
 
 
 @pytest.mark.parametrize("strategy", ["static", "sequential"])
@@ -126,22 +123,8 @@ def test_without_revision_revealed_tokens_stay() -> None:
     for step in range(1, LENGTH):
         assert torch.equal(denoiser.seen[step][:, :step], output.sequences[:, 1 : 1 + step])
     law = tables[0, 0].softmax(-1)
-    many = decoded(Script(tables), 4000, **options)
+    many = decoded(Script(tables), 2000, **options)
     assert chi_square(torch.bincount(many.sequences[:, 1], minlength=NUM_IDS), law) < 13.82
-
-
-def test_many_renoised_steps_come_close_to_the_data_law() -> None:
-    """Not exact, for a head that counts on the schedule's noise; but far from independent."""
-    weight = np.random.default_rng(12).gamma(0.5, size=(NUM_IDS,) * 2)
-    joint = torch.from_numpy(weight / weight.sum())
-    gaps = []
-    for steps in (1, 8):
-        denoiser = NoisyTable([joint], steps, "posterior")
-        options: dict[str, Any] = {"unmasking_strategy": "static", "stability_entropy": 0.0}
-        output = decoded(denoiser, 4000, revision="renoise", max_denoising_steps=steps, **options)
-        share = counts_of(output, 2).double() / 4000
-        gaps.append(float((share - joint.reshape(-1)).abs().sum()) / 2)
-    assert gaps[1] < gaps[0] / 2
 
 
 @pytest.mark.parametrize(

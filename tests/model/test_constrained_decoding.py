@@ -326,6 +326,10 @@ def test_edits_under_a_grammar_are_refused_and_remasking_is_not(
     settings = {"tokenizer": tokenizer, "regex": REGEX, "max_new_tokens": 2 * CANVAS, **FREE}
     with pytest.raises(ValueError, match="revision='edit' rewrites"):
         decode(model, ids, mask, revision="edit", **settings)
+    uniform = tiny_model("causal_context", noise_process="uniform", uniform_prediction="posterior")
+    for anew in ({"revision": "renoise"}, {"unmasking_strategy": "ancestral"}):
+        with pytest.raises(ValueError, match="decide every token anew"):
+            decode(uniform, ids, mask, **settings, **anew)
     for revision in ("secondary", lambda ids, revisable: revisable.double()):
         output = decode(model, ids, mask, revision=revision, **settings)
         assert all(re.fullmatch(REGEX, text) for text in texts(output, 6, tokenizer))

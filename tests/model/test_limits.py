@@ -131,7 +131,6 @@ def test_sampled_ar_rows_are_independent(models: dict) -> None:
             ValueError,
             r"pinned_mask must have shape \(1, 3\)",
         ),
-        ("causal_context", {"max_new_tokens": 4, "max_length": 9}, ValueError, "pass one of them"),
         ("causal_context", {"logits_processor": 5}, TypeError, "a list of callables, got 5"),
         ("causal_context", {"logits_processor": [5]}, TypeError, "a list of callables, got"),
         ("causal_context", {"stopping_criteria": 5}, TypeError, "a list of callables, got 5"),

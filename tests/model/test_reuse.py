@@ -14,6 +14,7 @@ from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import APPROXIMATE_CACHE_REUSES as KINDS
 from unidiff.model.cache import BlockCache
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.model.placement import Placement
 from unidiff.model.reuse import ReuseDenoiser, denoiser_for
 
 MASK = 1
@@ -128,8 +129,9 @@ def test_weights_that_predict_successors_read_one_place_to_the_left(name: str) -
     assert torch.equal(reused.sequences, exact.sequences)
     stale = decode(shifted, ids, mask, cache_reuse=kind, **options)
     assert not (stale.sequences[:, 6:] == MASK).any()
+    denoiser = denoiser_for(shifted, resolve_options(None, None, {"cache_reuse": kind}))
     with pytest.raises(ValueError, match="needs a token before it"):
-        shifted.generate(ids[:, :0], canvas_modality_ids=torch.zeros(1, 4).long(), cache_reuse=kind)
+        denoiser.probe(denoiser.new_cache(1), run_over(IDS), logits_at_BK=asked_at(0))
 
 
 # Canvas of the oracle: prompt of 4, an open block at 4 and 5, a closed one behind it.
@@ -176,7 +178,7 @@ def test_a_stale_step_reads_the_old_keys_of_all_others(
             attention_mask=everything,
             position_ids=positions,
             past_key_values=past,
-            num_stored=torch.tensor([width]),
+            placement=Placement.of(*map(torch.tensor, ([0], [width], [0])), (width, 0)),
         )
         past.advance([IDS[0].tolist()], [positions[:, 0].numpy()])
         mask = torch.ones(1, 1, len(columns), width + len(columns), dtype=torch.bool)
@@ -186,6 +188,9 @@ def test_a_stale_step_reads_the_old_keys_of_all_others(
             attention_mask=mask,
             position_ids=positions[:, :, columns],
             past_key_values=past,
+            placement=Placement.of(
+                past.lengths_B, *map(torch.tensor, ([0], [len(columns)])), (0, len(columns))
+            ),
         ).logits[0, columns.index(5)]
     torch.testing.assert_close(found[0], expected, rtol=1e-9, atol=1e-9)
 

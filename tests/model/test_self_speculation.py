@@ -1,4 +1,4 @@
-"""Self-speculation on a model: greedy it is `ar`, sampled its rows are independent."""
+"""Self-speculation on a model: greedy or sampled, it is `ar` token for token."""
 
 import pytest
 import torch
@@ -29,6 +29,40 @@ def test_greedy_self_speculation_equals_ar_token_for_token(
         assert torch.equal(output.sequences, expected.sequences)
         torch.testing.assert_close(output.logprobs, expected.logprobs, rtol=0, atol=1e-9)
         assert output.finish_reason == expected.finish_reason
+
+
+@pytest.mark.parametrize("mode", SPECULATIVE)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"draft_lookup": False},
+        {"top_k": 5, "top_p": 0.9},
+        {"block_length": 5, "cache_reuse": "none"},
+        {"suppress_eos_before": 4},
+    ],
+    ids=str,
+)
+def test_sampled_self_speculation_equals_ar_token_for_token(
+    mode: str, more: dict, models: dict
+) -> None:
+    ids, mask = prompts([6, 10, 3])
+    options = {"temperature": [0.2, 0.7, 1.0], "max_new_tokens": [30, 7, 25], "seed": 11}
+    options |= {"do_sample": True, **more}
+    expected = decode(models["causal_context"], ids, mask, decoding_mode="ar", **options)
+    output = decode(models["causal_context"], ids, mask, decoding_mode=mode, **options)
+    assert torch.equal(output.sequences, expected.sequences)
+    torch.testing.assert_close(output.logprobs, expected.logprobs, rtol=0, atol=1e-9)
+
+
+def test_a_row_that_repeats_itself_is_drafted_from_what_it_said(models: dict) -> None:
+    ids, mask = prompts([6])
+    options = {"max_new_tokens": 60, "do_sample": False, "eos_token_id": -1}
+    mode = "self_speculative"
+    alone = decode(models["causal_context"], ids, mask, decoding_mode=mode, **options)
+    options["draft_lookup"] = False
+    canvas = decode(models["causal_context"], ids, mask, decoding_mode=mode, **options)
+    assert torch.equal(alone.sequences, canvas.sequences)
+    assert alone.num_forwards[0] < canvas.num_forwards[0]
 
 
 @pytest.mark.parametrize("mode", SPECULATIVE)

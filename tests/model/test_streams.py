@@ -143,10 +143,26 @@ def test_a_batch_without_canvas_has_an_empty_one(make_sample: Callable) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"logits_shift": 1}, "logits_shift=0"), ({"attention_pattern": "full"}, "got 'full'")],
+    [({"logits_shift": 1}, "logits_shift=0"), ({"attention_pattern": "full"}, "one canvas")],
 )
 def test_checkpoints_with_another_reading_are_refused(
-    fields: dict[str, Any], message: str, make_model: Callable
+    fields: dict[str, Any], message: str, make_model: Callable, make_sample: Callable
 ) -> None:
+    batch = BlockCollator()([make_sample([2, 3], [-1, 0])])
     with pytest.raises(ValueError, match=message):
-        check_trainable(make_model(**fields).config)
+        check_trainable(make_model(**fields).config, batch)
+
+
+def test_full_attention_takes_samples_that_are_one_canvas(
+    make_model: Callable, make_sample: Callable
+) -> None:
+    config = make_model(attention_pattern="full").config
+    whole = make_sample([2, 3, 4], [0, 0, 0], pinned=[0], outside_context=[0, 1, 2])
+    batch = BlockCollator()([whole, make_sample([2], [0], outside_context=[0])])
+    check_trainable(config, batch)
+    streams = training_streams(batch, None)
+    assert streams.successor_labels().shape == (2, 0)
+    assert streams.attention_mask[0].all()
+    cut = make_sample([2, 3, 4], [0, 0, 1], pinned=[0], outside_context=[0, 1, 2])
+    with pytest.raises(ValueError, match="several blocks"):
+        check_trainable(config, BlockCollator()([cut]))

@@ -24,6 +24,7 @@ from unidiff.training.bundled import (
     bundled_layout,
     bundled_objective,
     bundled_stream,
+    drafting_recipe,
     train_bundled,
 )
 from unidiff.training.carried import carry
@@ -123,17 +124,19 @@ def test_bins_cover_the_demonstrations() -> None:
     assert states.num_tokens == 2
 
 
+@pytest.mark.parametrize("make", [BundledRecipe, drafting_recipe])
 def test_the_stream_holds_every_source_in_the_recipes_proportions(
-    data_dir: Path, tokenizer: PreTrainedTokenizerBase
+    make: Any, data_dir: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:
     encoder = SequenceEncoder(tokenizer, bundled_layout(tokenizer, CODES))
-    stream = bundled_stream(data_dir, encoder, 10_000, seed=3)
-    assert stream.cycle_length == sum(MIXTURE.values())
+    recipe = make(seed=3)
+    stream = bundled_stream(data_dir, encoder, recipe, 10_000)
+    assert stream.cycle_length == sum(recipe.mixture.values())
     assert stream.cycle_length % bundled.MICRO_BATCH == 0
     counts = dict.fromkeys(MIXTURE, 0)
     for item in range(stream.cycle_length):
         counts[stream.sources[stream.locate(item)[0]].source.name] += 1
-    assert counts == MIXTURE
+    assert counts == recipe.mixture
 
 
 def test_text_is_the_elbo_and_images_are_unweighted() -> None:
@@ -155,6 +158,30 @@ def test_training_returns_the_average_of_its_last_checkpoint(
         assert torch.equal(weight, average[name])
     ids = torch.tensor([[2, 30, 31]])
     assert not torch.equal(model(ids).logits, last(ids).logits)
+
+
+@pytest.mark.usefixtures("small_cycle")
+def test_the_drafting_phase_goes_on_from_a_finished_checkpoint(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    train(data_dir, tmp_path / "first", tokenizer)
+    finished = tmp_path / "first" / "checkpoint-4"
+    (finished / "training_log.json").write_text(json.dumps({"step": 4, "history": []}))
+    phase = drafting_recipe(**{**vars(SMALL), "mixture": MIXTURE, "steps": 6, "decay_steps": 1})
+    second = tmp_path / "second"
+    model = train_bundled(data_dir, second, tokenizer, LEVELS, phase, carried=finished)
+    state = json.loads((second / "checkpoint-2" / "trainer_state.json").read_text())
+    assert state["max_steps"] == 2
+    before = load_file(finished / "model.safetensors")
+    drift = [(model.get_parameter(n) - w).abs().max() for n, w in before.items()]
+    assert 0 < max(drift) < 0.05
+
+
+def test_the_drafting_phase_masks_text_whole_more_often() -> None:
+    phase = drafting_recipe()
+    assert bundled_objective(0, phase.text_full_share).text.full_share == phase.text_full_share > 0
+    assert phase.steps > BundledRecipe().steps
+    assert phase.mixture["library_text"] > MIXTURE["library_text"]
 
 
 @pytest.mark.usefixtures("small_cycle")

@@ -53,8 +53,15 @@ def test_weights_of_another_architecture_are_refused(checkpoint, tmp_path):
         load_carried_weights(other, tmp_path / "carried")
 
 
+def test_a_finished_checkpoint_is_read_as_a_carried_run(tmp_path):
+    log = {"step": 9, "max_steps": 9, "is_averaged": True, "history": [{"step": 5, "loss": 1.0}]}
+    (tmp_path / "training_log.json").write_text(json.dumps(log))
+    assert read_carried(tmp_path) == CarriedRun(9, ({"step": 5, "loss": 1.0},))
+    assert start_of(tmp_path) == CarriedRun()  # a run's own folder is not carried by its result
+
+
 def test_a_folder_that_is_no_carried_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="not a carried run"):
+    with pytest.raises(FileNotFoundError, match="neither a carried run"):
         read_carried(tmp_path)
     assert start_of(tmp_path) == CarriedRun()
 

@@ -24,12 +24,12 @@ class OneLineErrors(TyperGroup):
     """A group whose commands end with one line and exit code 2 where the user is to act."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; ValueError and OSError become a line on stderr."""
+        """Run the command; ValueError, OSError and ImportError become a line on stderr."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ImportError) as error:
             typer.echo(f"unidiff: {_one_line(error)}", err=True)
             raise typer.Exit(ERROR_EXIT) from error
         except KeyboardInterrupt as error:

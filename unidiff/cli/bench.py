@@ -7,6 +7,8 @@ import typer
 
 from .bench_decode import bench_decode, bench_memory
 from .bench_quality import bench_quality
+from .bench_reuse import bench_reuse
+from .bench_speculation import bench_speculation
 
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
@@ -14,3 +16,5 @@ bench = typer.Typer(
 bench.command("decode")(bench_decode)
 bench.command("memory")(bench_memory)
 bench.command("quality")(bench_quality)
+bench.command("reuse")(bench_reuse)
+bench.command("speculation")(bench_speculation)

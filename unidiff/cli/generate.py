@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from . import samplers
-from .options import Decoding, JsonFlag, ModelChoice, TextLength, takes_options
+from .options import Decoding, JsonFlag, ModelChoice, TextForm, TextLength, takes_options
 from .output import print_cost, print_json
 from .session import Session, open_session
 
@@ -17,6 +17,7 @@ def generate(
     model: ModelChoice,
     decoding: Decoding,
     length: TextLength,
+    form: TextForm,
     stream: Annotated[bool, typer.Option(help="Show drafts while they change.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -24,6 +25,7 @@ def generate(
     text = sys.stdin.read() if text == "-" else text
     session = open_session(model)
     options = decoding.over({**samplers.completing(session.model.config), **length.keywords()})
+    options |= form.keywords(session.processor.tokenizer)
     if stream and not as_json:
         options["streamer"] = drafts(session)
     answer = session.answer(session.processor.for_completion(text), options)[0]

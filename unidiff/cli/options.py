@@ -120,6 +120,43 @@ class TextLength:
         return options
 
 
+@dataclass(frozen=True)
+class TextForm:
+    """What a text has to look like."""
+
+    regex: Annotated[
+        str | None,
+        typer.Option(help="What the whole answer must match.", rich_help_panel=_DECODING),
+    ] = None
+    json_schema: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of the JSON schema that the answer must follow.", rich_help_panel=_DECODING
+        ),
+    ] = None
+    choices: Annotated[
+        str | None,
+        typer.Option(
+            help='Answers to choose from, as in "yes,no", in one forward.',
+            rich_help_panel=_DECODING,
+        ),
+    ] = None
+
+    def keywords(self, tokenizer: Any) -> dict[str, Any]:
+        """Keywords of `generate()`; with choices, the answer is one block of one step."""
+        options: dict[str, Any] = {"regex": self.regex}
+        if self.json_schema is not None:
+            options["json_schema"] = self.json_schema.read_text(encoding="utf-8")
+        if self.choices is not None:
+            texts = [text.strip() for text in self.choices.split(",")]
+            cut = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+            longest = max(1, *(len(ids) for ids in cut))
+            options |= {"choices": texts, "max_denoising_steps": 1}
+            options |= {"max_new_tokens": longest, "block_length": longest}
+        given = {name: value for name, value in options.items() if value is not None}
+        return given | ({"tokenizer": tokenizer} if given else {})
+
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 
 

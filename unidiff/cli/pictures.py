@@ -8,7 +8,7 @@ import typer
 from unidiff.data.sources.garments import caption_names_class
 
 from . import samplers
-from .options import Decoding, JsonFlag, ModelChoice, TextLength, takes_options
+from .options import Decoding, JsonFlag, ModelChoice, TextForm, TextLength, takes_options
 from .output import check_picture_path, picture_path, print_cost, print_json
 from .session import Answer, Session, open_session
 
@@ -51,6 +51,7 @@ def ask(
     model: ModelChoice,
     decoding: Decoding,
     length: TextLength,
+    form: TextForm,
     as_json: JsonFlag = False,
 ) -> None:
     """Answer a question about a picture."""
@@ -58,6 +59,7 @@ def ask(
     check_text(question, "question")
     session = open_session(model)
     options = decoding.over({**samplers.ANSWER, **length.keywords()})
+    options |= form.keywords(session.processor.tokenizer)
     answer = ask_about(session, [image], [question], options)[0]
     if as_json:
         report = {"task": "ask", "image": image, "input": question, "output": answer.value}

@@ -15,7 +15,7 @@ from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .session import open_session, quiet_transformers
 
-RECIPES = ("bundled", "drafting")
+RECIPES = ("bundled", "drafting", "full")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -96,22 +96,34 @@ class RecipeOptions:
         bool | None, typer.Option(help="Compile the layers: faster after a minute.")
     ] = None
 
-    def recipe(self, name: str) -> Any:
+    def recipe(self, name: str = "bundled") -> Any:
         """The named recipe with these numbers; short runs shorten warm-up and decay with them.
+
+        Args:
+            name: `bundled`, or `full`, which starts from the bundled weights unless it is given
+                a size of its own.
 
         Raises:
             ValueError: if the numbers do not fit together.
         """
         from unidiff.training.bundled import BundledRecipe, drafting_recipe
+        from unidiff.training.full_variant import FullRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
         if given.get("hidden_size", 64) % 64:
             raise ValueError(f"--hidden-size must be a multiple of 64, got {self.hidden_size}")
-        make = drafting_recipe if name == "drafting" else BundledRecipe
+        make: Any = {
+            "bundled": BundledRecipe,
+            "drafting": drafting_recipe,
+            "full": FullRecipe,
+        }[name]
+        if name == "full":
+            sizes = ("hidden_size", "num_layers", "intermediate_size")
+            given["adapts"] = not any(size in given for size in sizes)
         standard = make()
         share = min(1.0, given.get("steps", standard.steps) / standard.steps)
-        for name in ("warmup_steps", "decay_steps"):
-            given.setdefault(name, int(getattr(standard, name) * share))
+        for field in ("warmup_steps", "decay_steps"):
+            given.setdefault(field, int(getattr(standard, field) * share))
         return make(**given)
 
 
@@ -122,7 +134,10 @@ def train(
     sizes: RecipeOptions,
     tokenizers: Tokenizers,
     recipe: Annotated[
-        str, typer.Option(help="What to train: bundled, or drafting (its second phase).")
+        str,
+        typer.Option(
+            help="What to train: bundled, drafting (its second phase), or full (attention, text)."
+        ),
     ] = "bundled",
     resume: Annotated[
         str, typer.Option(help="auto: go on where OUT stopped; never: OUT must be new.")
@@ -137,6 +152,8 @@ def train(
     if resume not in ("auto", "never"):
         raise ValueError(f"--resume must be auto or never; got {resume!r}")
     chosen = sizes.recipe(recipe)
+    if recipe == "full" and carried is not None:
+        raise ValueError("--carried goes on from a run of the bundled recipe: leave it out")
     if not (data / "manifest.json").is_file():
         raise FileNotFoundError(f"{data} is not prepared: run `unidiff prepare --out {data}`")
     if resume == "never" and list(out.glob("checkpoint-*")):
@@ -145,22 +162,34 @@ def train(
     image_tokenizer, tokenizer = tokenizers.load()
     from accelerate import PartialState
 
-    from unidiff.training.assemble import assemble_checkpoint
-    from unidiff.training.bundled import train_bundled
-
     try:
-        train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen, carried=carried)
+        finish = _train_recipe(recipe, data, out, (image_tokenizer, tokenizer), chosen, carried)
     except KeyboardInterrupt:
         typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
         raise
     if PartialState().is_main_process:
-        result = assemble_checkpoint(out, data, image_folder, tokenizer, out / "checkpoint")
-        typer.echo(str(result))
+        typer.echo(str(finish(image_folder, out / "checkpoint")))
     # Left to the end of the process, the group's threads may abort it; closed before the trainer is
     # gone, its closing may hang.
     gc.collect()
     PartialState().wait_for_everyone()
     PartialState().destroy_process_group()
+
+
+def _train_recipe(
+    name: str, data: Path, out: Path, tokenizers: tuple[Any, Any], chosen: Any, carried: Path | None
+) -> Callable[[Path, Path], Path]:
+    """Train; what makes a checkpoint folder of it, given the image tokenizer's and the new one."""
+    from unidiff.training.assemble import assemble_checkpoint, assemble_full
+    from unidiff.training.bundled import train_bundled
+    from unidiff.training.full_variant import train_full
+
+    image_tokenizer, tokenizer = tokenizers
+    if name == "full":
+        train_full(data, out, tokenizer, chosen)
+        return lambda _, result: assemble_full(out, result)
+    train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen, carried=carried)
+    return lambda image, result: assemble_checkpoint(out, data, image, tokenizer, result)
 
 
 @takes_options

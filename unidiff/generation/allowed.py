@@ -98,8 +98,10 @@ def _from_lists(
 ) -> list[np.ndarray]:
     """(k, V) bool of each row from lists of ids, one list for each position."""
     is_per_row = any(
-        isinstance(item, (list, tuple)) and any(not isinstance(part, int) for part in item)
+        isinstance(part, (list, tuple, type(None)))
         for item in value
+        if isinstance(item, (list, tuple))
+        for part in item
     )
     rows = list(value) if is_per_row else [value] * len(canvases)
     if len(rows) != len(canvases):

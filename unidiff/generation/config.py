@@ -143,8 +143,8 @@ def resolve_options(
 
 @lru_cache(maxsize=1)  # once
 def _warn_of_two_limits() -> None:
-    """Say that one of two limits is ignored, as transformers says it."""
-    logger.warning("max_new_tokens and max_length were both passed: max_length is ignored")
+    """Say that one of two limits has no effect."""
+    logger.warning("max_new_tokens and max_length were both given: max_length is ignored")
 
 
 def _check_unused(values: Mapping[str, Any]) -> None:

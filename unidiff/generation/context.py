@@ -57,6 +57,8 @@ class Context:
         """(3, n) positions of tokens of these modalities if they came next."""
         if len(self) > self.num_given and self.modality[-1] == _TEXT:  # a token like any before it
             start = int(self.positions[0, -1]) + 1
+            if all(kind == _TEXT for kind in modality):
+                return np.tile(np.arange(start, start + len(modality)), (3, 1))
             return sequence_positions(np.asarray(modality, dtype=np.int64), self.layout, start)[0]
         start = int(self.positions[:, : self.num_given].max()) + 1 if self.num_given else 0
         following = [*self.modality[self.num_given :], *modality]

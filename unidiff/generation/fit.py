@@ -180,6 +180,7 @@ def policy_of(
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],
         drafts_while_it_pays=options["decoding_mode"] == "auto",
+        looks_up_drafts=options["draft_lookup"],
         processors=processors,
     )
 

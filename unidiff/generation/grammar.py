@@ -22,11 +22,12 @@ _NUM_KEPT = 32  # automata remembered between calls
 
 
 def regex_automaton(regex: str, tokenizer: Any, vocab_size: int) -> TokenAutomaton:
-    """The automaton of the texts that match a whole regular expression, over token ids.
+    r"""The automaton of the texts that match a whole regular expression, over token ids.
 
     Args:
         regex: in the syntax of Rust's regex crate: no look-around, no back references; the whole
-            text has to match, so that anchors are not needed.
+            text has to match, so that anchors are not needed. `\d` is any digit of Unicode, some
+            of them newer than Python's tables: write `[0-9]` for the ten.
         tokenizer: see `token_bytes`.
         vocab_size: ids of the model; those that the tokenizer lacks are never possible.
 

@@ -58,7 +58,7 @@ class Guidance:
 
     def applies(self, progress: Tensor) -> Tensor:
         """Bool of the same shape: whether the weaker branches matter at a progress."""
-        return (self.share(progress) != 0.0) & bool(self.scales)
+        return self.share(progress).ne(0.0) & bool(self.scales)
 
     def mix_where(self, logits_NV: Tensor, guided_N: Tensor, progress_N: Tensor) -> Tensor:
         """(N, V) logits of which only some are guided.
@@ -72,9 +72,9 @@ class Guidance:
         if not self.scales:
             return logits_NV
         logits_NV = logits_NV.to(working_dtype(logits_NV))
-        strongest_NV, weaker_NV = logits_NV.split([len(guided_N), len(logits_NV) - len(guided_N)])
+        strongest_NV, weaker_NV = logits_NV[: len(guided_N)], logits_NV[len(guided_N) :]
         mixed_NV = self.mix(torch.cat([strongest_NV[guided_N], weaker_NV]), progress_N[guided_N])
-        return strongest_NV.index_put((guided_N,), mixed_NV)
+        return strongest_NV.masked_scatter(guided_N[:, None], mixed_NV)
 
     def mix(self, logits_NV: Tensor, progress_N: Tensor | None = None) -> Tensor:
         """(N, V) logits of the guided law.

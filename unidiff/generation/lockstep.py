@@ -47,6 +47,7 @@ class Policy:
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
         drafts_while_it_pays: whether self-speculation pauses where few draft tokens are kept.
+        looks_up_drafts: whether self-speculation also drafts what a row has said before.
         processors: the caller's logits processors.
     """
 
@@ -69,6 +70,7 @@ class Policy:
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0
     drafts_while_it_pays: bool = False
+    looks_up_drafts: bool = False
     processors: Sequence[LogitsProcessor] = ()
 
 

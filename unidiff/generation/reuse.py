@@ -17,7 +17,7 @@ _READS = {
     "interval": ("reuse_interval", "reuse_prompt_interval", "reuse_share"),
     "elastic": ("reuse_interval", "reuse_gamma", "reuse_window"),
 }
-_REUSE_OPTIONS = tuple(name for name in OPTIONS if name.startswith("reuse_"))
+_REUSE_OPTIONS = tuple(dict.fromkeys(name for names in _READS.values() for name in names))
 
 
 def is_approximate(options: Mapping[str, Any]) -> bool:

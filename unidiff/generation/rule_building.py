@@ -86,6 +86,11 @@ def _check_options(options: Mapping[str, Any], inputs: GenerationInputs) -> None
             "revision='edit' rewrites tokens one by one, which a grammar forbids: use "
             "unmasking_strategy='remdm', revision='secondary' or a critic"
         )
+    if options["revision"] == "renoise" or options["unmasking_strategy"] == "ancestral":
+        raise ValueError(
+            "renoise and ancestral decide every token anew in each step, which no grammar can "
+            "follow: leave `revision` out and choose another unmasking_strategy"
+        )
     if options["stop_strings"]:
         raise ValueError(
             "stop_strings cut a response before its grammar is met: leave them out, or let the "

@@ -5,7 +5,7 @@ behind each of them. The reading draws every token exactly as `ar` would, with t
 number; as long as the draft says the same, the next token's reading is there already. So the
 response is that of `ar`, token for token, greedy or sampled, whatever the drafts are worth. Of the
 canvas behind the last right token, the first place stands for the token just drawn; the others are
-the next draft.
+the next draft. Where a row says again what it said before, the draft is what followed then.
 
 Source: own design on the two readings of the weights (DESIGN decision 18); a draft that is compared
 with the token itself, rather than accepted by a ratio of laws as in arXiv 2211.17192.
@@ -31,8 +31,9 @@ from .lockstep import Policy
 from .rows import Row
 from .sampling import likeliest
 
-DRAFT_LENGTH = 3  # tokens, where no block_length is given
-_LEAST_ROOM = 3
+DRAFT_LENGTH = 2  # tokens of a canvas's draft, where no block_length is given
+_LOOKUP_LENGTH = 8  # tokens of one that repeats what the row has said
+_LEAST_ROOM = 3  # what a round draws, one token to try next, and the one that its reading adds
 
 
 @dataclass(frozen=True)
@@ -119,11 +120,20 @@ class SelfSpeculative(Autoregressive):
         paused = self.policy.drafts_while_it_pays and self._of(index).pause
         return self.rows[index].finish_reason is None and not paused
 
+    def _look_up(self, index: int) -> None:
+        """Draft what followed when the row said the same before."""
+        known = self._of(index)
+        known.ids = known.repetitions.look_up(self.rows[index].known_ids, _LOOKUP_LENGTH)
+        known.is_looked_up = bool(known.ids)
+
     def _width(self, index: int) -> int:
-        """Places of a row's canvases: the token that the round draws, then a draft."""
-        room = self.rows[index].room
-        # What this round draws, one token to try, and the one that its reading adds.
-        if not self._wants_draft(index) or room < _LEAST_ROOM:
+        """Places of a row's canvases: the token that the round draws, then a draft.
+
+        None while the row repeats itself: it will draft from that again.
+        """
+        room, known = self.rows[index].room, self._of(index)
+        repeats = known.is_looked_up and bool(known.ids)
+        if not self._wants_draft(index) or repeats or room < _LEAST_ROOM:
             return 0
         return min(self.policy.blocks.length + 1, room - 1)
 
@@ -218,9 +228,13 @@ class SelfSpeculative(Autoregressive):
 
     def _draft_anew(self, num_kept: dict[int, int], now: _Round) -> None:
         """Read the next draft off the canvas behind each row's last right token."""
+        going_on = [index for index in num_kept if self._wants_draft(index)]
         for index in num_kept:
             self._of(index).ids = []
-        drafting = [i for i in num_kept if now.widths[i] and self._wants_draft(i)]
+        if self.policy.looks_up_drafts:
+            for index in going_on:
+                self._look_up(index)
+        drafting = [i for i in going_on if now.widths[i] and not self._of(i).ids]
         if not drafting:
             return
         asked_BK = torch.zeros(now.mask_shape, dtype=torch.bool, device=self.denoiser.device)
@@ -236,3 +250,4 @@ class SelfSpeculative(Autoregressive):
         for index in drafting:
             count = now.widths[index] - 1
             self._of(index).ids, ids = ids[:count], ids[count:]
+            self._of(index).is_looked_up = False

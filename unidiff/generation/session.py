@@ -28,7 +28,7 @@ from .request import Request, finish_at_once, start_cache
 from .rows import Row
 from .rule_building import attach_rules
 from .self_speculative import SelfSpeculative
-from .streaming import Delivery, StoppingCriterion, Streamer
+from .streaming import Delivery, StoppingCriterion, Streamer, streamers_of
 from .uniform_noise import uniform_loop
 
 LOOPS: dict[str, type[LockStep]] = {
@@ -137,7 +137,7 @@ class DecodingSession:
         rows = build_rows(self.denoiser, options, inputs)
         check_rows(self.denoiser, rows, past)
         attach_rules(self.denoiser, options, inputs, rows)
-        for row, one in zip(rows, _streamers(streamer, len(rows)), strict=True):
+        for row, one in zip(rows, streamers_of(streamer, len(rows)), strict=True):
             row.out = Delivery(one, (*self._criteria, *criteria))
         if options["pad_token_id"] is None:
             options["pad_token_id"] = self.denoiser.layout.pad_token_id
@@ -302,21 +302,3 @@ def _loop_of(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> type[LockSt
     mode = options["decoding_mode"]
     is_uniform = denoiser.noise_process == "uniform" and mode == "diffusion"
     return uniform_loop(options) if is_uniform else LOOPS[mode]
-
-
-def _streamers(
-    streamer: Streamer | Sequence[Streamer | None] | None, num_rows: int
-) -> list[Streamer | None]:
-    """One streamer or None for each row; raises ValueError if one is to show several rows."""
-    if isinstance(streamer, (list, tuple)):
-        if len(streamer) != num_rows:
-            raise ValueError(f"{len(streamer)} streamers for {num_rows} rows: pass one for each")
-        return list(streamer)
-    if streamer is None:
-        return [None] * num_rows
-    if num_rows != 1:
-        raise ValueError(
-            f"a streamer shows one row, got a batch of {num_rows}: stream it alone, or pass a list "
-            "with one for each row"
-        )
-    return [streamer]  # type: ignore[list-item]

@@ -92,6 +92,24 @@ class Delivery:
             self.streamer.end()
 
 
+def streamers_of(
+    streamer: Streamer | Sequence[Streamer | None] | None, num_rows: int
+) -> list[Streamer | None]:
+    """One streamer or None for each row; raises ValueError if one is to show several rows."""
+    if isinstance(streamer, (list, tuple)):
+        if len(streamer) != num_rows:
+            raise ValueError(f"{len(streamer)} streamers for {num_rows} rows: pass one for each")
+        return list(streamer)
+    if streamer is None:
+        return [None] * num_rows
+    if num_rows != 1:
+        raise ValueError(
+            f"a streamer shows one row, got a batch of {num_rows}: stream it alone, or pass a list "
+            "with one for each row"
+        )
+    return [streamer]  # type: ignore[list-item]
+
+
 def _met(criterion: StoppingCriterion, ids: Tensor) -> bool:
     """Whether a criterion asks to stop after these (1, n) ids."""
     return bool(torch.as_tensor(criterion(ids, None)).all())

@@ -75,7 +75,8 @@ class Renoising(UniformDiffusion):
 
     A block is finished when its steps are used up, or when the likeliest tokens have stayed the
     same for `stability_steps` steps and their mean entropy is below `stability_entropy`; all its
-    positions then take the token drawn in that step.
+    positions then take the token drawn in that step. What comes out follows no law exactly: even
+    with a perfect head the most certain tokens confirm themselves.
 
     Source: the sampler of DiffusionGemma as transformers publishes it (accepted tokens stay for a
         step, all others are drawn anew; stable and confident stopping); its pieces are run beside

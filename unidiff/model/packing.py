@@ -8,7 +8,7 @@ file that knows them. Contract: tests/contracts/test_torch_operators.py.
 # Shapes: B batch, Q tokens, D width.
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -43,8 +43,8 @@ class PackedLinear:
 class PackedLayer:
     """The products of one transformer layer."""
 
-    def __init__(self, layer: nn.Module) -> None:
-        """Pack a `UniDiffLayer`."""
+    def __init__(self, layer: Any) -> None:
+        """Pack a `UniDiffLayer` (nn.Module's own attributes are of no type)."""
         attention, mlp = layer.self_attn, layer.mlp
         self.project = _packed([attention.q_proj, attention.k_proj, attention.v_proj])
         self.attention_out = _packed([attention.o_proj])
@@ -98,7 +98,7 @@ def packed_weights(model: "UniDiffForBlockDiffusion") -> PackedWeights:
     return held
 
 
-def _packed(linears: Sequence[nn.Module]) -> PackedLinear:
+def _packed(linears: Sequence[Any]) -> PackedLinear:
     """Linear layers packed together."""
     for linear in linears:
         if type(linear) is not nn.Linear:

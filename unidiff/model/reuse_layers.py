@@ -1,4 +1,4 @@
-"""Parts of a layer for some of a canvas's tokens: the chosen ones attend over all stored keys.
+"""Parts of a layer for some tokens of a canvas, which attend over the stored keys of all.
 
 Chosen tokens of all rows lie one behind the other, without padding; only attention spreads them
 over rows. Rows may choose different numbers of tokens, so what a row gets does not depend on its
@@ -52,7 +52,7 @@ class Tokens:
         """R, most chosen tokens of a row."""
         return max(self.counts)
 
-    def is_real_BR(self, device: torch.device) -> Tensor:
+    def are_real(self, device: torch.device) -> Tensor:
         """(B, R) bool, False behind a row's last chosen token."""
         count_B = torch.tensor(self.counts, device=device)
         return torch.arange(self.width, device=device) < count_B[:, None]

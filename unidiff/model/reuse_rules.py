@@ -52,16 +52,16 @@ class Situation:
         return self.step_B % interval == 0
 
     @property
-    def from_block_BW(self) -> Tensor:
+    def behind_start(self) -> Tensor:
         """(B, W) bool, the open block and everything behind it."""
         offset_W = torch.arange(self.real_BW.shape[1], device=self.real_BW.device)
         return offset_W >= self.start_B[:, None]
 
     @property
-    def block_BW(self) -> Tensor:
+    def open_block(self) -> Tensor:
         """(B, W) bool, the open block."""
         offset_W = torch.arange(self.real_BW.shape[1], device=self.real_BW.device)
-        return self.from_block_BW & (offset_W < self.stop_B[:, None])
+        return self.behind_start & (offset_W < self.stop_B[:, None])
 
 
 class ReuseRule(Protocol):
@@ -86,7 +86,7 @@ class PrefixReuse:
 
     def recompute(self, now: Situation) -> Tensor:
         """Everything at a block's first step, then the block and what lies behind it."""
-        return now.from_block_BW | (now.opens_B | now.every(self.interval))[:, None]
+        return now.behind_start | (now.opens_B | now.every(self.interval))[:, None]
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class DualReuse:
 
     def recompute(self, now: Situation) -> Tensor:
         """Everything at a block's first step, then the block alone."""
-        return now.block_BW | (now.opens_B | now.every(self.interval))[:, None]
+        return now.open_block | (now.opens_B | now.every(self.interval))[:, None]
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _watched_cosine(
     asked_BRHE = step.asked.spread(passed.query_NHE.index_select(0, at_A))
     weight_BHRW = attention_weights(asked_BRHE, passed.key_BWGE, cache.key_mask)
     if step.asked.slot_N is not None:
-        weight_BHRW = weight_BHRW * step.asked.is_real_BR(at_A.device)[:, None, :, None]
+        weight_BHRW = weight_BHRW * step.asked.are_real(at_A.device)[:, None, :, None]
     total_BW = weight_BHRW.sum((1, 2)).masked_fill(~visible_BW, -1.0)
     best_B = total_BW.argmax(1)
     known_B, known_BW = cache.memory(name), cache.memory(f"{name}_row")

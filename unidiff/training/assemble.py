@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import PreTrainedTokenizerBase
 
+from unidiff.bundled import bundled_checkpoint
 from unidiff.data.prepared import load_arrays
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
@@ -98,6 +99,34 @@ def assemble_checkpoint(
     return output_dir
 
 
+def assemble_full(
+    run_dir: str | Path, output_dir: str | Path, dtype: torch.dtype = torch.bfloat16
+) -> Path:
+    """Folder of the full-attention variant: its weights, the bundled checkpoint's processor, log.
+
+    Args:
+        run_dir: output of `train_full`; its newest whole checkpoint is taken.
+        output_dir: replaced if it is there.
+        dtype: of the stored weights.
+
+    Raises:
+        FileNotFoundError: if the run has no whole checkpoint.
+    """
+    output_dir = Path(output_dir)
+    run = read_run(run_dir)
+    processor = UniDiffProcessor.from_pretrained(bundled_checkpoint())
+    partial = output_dir.with_name(output_dir.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    run.model.generation_config = _decoding_defaults(run.model.config)
+    run.model.to(dtype).save_pretrained(partial)
+    processor.save_pretrained(partial)
+    _write_log(partial, run)
+    for path in partial.rglob("*.safetensors"):
+        path.chmod(0o644)
+    _replace(partial, output_dir)
+    return output_dir
+
+
 def read_run(run_dir: str | Path) -> RunState:
     """The newest whole checkpoint of a training run.
 
@@ -161,8 +190,8 @@ def _decoding_defaults(config: UniDiffConfig) -> UniDiffGenerationConfig:
     )
 
 
-def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> None:
-    """Training log, curves and model card."""
+def _write_log(folder: Path, run: RunState) -> None:
+    """The trainer's log, and how far the run is."""
     log = {
         "step": run.step,
         "max_steps": run.max_steps,
@@ -170,6 +199,11 @@ def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> N
         "history": run.history,
     }
     (folder / LOG_FILE).write_text(json.dumps(log, indent=1) + "\n")
+
+
+def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> None:
+    """Training log, curves and model card."""
+    _write_log(folder, run)
     draw_curves(run.history, folder / CURVES_FILE)
     facts = {
         "num_parameters": run.model.num_parameters(),
