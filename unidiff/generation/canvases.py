@@ -45,6 +45,7 @@ class Canvases:
         ids_BK: (B, K) int64, revealed or pinned tokens; the mask id where masked.
         masked_BK: (B, K) bool, still to reveal.
         pinned_BK: (B, K) bool, known from the start.
+        in_window_BK: (B, K) bool, may be revealed now.
         modality_BK: (B, K) int64, index into `MODALITIES`.
         position_B3K: (B, 3, K) int64.
         log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
@@ -63,6 +64,7 @@ class Canvases:
     ids_BK: Tensor
     masked_BK: Tensor
     pinned_BK: Tensor
+    in_window_BK: Tensor
     modality_BK: Tensor
     position_B3K: Tensor
     log_prob_BK: Tensor
@@ -89,6 +91,7 @@ class Canvases:
             ids_BK=zeros(wide),
             masked_BK=zeros(wide, torch.bool),
             pinned_BK=zeros(wide, torch.bool),
+            in_window_BK=zeros(wide, torch.bool),
             modality_BK=zeros(wide),
             position_B3K=zeros((num_rows, 3, width)),
             log_prob_BK=zeros(wide, torch.float64),
@@ -137,6 +140,8 @@ class Canvases:
     def open_window(self, row: int, stop: int, budget: int | None) -> None:
         """Let the positions before `stop` be revealed in `budget` steps, counted afresh."""
         total = self.masked_BK[row, :stop].sum()
+        self.in_window_BK[row, :stop] = True
+        self.in_window_BK[row, stop:] = False
         self.window_stop_B[row] = stop
         self.step_B[row] = 0
         self.post_B[row] = 0
@@ -174,8 +179,7 @@ class Canvases:
     @property
     def is_open(self) -> Tensor:
         """(B, K) bool, masked positions inside the window."""
-        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
-        return self.masked_BK & (offset_K < self.window_stop_B[:, None])
+        return self.masked_BK & self.in_window_BK
 
     def revisable(self, delivered_B: Tensor) -> Tensor:
         """(B, K) bool, revealed positions of the window that nobody has been given yet.
