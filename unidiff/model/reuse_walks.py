@@ -10,7 +10,7 @@ nobody but these is needed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -53,6 +53,10 @@ class Step:
     asked: Tokens
     rotation: Rotation
     statistics: ReuseStatistics
+
+    def layer(self, index: int) -> UniDiffLayer:
+        """A layer by its number."""
+        return cast("UniDiffLayer", self.network.layers[index])
 
     def stored(self, name: str, like_NX: Tensor) -> Tensor:
         """(B * W, ...) feature of every token, of the shape and type of some tokens' own."""
@@ -119,7 +123,7 @@ class _Walkers:
 
     def through(self, index: int, hidden_ND: Tensor) -> _Passed:
         """All of them through one layer."""
-        layer = self.step.network.layers[index]
+        layer = self.step.layer(index)
         attention = layer.self_attn
         normal_ND, stored = self._stored(index, layer, hidden_ND)
         query_NHE = queries(attention, normal_ND, self.turned)
@@ -129,7 +133,7 @@ class _Walkers:
 
     def through_last(self, index: int, hidden_ND: Tensor) -> Tensor:
         """(A, D) final hidden states: keys of all, the rest of the layer for who is asked."""
-        layer = self.step.network.layers[index]
+        layer = self.step.layer(index)
         attention, asked = layer.self_attn, self.step.asked
         normal_ND, stored = self._stored(index, layer, hidden_ND)
         turned = asked.turned(self.step.rotation)
@@ -216,7 +220,8 @@ def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
     flat_M = moving.flat_N
     place = step.places(flat_M)
     turned_M, hidden_MD = moving.turned(step.rotation), step.embedded(flat_M)
-    for index, layer in enumerate(step.network.layers):
+    for index in range(len(step.network.layers)):
+        layer = step.layer(index)
         attention, normal_MD = layer.self_attn, layer.input_layernorm(hidden_MD)
         value_MGE = values(attention, normal_MD)
         tokens = _moved(step, f"value{index}", rule.share, chosen_BW, flat_M, value_MGE)
