@@ -70,8 +70,8 @@ def test_a_run_measures_everything_and_says_how(model, processor, monkeypatch):
         assert metric["seconds"] > 0
         assert metric["interval"][0] <= metric["value"] <= metric["interval"][1], name
     assert found["metrics"]["caption_accuracy"]["forwards_per_input"] > 0
-    assert found["metrics"]["drawn_scene_accuracy"]["forwards_per_input"] == 64
-    assert found["metrics"]["drawn_scene_accuracy"]["tokens_per_forward"] == 1
+    assert found["metrics"]["drawn_garment_accuracy"]["forwards_per_input"] == 24
+    assert found["metrics"]["drawn_garment_accuracy"]["tokens_per_forward"] == 2.667
     assert found["metrics"]["text_bits_per_byte"]["sampler"]["block_length"] == 16
     assert not report.passes
     assert ("text", len(GROUPS), len(GROUPS)) in heard
