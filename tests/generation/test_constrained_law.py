@@ -150,7 +150,7 @@ def check_law(counts: Counter, law: Counter) -> None:
         ("static", {"unmasking_strategy": "static"}),
         ("sequential", {"decoding_mode": "ar"}),
         ("sequential", {"decoding_mode": "self_speculative"}),
-        ("sequential", {"decoding_mode": "auto", "block_length": 2}),
+        ("sequential", {"decoding_mode": "auto", "draft_length": 3}),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else value,
 )

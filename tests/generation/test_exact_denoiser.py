@@ -45,8 +45,8 @@ ONE_TOKEN_A_STEP: list[dict[str, Any]] = [
     {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
     {"decoding_mode": "ar"},
     {"decoding_mode": "self_speculative"},
-    {"decoding_mode": "self_speculative", "block_length": 1},
-    {"decoding_mode": "auto", "block_length": 2, "cache_reuse": "none"},
+    {"decoding_mode": "self_speculative", "draft_length": 1},
+    {"decoding_mode": "auto", "draft_length": 3, "cache_reuse": "none"},
 ]
 
 

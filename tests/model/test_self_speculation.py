@@ -14,16 +14,16 @@ def models() -> dict[str, UniDiffForBlockDiffusion]:
     return {"causal_context": tiny_model("causal_context")}
 
 
-@pytest.mark.parametrize("block_length", [1, 3, 8])
+@pytest.mark.parametrize("draft_length", [1, 3, 8])
 @pytest.mark.parametrize("mode", SPECULATIVE)
 def test_greedy_self_speculation_equals_ar_token_for_token(
-    mode: str, block_length: int, models: dict
+    mode: str, draft_length: int, models: dict
 ) -> None:
     ids, mask = prompts([6, 10, 3])
     options = {"max_new_tokens": [9, 1, 12], "do_sample": False}
     model = models["causal_context"]
     expected = decode(model, ids, mask, decoding_mode="ar", **options)
-    options |= {"decoding_mode": mode, "block_length": block_length}
+    options |= {"decoding_mode": mode, "draft_length": draft_length}
     for more in ({}, {"cache_reuse": "none"}, {"prefill_chunk_length": 4}):
         output = decode(model, ids, mask, **options, **more)
         assert torch.equal(output.sequences, expected.sequences)
@@ -37,7 +37,7 @@ def test_greedy_self_speculation_equals_ar_token_for_token(
     [
         {"draft_lookup": False},
         {"top_k": 5, "top_p": 0.9},
-        {"block_length": 5, "cache_reuse": "none"},
+        {"draft_length": 5, "cache_reuse": "none"},
         {"suppress_eos_before": 4},
     ],
     ids=str,

@@ -17,7 +17,6 @@ from .lockstep import Policy
 from .reuse import check_reuse, is_approximate
 from .revision import revision_of
 from .rows import Row
-from .self_speculative import DRAFT_LENGTH
 from .strategies import unmasking_strategy
 from .uniform_noise import check_noise
 
@@ -180,6 +179,7 @@ def policy_of(
         eos_early_rejection=options["eos_early_rejection"],
         suppress_eos_before=options["suppress_eos_before"],
         drafts_while_it_pays=options["decoding_mode"] == "auto",
+        draft_length=options["draft_length"],
         looks_up_drafts=options["draft_lookup"],
         processors=processors,
     )
@@ -188,8 +188,6 @@ def policy_of(
 def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
     """How long blocks are; raises ValueError if the checkpoint has no such blocks."""
     pattern, length = denoiser.attention_pattern, options["block_length"] or denoiser.canvas_length
-    if options["decoding_mode"] in ("self_speculative", "auto"):
-        length = options["block_length"] or DRAFT_LENGTH
     sub_length, delimiters = options["sub_block_length"], options["block_delimiters"]
     if delimiters is not None and pattern == "block_causal":
         raise ValueError(

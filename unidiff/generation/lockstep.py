@@ -47,6 +47,7 @@ class Policy:
         eos_early_rejection: factor on an end token's confidence at a block's first step, or None.
         suppress_eos_before: response tokens among which no end token may be.
         drafts_while_it_pays: whether self-speculation pauses where few draft tokens are kept.
+        draft_length: tokens that a canvas drafts at a time in self-speculation.
         looks_up_drafts: whether self-speculation also drafts what a row has said before.
         processors: the caller's logits processors.
     """
@@ -70,6 +71,7 @@ class Policy:
     eos_early_rejection: float | None = None
     suppress_eos_before: int = 0
     drafts_while_it_pays: bool = False
+    draft_length: int = 2
     looks_up_drafts: bool = False
     processors: Sequence[LogitsProcessor] = ()
 

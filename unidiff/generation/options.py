@@ -40,7 +40,7 @@ CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
 OPTIONS: dict[str, Any] = {
     "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
     "max_length": None,  # tokens of prompt columns and response together
-    "block_length": None,  # tokens denoised (or drafted) together; None: canvas_length (2 drafted)
+    "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
     "sub_block_length": None,  # text positions of a block revealed before the next ones; None: all
     "block_delimiters": None,  # token ids at which a block may end early (adaptive); None: fixed
     "delimiter_threshold": 0.3,  # least confidence of such a delimiter, in (0, 1]
@@ -84,6 +84,7 @@ OPTIONS: dict[str, Any] = {
     "reuse_gamma": 0.9,  # least cosine of attention that still counts as unchanged (elastic)
     "reuse_window": None,  # masked positions recomputed every step (elastic); None: those to reveal
     "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
+    "draft_length": 2,  # tokens that a canvas drafts at a time (self_speculative)
     "draft_lookup": True,  # self_speculative also drafts what followed the same tokens before
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
@@ -332,6 +333,7 @@ _CHECKS = {
     "reuse_gamma": _check_number(-1.0, float("inf"), low_included=True),
     "reuse_window": _check_count(1),
     "decoding_mode": _check_name(DECODING_MODES),
+    "draft_length": _check_count(1),
     "draft_lookup": _check_flag,
     "guidance_scale": _check_scales,
     "guidance_schedule": _check_name(("constant", "rising", "falling")),

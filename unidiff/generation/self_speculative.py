@@ -31,7 +31,6 @@ from .lockstep import Policy
 from .rows import Row
 from .sampling import likeliest
 
-DRAFT_LENGTH = 2  # tokens of a canvas's draft, where no block_length is given
 _LOOKUP_LENGTH = 8  # tokens of one that repeats what the row has said
 _LEAST_ROOM = 3  # what a round draws, one token to try next, and the one that its reading adds
 
@@ -135,7 +134,7 @@ class SelfSpeculative(Autoregressive):
         repeats = known.is_looked_up and bool(known.ids)
         if not self._wants_draft(index) or repeats or room < _LEAST_ROOM:
             return 0
-        return min(self.policy.blocks.length + 1, room - 1)
+        return min(self.policy.draft_length + 1, room - 1)
 
     def _forward(self, drafts: list[list[int]], widths: list[int]) -> _Round:
         """Commit what is pending and the drafts, with a canvas behind each token that may be last.
