@@ -11,7 +11,8 @@ from typing import Any
 SUITE = "bundled"
 TEXT: dict[str, Any] = {
     "max_new_tokens": 64,
-    "unmasking_strategy": "static",
+    "unmasking_strategy": "cosine",
+    "confidence_metric": "margin",
     "max_denoising_steps": 6,
     "block_length": 16,
 }
