@@ -131,3 +131,9 @@ def test_end_ids_below_minus_one_are_refused() -> None:
     check_option("eos_token_id", [[3], [-1]])
     with pytest.raises(ValueError, match="eos_token_id must be token ids"):
         check_option("eos_token_id", [3, -2])
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_new_tokens", "seed", "max_denoising_steps"])
+def test_a_list_in_a_list_of_rows_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        check_option(name, [[1], [2]])

@@ -65,6 +65,13 @@ def test_refreshing_everything_at_every_step_equals_no_reuse(
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_guidance_is_refused(kind: str, model: UniDiffForBlockDiffusion) -> None:
+    ids, mask = prompts([9])
+    with pytest.raises(ValueError, match="guidance_scale"):
+        decode(model, ids, mask, cache_reuse=kind, guidance_scale=2.0, negative_input_ids=ids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_computes_less_and_differs(kind: str, model: UniDiffForBlockDiffusion) -> None:
     _, numbers = decoded(model, kind)
     assert numbers["share_computed"] < 0.9

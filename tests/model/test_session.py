@@ -9,6 +9,7 @@ from small_decoding import CANVAS, COMMON, decode, prompts, responses, tiny_mode
 from torch import Tensor
 
 from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.options import APPROXIMATE_CACHE_REUSES
 from unidiff.generation.request import Request
 from unidiff.generation.session import DecodingSession
 from unidiff.model.modeling import UniDiffForBlockDiffusion
@@ -26,6 +27,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "self_speculative": ("causal_context", {"decoding_mode": "self_speculative"}),
     "block_causal": ("block_causal", {}),
     "full": ("full", {}),
+    **{f"full {kind}": ("full", {"cache_reuse": kind}) for kind in APPROXIMATE_CACHE_REUSES},
 }
 SHIFTED = ("diffusion", "unfused", "guided", "block_causal", "full")
 OWN: list[dict[str, Any]] = [
@@ -218,6 +220,36 @@ def test_a_bad_request_raises_at_submit_and_touches_nobody(
         session.submit(GenerationInputs(ids), **own)
     assert session.run() == [good]
     assert_same(good.output, alone(model, 0))
+
+
+@pytest.mark.parametrize("name", ["confidence_threshold", "temperature", "do_sample", "seed"])
+def test_none_of_a_request_is_the_default_and_harms_nobody(
+    name: str, model: UniDiffForBlockDiffusion
+) -> None:
+    session = open_session(model)
+    odd = session.submit(GenerationInputs(prompt_of(1)), **{name: None})
+    good = submit(session, 0)
+    session.run()
+    assert odd.output.finish_reason == ["length"]
+    assert_same(good.output, alone(model, 0))
+
+
+def test_a_request_with_nothing_to_do_after_the_others_have_ended(
+    model: UniDiffForBlockDiffusion,
+) -> None:
+    session = open_session(model)
+    submit(session, 0)
+    session.run()
+    empty = submit(session, 1, max_new_tokens=0)
+    assert session.step() == [empty]
+    assert not session.is_busy
+
+
+def test_without_use_cache_no_handle_is_kept(model: UniDiffForBlockDiffusion) -> None:
+    ids = prompt_of(0)
+    options = {"max_new_tokens": 2, "return_dict_in_generate": True}
+    assert model.generate(ids, **options).past_key_values is not None
+    assert model.generate(ids, use_cache=False, **options).past_key_values is None
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def check_option(name: str, value: Any) -> None:
     if isinstance(value, (list, tuple)) and name in PER_ROW and name != "eos_token_id":
         for item in value:
             if item is not None:
-                check_option(name, item)
+                _CHECKS[name](name, item)  # not check_option: a row's value is no list again
             elif name not in NONE_PER_ROW:
                 raise ValueError(f"{name} needs a value for every row, got None in {value!r}")
         return

@@ -7,6 +7,7 @@ in what they let grow stale; what each computes is the denoiser's business (`uni
 from collections.abc import Mapping
 from typing import Any
 
+from .guidance import guidance_of
 from .options import APPROXIMATE_CACHE_REUSES, OPTIONS
 
 # The options that each kind reads.
@@ -39,6 +40,11 @@ def check_reuse(attention_pattern: str, options: Mapping[str, Any]) -> None:
             f"cache_reuse={reuse!r} approximates full attention; this checkpoint is "
             f"{attention_pattern!r}, for which 'exact' is faster, changes no token and is the "
             "default: leave cache_reuse out"
+        )
+    if is_approximate(options) and guidance_of(options).scales:
+        raise ValueError(
+            f"cache_reuse={reuse!r} keeps no stale keys of guidance's weaker branches: use "
+            "cache_reuse='none', or leave guidance_scale out"
         )
     for name in _REUSE_OPTIONS:
         if options[name] != OPTIONS[name] and name not in _READS.get(reuse, ()):

@@ -23,7 +23,7 @@ from .diffusion import BlockDiffusion
 from .fit import check_options, check_request, check_rows, policy_of
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep
-from .options import PER_ROW, check_count, check_option, plain_option, reject_option
+from .options import OPTIONS, PER_ROW, check_count, check_option, plain_option, reject_option
 from .request import Request, finish_at_once, start_cache
 from .rows import Row
 from .rule_building import attach_rules
@@ -169,7 +169,7 @@ class DecodingSession:
         """
         try:
             self._admit()
-            if self._loop is not None:
+            if self._loop is not None and self._loop.live:
                 self._loop.advance()
                 self._collect(self._loop)
                 self._loop.compact()
@@ -231,9 +231,11 @@ class DecodingSession:
                     f"{name} holds for a whole session: open another one with "
                     f"{name}={value!r}; a request may set {REQUEST_OPTIONS}"
                 )
+            if value is None:  # the option's own default, as in generate
+                options[name] = self.options[name] if name == "bos_token_id" else OPTIONS[name]
+                continue
             options[name] = plain_option(name, value)
-            if value is not None:
-                check_option(name, options[name])
+            check_option(name, options[name])
         if own.get("max_length") is not None and own.get("max_new_tokens") is None:
             options["max_new_tokens"] = None
         return options

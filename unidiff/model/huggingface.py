@@ -25,7 +25,7 @@ from unidiff.generation.session import DecodingSession
 from .reuse import denoiser_for
 
 # Keywords that transformers and peft pass along and that mean nothing here.
-_IGNORED = ("use_cache", "return_dict", "cache_position", "token_type_ids", "synced_gpus")
+_IGNORED = ("return_dict", "cache_position", "token_type_ids", "synced_gpus")
 
 
 class UniDiffGenerationMixin(GenerationMixin):

@@ -7,7 +7,7 @@ costs is measured by `unidiff.evaluation.reuse`.
 
 # Shapes: B rows, W canvas, N positions asked for, V ids, D width.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +58,12 @@ class ReuseDenoiser(ModelDenoiser):
     def new_cache(self, num_rows: int) -> ReuseCache:  # type: ignore[override]
         """Rows of which nothing is known: their first probe computes every token."""
         return ReuseCache(num_rows, self.device)
+
+    def join_caches(  # type: ignore[override]
+        self, caches: Sequence[ReuseCache]
+    ) -> ReuseCache:
+        """A cache with the rows of several, in order."""
+        return ReuseCache.concatenate(caches)
 
     @torch.no_grad()
     def probe(  # type: ignore[override]

@@ -134,6 +134,26 @@ class ReuseCache:
         chosen._rows = {name: value[index] for name, value in self._rows.items()}
         return chosen
 
+    @classmethod
+    def concatenate(cls, caches: Sequence["ReuseCache"]) -> "ReuseCache":
+        """A cache with the rows of several, in order; what one of them lacks is zero.
+
+        Raises:
+            ValueError: if no cache is given.
+        """
+        if not caches:
+            raise ValueError("concatenate needs one or more caches, got none")
+        num_rows, width = sum(c.num_rows for c in caches), max(c.width for c in caches)
+        joined = cls(num_rows, caches[0].ids_BW.device)
+        copies = [cache.select_rows(range(cache.num_rows)) for cache in caches]
+        for copy in copies:
+            copy._resize(width)
+        for name in ("ids_BW", "asked_BW", "step_B", "start_B", "stop_B", "num_prompt_B"):
+            setattr(joined, name, torch.cat([getattr(copy, name) for copy in copies]))
+        joined._wide = _stacked(copies, [copy._wide for copy in copies])
+        joined._rows = _stacked(copies, [copy._rows for copy in copies])
+        return joined
+
     def crop(self, lengths: Sequence[int]) -> None:
         """Forget everything: the next probe computes every token.
 
@@ -161,3 +181,17 @@ def _with_columns(values: Tensor, width: int, fill: int) -> Tensor:
     kept = values[:, :width]
     missing = values.new_full((len(values), width - kept.shape[1], *values.shape[2:]), fill)
     return torch.cat([kept, missing], dim=1)
+
+
+def _stacked(caches: Sequence[ReuseCache], parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all caches' rows by name, zeros for a cache that has none of a name."""
+    stacked = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        like = next(part[name] for part in parts if name in part)
+        stacked[name] = torch.cat(
+            [
+                part[name] if name in part else like.new_zeros(cache.num_rows, *like.shape[1:])
+                for cache, part in zip(caches, parts, strict=True)
+            ]
+        )
+    return stacked
