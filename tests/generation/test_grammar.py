@@ -140,3 +140,8 @@ def test_ids_that_the_tokenizer_lacks_are_never_possible(tokenizer: object) -> N
     assert automaton.class_V.shape == (20,)
     assert (automaton.next_SC[:, automaton.class_V[len(TOKENS) :]] == DEAD).all()
     assert np.unique(automaton.class_V[[1, 2, 3, 7]]).size == 1
+
+
+def test_a_schema_that_leaves_everything_open_is_refused_at_once() -> None:
+    with pytest.raises(ValueError, match="give every object its `properties`"):
+        schema_regex({})

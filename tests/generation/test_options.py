@@ -137,3 +137,16 @@ def test_end_ids_below_minus_one_are_refused() -> None:
 def test_a_list_in_a_list_of_rows_is_refused(name: str) -> None:
     with pytest.raises(TypeError, match=name):
         check_option(name, [[1], [2]])
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (3, TypeError, "must be a string or a list"),
+        ([3], TypeError, "must be a string or a list"),
+        ([""], ValueError, "must not be empty"),
+    ],
+)
+def test_stop_strings_are_strings(value: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        resolve_options(None, None, {"stop_strings": value})

@@ -16,6 +16,7 @@ from transformers.generation import (
 )
 
 from unidiff.generation.allowed import token_ids_of
+from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import UNMASKING_STRATEGIES
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
@@ -333,3 +334,12 @@ def test_edits_under_a_grammar_are_refused_and_remasking_is_not(
     for revision in ("secondary", lambda ids, revisable: revisable.double()):
         output = decode(model, ids, mask, revision=revision, **settings)
         assert all(re.fullmatch(REGEX, text) for text in texts(output, 6, tokenizer))
+
+
+def test_a_session_lends_its_tokenizer_to_requests(tokenizer: PreTrainedTokenizerFast) -> None:
+    model = tiny_model("causal_context")
+    ids, _ = prompts([4])
+    session = model.decoding_session(regex=REGEX, tokenizer=tokenizer, **FREE)
+    request = session.submit(GenerationInputs(ids), max_new_tokens=2 * CANVAS, seed=3)
+    session.run()
+    assert all(re.fullmatch(REGEX, text) for text in texts(request.output, 4, tokenizer))

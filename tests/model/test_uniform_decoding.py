@@ -227,3 +227,10 @@ def test_what_does_not_fit_the_noise_is_refused(noise: str, options: dict, messa
     ids, mask = prompts([4])
     with pytest.raises(ValueError, match=message):
         decode(model, ids, mask, **options)
+
+
+def test_approximate_reuse_is_refused() -> None:
+    model = tiny_model("full", noise_process="uniform", uniform_prediction="posterior")
+    ids, mask = prompts([4])
+    with pytest.raises(ValueError, match="cache_reuse='dual' goes by masks"):
+        decode(model, ids, mask, cache_reuse="dual", max_new_tokens=4)

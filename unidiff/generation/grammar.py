@@ -18,6 +18,8 @@ from unidiff.tokens.token_bytes import token_bytes
 from .automaton import DEAD, NUM_BYTES, TokenAutomaton, choice_automaton, token_automaton
 
 _SENTINEL = "\U0010ffff"  # the last code point, which Unicode keeps out of texts
+# Of a schema: any JSON at all has 13,879 and does not compile in minutes.
+_LONGEST_REGEX = 6_000
 _NUM_KEPT = 32  # automata remembered between calls
 
 
@@ -68,9 +70,16 @@ def schema_regex(schema: Any) -> str:
             raise ValueError(f"json_schema is no JSON text: {error}") from error
     build = _outlines_core().json_schema.build_regex_from_schema
     try:
-        return str(build(json.dumps(schema)))
+        regex = str(build(json.dumps(schema)))
     except (ValueError, TypeError) as error:
         raise ValueError(f"json_schema={schema!r} cannot be followed: {error}") from error
+    if len(regex) > _LONGEST_REGEX:
+        raise ValueError(
+            f"json_schema leaves too much open: as a regular expression it has {len(regex)} "
+            f"characters, {_LONGEST_REGEX} at most; give every object its `properties` and every "
+            "array its `items`"
+        )
+    return regex
 
 
 @lru_cache(maxsize=_NUM_KEPT)

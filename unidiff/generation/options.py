@@ -274,6 +274,15 @@ def _check_name(known: tuple[str, ...]) -> Any:
     return check
 
 
+def _check_strings(name: str, value: Any) -> None:
+    """Raise an error unless the value is a string that is not empty, or a list of such."""
+    for item in value if isinstance(value, (list, tuple)) else [value]:
+        if not isinstance(item, str):
+            raise TypeError(f"{name} must be a string or a list of strings, got {value!r}")
+        if not item:
+            raise ValueError(f"{name} must not be empty, got {value!r}")
+
+
 def _check_strategy(name: str, value: Any) -> None:
     """A check for a strategy's name; a callable is a strategy of the caller's own."""
     if not callable(value):
@@ -340,6 +349,7 @@ _CHECKS = {
     "guidance_level": _check_name(GUIDANCE_LEVELS),
     "guidance_interval": _check_interval,
     "prefill_chunk_length": _check_count(1),
+    "stop_strings": _check_strings,
     "cache_implementation": _check_name(CACHE_IMPLEMENTATIONS),
     "prepack_weights": _check_flag,
     "fuse_commit": _check_flag,

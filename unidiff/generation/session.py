@@ -11,6 +11,7 @@ alone, so a request that joins others gets what it would have got by itself.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -61,6 +62,7 @@ class DecodingSession:
         processors: Sequence[LogitsProcessor] = (),
         criteria: Sequence[StoppingCriterion] = (),
         max_rows: int | None = None,
+        tokenizer: Any = None,
     ) -> None:
         """An empty session.
 
@@ -70,6 +72,7 @@ class DecodingSession:
             processors: rules on (positions, vocabulary) logits, for every request.
             criteria: conditions on the (1, n) ids of a row that end it, for every request.
             max_rows: rows decoded at once at most; None: no limit.
+            tokenizer: for grammars, where a request's inputs bring none.
 
         Raises:
             ValueError: if options and checkpoint do not fit together.
@@ -83,6 +86,7 @@ class DecodingSession:
         self._is_exact = check_options(denoiser, options)
         self.policy = policy_of(denoiser, options, processors, self._is_exact)
         self._criteria = tuple(criteria)
+        self._tokenizer = tokenizer
         self._num_requests = 0
         self._num_rows = 0
         self._places: dict[int, tuple[Request, int]] = {}  # rows that have not ended, by number
@@ -130,6 +134,8 @@ class DecodingSession:
             ImportError: if a regular expression or schema is asked for without `outlines_core`.
         """
         options = self._options_of(own)
+        if inputs.tokenizer is None:
+            inputs = replace(inputs, tokenizer=self._tokenizer)
         has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
         if has_canvas and own.get("max_new_tokens") is not None:
             raise ValueError("max_new_tokens does not apply to a canvas: leave it out")

@@ -27,6 +27,7 @@ from .diffusion import BlockDiffusion
 from .lockstep import Policy
 from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
+from .reuse import is_approximate
 from .rows import Row
 from .sampling import choose_tokens, likeliest, probabilities
 
@@ -256,6 +257,11 @@ def check_noise(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{wrong} is for absorbing noise, this checkpoint's is 'uniform': use "
             "revision='renoise' or unmasking_strategy='ancestral'"
+        )
+    elif is_approximate(options):
+        raise ValueError(
+            f"cache_reuse={options['cache_reuse']!r} goes by masks, this checkpoint's noise is "
+            "'uniform': use cache_reuse='none'"
         )
     elif mode in ("self_speculative", "auto"):
         raise ValueError(

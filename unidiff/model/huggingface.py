@@ -147,7 +147,7 @@ class UniDiffGenerationMixin(GenerationMixin):
             logits_processor: rules for every request.
             stopping_criteria: conditions for every request.
             max_rows: rows decoded at once at most; the others wait. None: no limit.
-            tokenizer: needed by `stop_strings`.
+            tokenizer: needed by `stop_strings` and grammars.
             kwargs: options; those of `REQUEST_OPTIONS` may also be given to `submit`. Outputs carry
                 `past_key_values` with `return_dict_in_generate=True`.
 
@@ -162,6 +162,7 @@ class UniDiffGenerationMixin(GenerationMixin):
             processors=_callables("logits_processor", logits_processor),
             criteria=_criteria(stopping_criteria, options, tokenizer),
             max_rows=max_rows,
+            tokenizer=tokenizer,
         )
 
     def _options(
