@@ -21,7 +21,8 @@ from unidiff.evaluation.tradeoff import (
 )
 from unidiff.evaluation.tradeoff_report import draw_tradeoff, markdown_table, summarise
 from unidiff.evaluation.tradeoff_tasks import TASKS, Scores
-from unidiff.generation.options import OPTIONS, UNMASKING_STRATEGIES, check_option
+from unidiff.generation.option_checks import check_option
+from unidiff.generation.options import OPTIONS, UNMASKING_STRATEGIES
 
 NUM_TOKENS = 8
 

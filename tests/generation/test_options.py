@@ -10,7 +10,8 @@ from unidiff.generation.config import (
     _warn_of_two_limits,
     resolve_options,
 )
-from unidiff.generation.options import FOREIGN_NAMES, OPTIONS, PER_ROW, check_option, reject_option
+from unidiff.generation.option_checks import check_option
+from unidiff.generation.options import FOREIGN_NAMES, OPTIONS, PER_ROW, reject_option
 
 
 def test_defaults_are_the_table_and_pass_their_own_checks() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from .options import FOREIGN_NAMES, OPTIONS, check_option, plain_option, reject_option
+from .option_checks import check_option
+from .options import FOREIGN_NAMES, OPTIONS, plain_option, reject_option
 
 logger = logging.getLogger(__name__)
 

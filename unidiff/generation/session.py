@@ -24,7 +24,8 @@ from .diffusion import BlockDiffusion
 from .fit import check_options, check_request, check_rows, policy_of
 from .inputs import GenerationInputs, build_rows
 from .lockstep import LockStep
-from .options import OPTIONS, PER_ROW, check_count, check_option, plain_option, reject_option
+from .option_checks import check_count, check_option
+from .options import OPTIONS, PER_ROW, plain_option, reject_option
 from .request import Request, finish_at_once, start_cache
 from .rows import Row
 from .rule_building import attach_rules
