@@ -233,8 +233,7 @@ def test_a_step_is_one_cycle_on_any_number_of_ranks(
     world_size: int, accumulation: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundled.BlockTrainingArguments, "world_size", world_size)
-    monkeypatch.setattr(bundled, "MICRO_BATCH", 32)
-    arguments = bundled._arguments(tmp_path, SMALL, 128)
+    arguments = bundled.training_arguments(tmp_path, SMALL, 128, 32)
     assert arguments.gradient_accumulation_steps == accumulation
 
 
@@ -243,9 +242,8 @@ def test_a_number_of_ranks_that_does_not_divide_the_cycle_is_refused(
     world_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bundled.BlockTrainingArguments, "world_size", world_size)
-    monkeypatch.setattr(bundled, "MICRO_BATCH", 32)
     with pytest.raises(ValueError, match="use a number of processes that divides 4"):
-        bundled._arguments(tmp_path, SMALL, 128)
+        bundled.training_arguments(tmp_path, SMALL, 128, 32)
 
 
 def test_a_recipe_whose_phases_do_not_fit_is_refused() -> None:
