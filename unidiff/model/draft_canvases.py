@@ -9,6 +9,7 @@ out to be the last right one, the canvas behind that token is there already.
 import torch
 from torch import Tensor
 
+from .masks import num_seen
 from .placement import Placement
 
 
@@ -26,14 +27,10 @@ def branch_mask(placement: Placement, behind_BK: Tensor) -> Tensor:
         (B, 1, T + K, S) bool, True = attends. Padding sees its row's first slot only.
     """
     width, canvas_width = placement.widths
-    committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
-    run_T = torch.arange(width, device=run_B1.device)
-    canvas_K = torch.arange(canvas_width, device=run_B1.device)
-    slot_S = torch.arange(placement.num_slots, device=run_B1.device)
+    canvas_K = torch.arange(canvas_width, device=behind_BK.device)
+    slot_S = torch.arange(placement.num_slots, device=behind_BK.device)
     real_BK = canvas_K < placement.canvas_B[:, None]
-    seen_BT = torch.where(run_T < run_B1, committed_B1 + run_T + 1, 1)
-    seen_BK = torch.where(real_BK, committed_B1 + behind_BK + 1, 1)
-    mask_BQS = slot_S < torch.cat([seen_BT, seen_BK], dim=1)[:, :, None]
+    mask_BQS = slot_S < num_seen(placement, None, behind_BK)[:, :, None]
     mask_BQS[:, width:] |= _same_canvas(placement, behind_BK, slot_S) & real_BK[:, :, None]
     return mask_BQS.unsqueeze(1)
 

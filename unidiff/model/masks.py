@@ -95,7 +95,7 @@ def decode_mask(
         of the last slots. None where every token sees every slot, unless the placement is static.
         Padding sees its row's first slot only.
     """
-    seen_BQ = _num_seen(placement, grid)
+    seen_BQ = num_seen(placement, grid)
     if not placement.is_static and bool((seen_BQ == placement.num_slots).all()):
         return None
     first = 0
@@ -106,8 +106,15 @@ def decode_mask(
     return mask if additive is None else additive_mask(mask, additive)
 
 
-def _num_seen(placement: Placement, grid: int | None) -> Tensor:
-    """(B, T + K) int64, how many leading slots of its row each new token sees."""
+def num_seen(placement: Placement, grid: int | None, behind_BK: Tensor | None = None) -> Tensor:
+    """(B, T + K) int64, how many leading slots of its row each new token sees.
+
+    Args:
+        placement: where the new tokens stand.
+        grid: block length under block_causal, None under causal_context.
+        behind_BK: (B, K) int64, index in the run of the token that a canvas token stands behind;
+            None: behind the whole run, with its canvas.
+    """
     committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
     canvas_B1 = placement.canvas_B[:, None]
     run_T = torch.arange(placement.widths[0], device=run_B1.device)
@@ -116,7 +123,8 @@ def _num_seen(placement: Placement, grid: int | None) -> Tensor:
     if grid is not None:
         seen_BT = torch.minimum((seen_BT - 1) // grid * grid + grid, committed_B1 + run_B1)
     seen_BT = torch.where(run_T < run_B1, seen_BT, 1)
-    seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + run_B1 + canvas_B1, 1)
+    last_BK = run_B1 + canvas_B1 if behind_BK is None else behind_BK + 1
+    seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + last_BK, 1)
     return torch.cat([seen_BT, seen_BK], dim=1)
 
 
