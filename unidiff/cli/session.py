@@ -1,51 +1,22 @@
 """A loaded checkpoint that answers requests and counts what they cost."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unidiff.bundled import bundled_checkpoint
+from unidiff.plugins.answer import Answer
 
 from .options import ModelChoice
 
 if TYPE_CHECKING:
     from unidiff.model.modeling import UniDiffForBlockDiffusion
+    from unidiff.plugins.task import Example, Task
     from unidiff.tokens.processor import UniDiffProcessor
 
 SMALL_MODEL = 20_000_000  # parameters; below it one thread is as fast as several
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer and its cost.
-
-    Attributes:
-        value: str, PIL image, (T, D) array, or a dictionary of them.
-        num_forwards: NFE.
-        tokens_per_forward: tokens up to the end token / NFE.
-        seconds: wall time of the batch, shared by its rows.
-        finish_reason: "stop", "length" or "canvas".
-        seed: repeats this answer alone.
-    """
-
-    value: Any
-    num_forwards: int
-    tokens_per_forward: float
-    seconds: float
-    finish_reason: str
-    seed: int
-
-    def cost(self) -> dict[str, Any]:
-        """The cost as plain numbers."""
-        return {
-            "num_forwards": self.num_forwards,
-            "tokens_per_forward": round(self.tokens_per_forward, 3),
-            "seconds": round(self.seconds, 4),
-            "finish_reason": self.finish_reason,
-            "seed": self.seed,
-        }
 
 
 @dataclass(frozen=True)
@@ -55,6 +26,25 @@ class Session:
     model: "UniDiffForBlockDiffusion"
     processor: "UniDiffProcessor"
     folder: Path
+
+    def ask(
+        self, task: "Task", examples: "Sequence[Example]", options: Mapping[str, Any]
+    ) -> list[Answer]:
+        """The answers to examples of a plugin's task.
+
+        Args:
+            task: of a plugin.
+            examples: what its `build` takes.
+            options: keywords of `generate()` over the task's own; `seed` is one number.
+
+        Raises:
+            ValueError: if the checkpoint lacks a modality, or an option does not fit.
+        """
+        from unidiff.plugins.answers import answer_examples
+
+        given = dict(options)
+        seed = given.pop("seed", 0)
+        return answer_examples(task, self.model, self.processor, examples, options=given, seed=seed)
 
     def answer(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> list[Answer]:
         """The answer of each row of a processor's request.
@@ -95,8 +85,7 @@ class Session:
         """The prompt with a dropped condition, where guidance wants one."""
         if options.get("guidance_scale", 1.0) == 1.0 or "canvas" not in inputs:
             return {}
-        dropped = [{"role": "user", "content": [{"type": "uncond"}]}]
-        negative = self.processor.build(dropped, want="image")
+        negative = self.processor.for_dropped_condition()
         return {
             "negative_input_ids": negative["input_ids"],
             "negative_attention_mask": negative["attention_mask"],

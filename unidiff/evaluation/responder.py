@@ -217,8 +217,7 @@ class ModelResponder:
         """The prompt with a dropped condition, when guidance is on."""
         if settings.get("guidance_scale", 1.0) == 1.0:
             return {}
-        dropped = [{"role": "user", "content": [{"type": "uncond"}]}]
-        inputs = self.processor.build([dropped], want=want)
+        inputs = self.processor.for_dropped_condition(want)
         return {
             "negative_input_ids": inputs["input_ids"],
             "negative_attention_mask": inputs["attention_mask"],

@@ -155,6 +155,16 @@ class AnswerDecoder:
         rows = zip(generated, canvases_of(inputs), strict=True)
         return [self._answer(row, canvas) for row, canvas in rows]
 
+    def decode_response(self, ids: ArrayLike | Tensor, inputs: Mapping[str, Any]) -> Any:
+        """As `post_process`, of the generated ids of a single row.
+
+        Args:
+            ids: (G,) integers.
+            inputs: the request of that row alone.
+        """
+        prompt = as_ids(inputs["input_ids"])
+        return self.post_process(np.concatenate([prompt, as_ids(ids)[None]], axis=1), inputs)[0]
+
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
         """Answer of one filled canvas."""
         if len(ids) < len(canvas):

@@ -90,6 +90,11 @@ class RequestBuilders:
         chats = [_one_turn(one) if isinstance(one, str) else one for one in requests]
         return self.build(chats, want="image")
 
+    def for_dropped_condition(self, want: str = "image") -> BatchFeature:
+        """Prompt of guidance's weaker branch: a request that says nothing, as in training."""
+        dropped = self.build(_one_turn([{"type": "uncond"}]), want)
+        return BatchFeature({name: dropped[name] for name in ("input_ids", "attention_mask")})
+
     def for_action(self, image: Any, state: ArrayLike | None, instruction: str) -> BatchFeature:
         """Prompt and empty canvas of one action chunk.
 
