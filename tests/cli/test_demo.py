@@ -9,8 +9,9 @@ from unidiff.cli.gallery import _one_line, draw_gallery
 from unidiff.cli.options import ModelChoice
 from unidiff.cli.page import write_page
 from unidiff.cli.session import open_session
-from unidiff.cli.showcase import Row, held_out
+from unidiff.cli.showcase import Row
 from unidiff.data.sources.garments import DEFAULT_ROOT
+from unidiff.data.sources.held_out import held_out
 from unidiff.data.sources.library_text import heldout_module, iter_documents
 
 TASKS = {

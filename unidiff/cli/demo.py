@@ -12,9 +12,11 @@ from .output import print_json
 from .session import open_session
 
 if TYPE_CHECKING:
+    from unidiff.data.sources.held_out import HeldOut
+
     from .episode import Played
     from .session import Session
-    from .showcase import HeldOut, Row
+from .showcase import Row
 
 GALLERY, FILM, PAGE = "gallery.png", "episode.gif", "index.html"
 
@@ -23,15 +25,16 @@ GALLERY, FILM, PAGE = "gallery.png", "episode.gif", "index.html"
 def demo(
     model: ModelChoice,
     out: Annotated[Path, typer.Option(help="Folder for pictures and page.")] = Path("demo_out"),
-    seed: Annotated[int, typer.Option(help="Decides what is shown.")] = 0,
+    seed: Annotated[int, typer.Option(help="Decides what is shown.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
     """Describe, answer, draw, fill holes, chat and act, on held-out inputs; write a gallery."""
     start = time.perf_counter()
+    from unidiff.data.sources.held_out import held_out
+
     from .episode import write_gif
     from .gallery import draw_gallery
     from .page import write_page
-    from .showcase import held_out
 
     data = held_out(seed)
     session = open_session(model)

@@ -8,6 +8,7 @@ from unidiff.data.sources.garments import (
     draw_drawing_request,
     with_article,
 )
+from unidiff.data.sources.held_out import HeldOut, Picture, scene_pictures
 from unidiff.data.sources.scene_judge import read_scene, scene_matches
 from unidiff.data.sources.scene_language import caption, drawing_request
 from unidiff.data.sources.scenes import ALIGNED, Scene, SceneObject
@@ -17,7 +18,7 @@ from unidiff.tokens.infill import HOLE_MARKER
 from . import samplers
 from .episode import Played, play
 from .session import Session
-from .showcase import HeldOut, Picture, Row, scene_pictures
+from .showcase import Row
 
 DRAWINGS = 10
 

@@ -13,6 +13,7 @@ from unidiff.data.sources.garments import (
     garment_conversation,
     with_article,
 )
+from unidiff.data.sources.held_out import HeldOut, Picture, scene_pictures
 from unidiff.data.sources.library_text import iter_documents
 from unidiff.data.sources.scene_facts import QUESTION_KINDS
 from unidiff.data.sources.scene_language import (
@@ -28,7 +29,7 @@ from . import samplers
 from .chat import Conversation
 from .pictures import DESCRIBE, ask_about
 from .session import Session
-from .showcase import HeldOut, Picture, Row, scene_pictures
+from .showcase import Row
 
 PHOTOGRAPHS, SCENES = 6, 4
 CHAT_TURNS = 4

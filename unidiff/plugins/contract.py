@@ -118,6 +118,9 @@ class PluginContract:
                 )
                 if shown.is_right is not None:
                     assert isinstance(shown.is_right(answer.value), bool), task.name
+                for picture in shown.pictures(answer.value) if shown.pictures else ():
+                    assert picture.ndim == 3, task.name
+                    assert picture.dtype == np.uint8, task.name
 
     @property
     def plugin(self) -> Plugin:

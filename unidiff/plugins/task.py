@@ -57,18 +57,25 @@ class DemoExample:
     """An example that `unidiff demo` asks and shows.
 
     Attributes:
-        example: what `build` takes; the picture shown beside it, if any, under "image".
+        example: what `build` takes.
         given: what is asked, in words.
         truth: what is right, in words; "" where nobody can say.
         is_right: judges the result; None where nobody can say.
+        said: the result in words; None: `str` of it.
+        pictures: (H, W, 3) uint8 pictures of the question and the result, left to right; three are
+            labelled given, filled, original.
         options: keywords of `generate()` over the task's own.
+        section: heading under which it is shown; "": the task's summary.
     """
 
     example: Example
     given: str
     truth: str = ""
     is_right: Callable[[Any], bool] | None = None
+    said: Callable[[Any], str] | None = None
+    pictures: Callable[[Any], Sequence[np.ndarray]] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    section: str = ""
 
 
 @runtime_checkable
