@@ -22,6 +22,7 @@ class ListCache:
         self.token_ids: list[list[int]] = [[] for _ in range(num_rows)]
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
+        self.adapters: list[str | None] = [None] * num_rows
 
     def select_rows(self, rows: Sequence[int]) -> Self:
         chosen = type(self)(len(rows))
@@ -72,7 +73,10 @@ class TableDenoiser:
                     table[code, position, :NUM_IDS] = (marginal / marginal.sum()).log()
         return table
 
-    def new_cache(self, num_rows: int) -> ListCache:
+    def new_cache(
+        self, num_rows: int, adapters: Sequence[str | None] | None = None
+    ) -> ListCache:
+        del adapters  # a table has none
         return ListCache(num_rows)
 
     def check_cache(self, cache: object) -> None:

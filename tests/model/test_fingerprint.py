@@ -25,10 +25,10 @@ def test_the_same_weights_have_the_same_key(make_model: Build) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["embed_tokens.weight", "layers.0.mlp.up_proj.weight", "layers.1.mlp.up_proj.weight"]
+    "name", ["embed_tokens.weight", "layers.1.mlp.up_proj.weight", "norm.weight"]
 )
 def test_an_update_of_a_weight_changes_the_key(make_model: Build, name: str) -> None:
-    model = make_model().model
+    model = make_model(num_hidden_layers=3).model
     before = weights_key(model)
     with torch.no_grad():
         model.get_parameter(name).mul_(1.001)
@@ -38,10 +38,10 @@ def test_an_update_of_a_weight_changes_the_key(make_model: Build, name: str) -> 
 def test_the_key_costs_milliseconds_at_most(make_model: Build) -> None:
     model = make_model(num_hidden_layers=28).model
     weights_key(model)
-    start = time.perf_counter()
+    start = time.process_time()  # others may use the machine
     for _ in range(20):
         weights_key(model)
-    assert (time.perf_counter() - start) / 20 < 0.01
+    assert (time.process_time() - start) / 20 < 0.01
 
 
 def test_a_cache_of_its_own_is_taken(make_model: Build) -> None:

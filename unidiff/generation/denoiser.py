@@ -58,11 +58,13 @@ class DecodingCache(Protocol):
         token_ids: committed ids of each row.
         positions: (3, n) array of each row, where its committed tokens stand.
         tail: generated ids of each row that were never committed.
+        adapters: name of the adapter that reads each row; None: what is active.
     """
 
     token_ids: list[list[int]]
     positions: list[np.ndarray]
     tail: list[list[int]]
+    adapters: list[str | None]
 
     def select_rows(self, rows: Sequence[int]) -> Self:
         """A cache that holds copies of the given rows, in that order."""
@@ -104,12 +106,16 @@ class Denoiser(Protocol[CacheT]):
     noise_process: str
     uniform_prediction: str | None
 
-    def new_cache(self, num_rows: int) -> CacheT:
-        """Empty cache."""
+    def new_cache(self, num_rows: int, adapters: Sequence[str | None] | None = None) -> CacheT:
+        """Empty cache; `adapters` name the adapter that reads each row, None: what is active."""
         ...
 
     def check_cache(self, cache: object) -> None:
         """Raise TypeError or ValueError unless the cache was computed by this model."""
+        ...
+
+    def check_adapters(self, names: Sequence[str]) -> None:
+        """Raise ValueError unless rows read by these adapters can be decoded together."""
         ...
 
     def join_caches(self, caches: Sequence[CacheT]) -> CacheT:

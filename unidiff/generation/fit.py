@@ -81,13 +81,22 @@ def check_rows(denoiser: Denoiser[Any], rows: Sequence[Row], past: Any) -> None:
     """Check built rows, and warn if one reaches behind the trained positions.
 
     Raises:
-        ValueError: if a canvas crosses the trained grid, or `past` has too few rows.
+        ValueError: if a canvas crosses the trained grid, `past` has too few rows or was read by
+            other adapters, or the rows' adapters cannot be decoded together.
     """
     _check_grid(denoiser, rows)
     check_branches(denoiser, rows)
+    names = [row.settings.adapter for row in rows]
+    if given := sorted({name for name in names if name is not None}):
+        denoiser.check_adapters(given)
     if past is not None and len(past.token_ids) < len(rows):
         raise ValueError(
             f"past_key_values holds {len(past.token_ids)} rows, the prompts need {len(rows)}"
+        )
+    if past is not None and past.adapters[: len(rows)] != names:
+        raise ValueError(
+            f"past_key_values was computed with adapter_names={past.adapters}, and this call has "
+            f"{names}: leave it out"
         )
     if max(_last_position(row) for row in rows) >= denoiser.max_positions:
         _warn_of_length(denoiser.max_positions)

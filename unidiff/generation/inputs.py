@@ -17,6 +17,7 @@ from unidiff.tokens.layout import CANVAS_PADDING, MODALITIES
 from .context import Context
 from .denoiser import Denoiser
 from .guidance import guidance_of
+from .options import BASE
 from .rows import GivenCanvas, Row, RowSettings
 
 
@@ -263,8 +264,9 @@ def _settings(
     temperatures = per_row("temperature", temperature, num_rows)
     seeds = _seeds(options["seed"], num_rows)
     ends = _end_ids(options["eos_token_id"], denoiser, num_rows)
+    names = _adapters(options["adapter_names"], num_rows)
     return [
-        RowSettings(seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i])
+        RowSettings(seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i], names[i])
         for i in range(num_rows)
     ]
 
@@ -294,6 +296,13 @@ def _seeds(seed: Any, num_rows: int) -> list[int]:
     if seed is None:
         seed = secrets.randbits(63)
     return [int(key) for key in row_seeds(seed, num_rows)]
+
+
+def _adapters(names: Any, num_rows: int) -> list[str | None]:
+    """Adapter of each row; None in a list is the base, None alone what is active."""
+    if names is None:
+        return [None] * num_rows
+    return [BASE if name is None else name for name in per_row("adapter_names", names, num_rows)]
 
 
 def _signed(value: int) -> int:

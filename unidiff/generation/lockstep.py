@@ -186,10 +186,12 @@ class LockStep(ABC):
         for row in self.rows:
             for context in row.contexts:
                 context.num_cached = 0 if row.finish_reason is None else len(context)
-        self.cache = self.denoiser.new_cache(len(self.contexts))
+        names = [row.settings.adapter for row in self.rows]
+        num_seats = len(self.contexts)
+        self.cache = self.denoiser.new_cache(num_seats, names * (num_seats // len(names)))
         if self.asleep is not None:
             num_twins = self.policy.guidance.num_branches - 1
-            self.asleep = self.denoiser.new_cache(num_twins * len(self.rows))
+            self.asleep = self.denoiser.new_cache(num_twins * len(names), names * num_twins)
 
     def _seat_branches(self) -> None:
         """Put the weaker branches into the cache if a row reads them, take them out if none does.

@@ -168,6 +168,7 @@ _CHECKS = {
     "regex": check_regex,
     "json_schema": check_schema,
     "choices": check_choices,
+    "adapter_names": _check_strings,
     "do_sample": _check_flag,
     "temperature": _check_number(0.0, float("inf"), low_included=True),
     "top_k": _check_count(0),

@@ -64,6 +64,7 @@ OPTIONS: dict[str, Any] = {
     "regex": None,  # what the response must match as a whole; needs `tokenizer=`
     "json_schema": None,  # JSON text or dictionary that the response must follow; likewise
     "choices": None,  # strings, one of which the response must be; likewise
+    "adapter_names": None,  # adapter of each row, "__base__" for none; None: what is active
     "do_sample": False,
     "temperature": 1.0,  # 0 is greedy
     "top_k": None,  # tokens kept; None or 0: all
@@ -104,9 +105,11 @@ PER_ROW = (
     "eos_token_id",
     "regex",
     "json_schema",
+    "adapter_names",
 )
 # Options whose lists may hold None, the default.
-NONE_PER_ROW = ("max_denoising_steps", "regex", "json_schema")
+NONE_PER_ROW = ("max_denoising_steps", "regex", "json_schema", "adapter_names")
+BASE = "__base__"  # adapter name of a row that no adapter reads, as in peft
 # Another project's name -> ours.
 FOREIGN_NAMES = {
     "gen_length": "max_new_tokens",

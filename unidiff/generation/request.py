@@ -79,8 +79,11 @@ class Request:
 
     def join_caches(self, denoiser: Denoiser[Any]) -> None:
         """Make the handle for the next turn of the ended rows' caches."""
-        caches = [self._caches[position] for position in range(len(self.rows))]
-        handle = denoiser.join_caches([denoiser.new_cache(1) if c is None else c for c in caches])
+        caches = [
+            self._caches[position] or denoiser.new_cache(1, [row.settings.adapter])
+            for position, row in enumerate(self.rows)
+        ]
+        handle = denoiser.join_caches(caches)
         for position, row in self._ended.items():
             handle.tail[position] = row.known_ids[len(handle.token_ids[position]) :]
         self._handle, self._caches = handle, {}
@@ -110,7 +113,7 @@ def start_cache(
             is always computed.
     """
     if past is None:
-        return denoiser.new_cache(len(rows))
+        return denoiser.new_cache(len(rows), [row.settings.adapter for row in rows])
     grid = denoiser.canvas_length if denoiser.attention_pattern == "block_causal" else 1
     for index, row in enumerate(rows):
         shared = row.context.common_prefix(past.token_ids[index], past.positions[index])

@@ -45,6 +45,7 @@ class RowSettings:
         confidence_threshold: in (0, 1].
         temperature: 0 is greedy.
         end_ids: ids that end the row; empty: none does.
+        adapter: name of the adapter that reads the row; None: what is active.
     """
 
     seed: int
@@ -53,6 +54,7 @@ class RowSettings:
     confidence_threshold: float
     temperature: float
     end_ids: tuple[int, ...]
+    adapter: str | None = None
 
 
 @dataclass

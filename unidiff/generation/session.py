@@ -269,7 +269,8 @@ class DecodingSession:
             caches.append(start_cache(self.denoiser, new, past, needs_reading))
             rows += new
         if num_twins := sum(len(row.twins) for row in rows):
-            caches.append(self.denoiser.new_cache(num_twins))
+            names = [row.settings.adapter for row in rows] * (num_twins // len(rows))
+            caches.append(self.denoiser.new_cache(num_twins, names))
         cache = caches[0] if len(caches) == 1 else self.denoiser.join_caches(caches)
         self._loop.admit(rows, cache)
         self._shown.update((row.index, row) for row in rows if row.index in self._shown)

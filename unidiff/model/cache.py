@@ -31,6 +31,7 @@ class BlockCache:
         tail: generated ids of each row that are not in the cache yet, as lists.
         last_hidden_BD: (B, D) output of each row's last committed token, whose reading predicts the
             next one; None before the first commit and after `crop`.
+        adapters: name of the adapter that reads each row; None: what is active.
         weights_key: fingerprint (`fingerprint.py`) of the weights that computed it; "" if unknown.
     """
 
@@ -40,6 +41,7 @@ class BlockCache:
         self.token_ids: list[list[int]] = [[] for _ in range(num_rows)]
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
+        self.adapters: list[str | None] = [None] * num_rows
         self.last_hidden_BD: Tensor | None = None
         self.weights_key = ""
         self._keys: list[Tensor | None] = [None] * num_layers
@@ -114,6 +116,7 @@ class BlockCache:
         chosen.token_ids = [list(self.token_ids[row]) for row in rows]
         chosen.positions = [self.positions[row] for row in rows]
         chosen.tail = [list(self.tail[row]) for row in rows]
+        chosen.adapters = [self.adapters[row] for row in rows]
         chosen._refresh()
         if self.last_hidden_BD is not None:
             chosen.last_hidden_BD = self.last_hidden_BD[index]
@@ -142,6 +145,7 @@ class BlockCache:
             joined.token_ids += [list(ids) for ids in cache.token_ids]
             joined.positions += cache.positions
             joined.tail += [list(ids) for ids in cache.tail]
+            joined.adapters += cache.adapters
         joined._refresh()
         joined.last_hidden_BD = _joined_hidden(caches)
         for layer in range(len(joined._keys)):

@@ -22,6 +22,7 @@ from .fingerprint import weights_key
 from .masks import decode_mask
 from .packing import packed_weights
 from .placement import Placement
+from .row_adapters import RowAdapters, check_row_adapters
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -56,12 +57,27 @@ class ModelDenoiser:
         self.max_positions: int = config.max_position_embeddings
         self.device: torch.device = model.model.embed_tokens.weight.device
         self.weights_key = weights_key(model.model)
+        self.trunk_adapters = RowAdapters(model.model)
+        self.head_adapters = RowAdapters(model.lm_head)
 
-    def new_cache(self, num_rows: int) -> BlockCache:
-        """Empty cache."""
+    def new_cache(
+        self, num_rows: int, adapters: Sequence[str | None] | None = None
+    ) -> BlockCache:
+        """Empty cache; `adapters` name the adapter that reads each row, None: what is active."""
         cache = BlockCache(num_rows, self.model.config.num_hidden_layers, self.device)
         cache.weights_key = self.weights_key
+        if adapters is not None:
+            cache.adapters = list(adapters)
         return cache
+
+    def check_adapters(self, names: Sequence[str]) -> None:
+        """Raise ValueError unless rows read by these adapters can be decoded together."""
+        if self.packed:
+            raise ValueError(
+                "prepack_weights=True decodes from one copy of the weights, adapter_names asks for "
+                "several: leave one of them out"
+            )
+        check_row_adapters(self.model, names)
 
     def check_cache(self, cache: object) -> None:
         """Raise an error unless a cache was computed by this model with its present weights.
@@ -123,7 +139,7 @@ class ModelDenoiser:
         if self.logits_shift:
             previous_BD = cache.last_hidden_BD if commit is not None else before_BD
             hidden_BKD = _shifted(hidden_BKD, previous_BD, logits_at_BK)
-        return self._read_head(hidden_BKD[logits_at_BK], id_range)
+        return self._read_head(cache, hidden_BKD, logits_at_BK, id_range)
 
     @torch.no_grad()
     def commit(
@@ -133,14 +149,15 @@ class ModelDenoiser:
         hidden_BTD, _ = self._forward(cache, run, None)
         if logits_at_BT is None:
             return None
-        return self._read_head(hidden_BTD[logits_at_BT])
+        return self._read_head(cache, hidden_BTD, logits_at_BT)
 
     @torch.no_grad()
     def next_logits(self, cache: BlockCache) -> Tensor:
         """(B, V) scores of the token after each row's last committed one."""
         if cache.last_hidden_BD is None:
             raise ValueError("nothing was committed since the cache was made or cropped")
-        return self._read_head(cache.last_hidden_BD)
+        everywhere_B = torch.ones_like(cache.lengths_B, dtype=torch.bool)
+        return self._read_head(cache, cache.last_hidden_BD, everywhere_B)
 
     @torch.no_grad()
     def verify(
@@ -153,14 +170,26 @@ class ModelDenoiser:
 
         @torch.no_grad()
         def predict(logits_at_BK: Tensor) -> Tensor:
-            return self._read_head(hidden_BKD[logits_at_BK])
+            return self._read_head(cache, hidden_BKD, logits_at_BK)
 
-        return self._read_head(hidden_BTD[logits_at_BT]), predict
+        return self._read_head(cache, hidden_BTD, logits_at_BT), predict
 
-    def _read_head(self, hidden: Tensor, id_range: tuple[int, int] | None = None) -> Tensor:
-        """(..., V) logits of (..., D) hidden states, or those of the ids in a range."""
-        read = self.packed.read_head if self.packed else self.model.read_head
-        return read(hidden, id_range)
+    def _read_head(
+        self,
+        cache: BlockCache,
+        hidden: Tensor,
+        wanted: Tensor,
+        id_range: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """(N, V) logits of the wanted ones of (B, ..., D) states, each by its row's adapter."""
+        read, hidden_ND = self.model.read_head, hidden[wanted]
+        if self.packed:
+            return self.packed.read_head(hidden_ND, id_range)
+        if not self.head_adapters:
+            return read(hidden_ND, id_range)
+        rows = torch.nonzero(wanted)[:, 0].tolist()
+        with self.head_adapters.reading([cache.adapters[row] for row in rows]):
+            return read(hidden_ND, id_range)
 
     def _forward(
         self,
@@ -182,14 +211,15 @@ class ModelDenoiser:
             nothing_B if canvas is None else canvas.length_B,
             (_width(commit), _width(canvas)),
         )
-        hidden_BQD = self.model.model(
-            input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
-            attention_mask=self._mask(placement, behind_BK),
-            position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
-            past_key_values=cache,
-            placement=placement,
-            packed=self.packed,
-        ).last_hidden_state
+        with self.trunk_adapters.reading(cache.adapters):
+            hidden_BQD = self.model.model(
+                input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
+                attention_mask=self._mask(placement, behind_BK),
+                position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
+                past_key_values=cache,
+                placement=placement,
+                packed=self.packed,
+            ).last_hidden_state
         if commit is not None:
             _record(cache, commit, hidden_BQD)
         start = _width(commit)

@@ -1,11 +1,10 @@
-"""A short name of a model's present weights, so that a cache of other weights is recognised.
+"""Short names of weights: those a cache was computed with, those an adapter was trained on.
 
-Reads a few numbers of the embedding, the first and the last layer, and which adapters are on:
-microseconds, not a checksum of everything.
+Both read a few numbers of every weight: milliseconds, not a checksum of everything.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -20,29 +19,62 @@ def weights_key(trunk: nn.Module) -> str:
     Args:
         trunk: the model without its head; what the head does is not in a cache.
     """
-    samples = [_sample(weight) for weight in _weights(trunk) if not weight.is_meta]
-    digest = hashlib.blake2b(digest_size=8)
-    if samples:
-        device = samples[0].device
-        numbers = torch.cat([sample.to(device, torch.float64) for sample in samples])
-        digest.update(numbers.cpu().numpy().tobytes())
+    digest = hashlib.blake2b(_numbers(trunk.parameters(), torch.float64), digest_size=8)
     for module in trunk.modules():
-        if hasattr(module, "disable_adapters"):
+        if hasattr(type(module), "adapter_layer_names"):  # a layer of peft
             state = [getattr(module, name, None) for name in _ADAPTER_STATE]
             digest.update(repr(state).encode())
     return digest.hexdigest()
 
 
-def _weights(trunk: nn.Module) -> Iterator[Tensor]:
-    """Weights that are read: embedding, first and last layer, with the adapters on them."""
-    layers = trunk.get_submodule("layers")
-    assert isinstance(layers, nn.ModuleList)
-    yield from trunk.get_submodule("embed_tokens").parameters()
-    for index in sorted({0, len(layers) - 1}):
-        yield from layers[index].parameters()
+def base_fingerprint(model: nn.Module, vocab_size: int | None = None) -> str:
+    """Hexadecimal fingerprint of a model's own weights, whatever adapters are on it.
+
+    Numbers are rounded to bfloat16, so that a checkpoint has the same one in either precision.
+
+    Args:
+        model: a `UniDiffForBlockDiffusion`; merged adapters count as its own weights.
+        vocab_size: rows of the embedding that count, in ids; None: all. The rows behind them were
+            added for an adapter.
+    """
+    digest, weights = hashlib.blake2b(digest_size=8), []
+    for name, weight in _base_weights(model):
+        rows = weight[:vocab_size] if "embed_tokens" in name or "lm_head" in name else weight
+        digest.update(f"{name} {tuple(rows.shape)};".encode())
+        weights.append(rows)
+    digest.update(_numbers(weights, torch.bfloat16))
+    return digest.hexdigest()
+
+
+def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Name and value of each weight that no adapter brought, under the name it has without one."""
+    brought = {
+        id(weight)
+        for module in model.modules()
+        for name in getattr(module, "adapter_layer_names", ())
+        for weight in getattr(module, name, nn.Module()).parameters()
+    }
+    for name, weight in model.named_parameters():
+        if id(weight) not in brought and "modules_to_save." not in name:
+            for wrapper in ("base_model.model.", ".base_layer", ".original_module"):
+                name = name.replace(wrapper, "")
+            yield name.replace(".token_adapter", ""), weight
+
+
+def _numbers(weights: Iterable[Tensor], dtype: torch.dtype) -> bytes:
+    """Samples of all weights that hold numbers, rounded to a dtype, as bytes."""
+    kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
+    with torch.no_grad():
+        for weight in weights:
+            if not weight.is_meta:
+                kinds.setdefault((weight.dtype, weight.device), []).append(_sample(weight))
+        joined = [torch.cat(samples).to(dtype) for samples in kinds.values()]
+    return b"".join(part.to("cpu", torch.float64).numpy().tobytes() for part in joined)
 
 
 def _sample(weight: Tensor) -> Tensor:
     """(n,) up to `_NUM_SAMPLES` numbers of a weight, evenly spaced."""
-    flat = weight.detach().reshape(-1)
-    return flat[:: max(1, len(flat) // _NUM_SAMPLES)][:_NUM_SAMPLES]
+    size = weight.numel()
+    if not weight.is_contiguous():
+        weight = weight.reshape(-1)
+    return weight.as_strided((min(size, _NUM_SAMPLES),), (max(1, size // _NUM_SAMPLES),))

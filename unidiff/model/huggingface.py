@@ -23,6 +23,7 @@ from unidiff.generation.output import UniDiffGenerateOutput
 from unidiff.generation.session import DecodingSession
 
 from .reuse import denoiser_for
+from .row_adapters import names_from_peft
 
 # Keywords that transformers and peft pass along and that mean nothing here.
 _IGNORED = ("return_dict", "cache_position", "token_type_ids", "synced_gpus")
@@ -175,6 +176,8 @@ class UniDiffGenerationMixin(GenerationMixin):
                 f"{type(generation_config).__name__}: pass single options as keywords"
             )
         overrides = {n: plain_option(n, v) for n, v in kwargs.items() if n not in _IGNORED}
+        if overrides.get("adapter_names") is None and (names := names_from_peft(self)):
+            overrides["adapter_names"] = names
         options = resolve_options(self.generation_config, generation_config, overrides)
         if options["bos_token_id"] is None:
             options["bos_token_id"] = self.config.bos_token_id

@@ -31,6 +31,7 @@ from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
 from .packing import PackedWeights
 from .placement import Placement
+from .row_adapters import plain_head
 
 
 @dataclass
@@ -244,11 +245,11 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
         """(..., V) logits of (..., D) hidden states, or those of the ids in [start, stop) alone."""
         if id_range is None:
             return self.lm_head(hidden)
-        ids = slice(*id_range)
-        if type(self.lm_head) is not nn.Linear:  # an adapter on the head: its weight is not all
+        ids, head = slice(*id_range), plain_head(self.lm_head)
+        if head is None:  # an adapter on the head: its weight is not all
             return self.lm_head(hidden)[..., ids]
-        bias = self.lm_head.bias[ids] if self.lm_head.bias is not None else None
-        return nn.functional.linear(hidden, self.lm_head.weight[ids], bias)
+        bias = head.bias[ids] if head.bias is not None else None
+        return nn.functional.linear(hidden, head.weight[ids], bias)
 
     def token_losses(self, hidden_BQD: Tensor, labels_BQ: Tensor) -> Tensor:
         """(B, Q) float32 cross-entropy in nats over the ids allowed to each label's modality.

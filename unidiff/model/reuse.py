@@ -55,9 +55,19 @@ class ReuseDenoiser(ModelDenoiser):
         self.rule = rule
         self.statistics = ReuseStatistics(model.config.num_hidden_layers)
 
-    def new_cache(self, num_rows: int) -> ReuseCache:  # type: ignore[override]
+    def new_cache(  # type: ignore[override]
+        self, num_rows: int, adapters: Sequence[str | None] | None = None
+    ) -> ReuseCache:
         """Rows of which nothing is known: their first probe computes every token."""
+        del adapters  # refused by `check_adapters`
         return ReuseCache(num_rows, self.device)
+
+    def check_adapters(self, names: Sequence[str]) -> None:
+        """Raise ValueError: a step computes tokens of all rows in one line."""
+        raise ValueError(
+            f"adapter_names={list(names)} cannot be mixed under approximate reuse: leave "
+            "cache_reuse out, or set_adapter() one adapter for all rows"
+        )
 
     def join_caches(  # type: ignore[override]
         self, caches: Sequence[ReuseCache]

@@ -30,6 +30,7 @@ class ReuseCache:
         token_ids: empty lists; nothing is ever committed under full attention.
         positions: empty arrays, likewise.
         tail: empty lists, likewise.
+        adapters: None for each row: rows of several adapters are refused.
         ids_BW: (B, W) int64, ids at each row's last probe, `NO_ID` before it.
         asked_BW: (B, W) bool, positions asked for at it.
         step_B: (B,) int64, probes of each row so far.
@@ -43,6 +44,7 @@ class ReuseCache:
         self.token_ids: list[list[int]] = [[] for _ in range(num_rows)]
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
+        self.adapters: list[str | None] = [None] * num_rows
         count_B = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.ids_BW = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
         self.asked_BW = self.ids_BW.bool()
