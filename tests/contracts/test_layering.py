@@ -12,7 +12,7 @@ ALLOWED = {
     "bundled": set(),
     "generation": CORE,
     "data": CORE,
-    "model": CORE | {"generation"},
+    "model": CORE | {"generation", "bundled"},
     "convert": CORE | {"generation", "model"},
     "plugins": CORE | {"generation", "model", "data", "bundled"},
     "training": TOP | {"plugins"},

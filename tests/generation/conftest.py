@@ -73,9 +73,7 @@ class TableDenoiser:
                     table[code, position, :NUM_IDS] = (marginal / marginal.sum()).log()
         return table
 
-    def new_cache(
-        self, num_rows: int, adapters: Sequence[str | None] | None = None
-    ) -> ListCache:
+    def new_cache(self, num_rows: int, adapters: Sequence[str | None] | None = None) -> ListCache:
         del adapters  # a table has none
         return ListCache(num_rows)
 

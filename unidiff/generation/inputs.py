@@ -266,7 +266,9 @@ def _settings(
     ends = _end_ids(options["eos_token_id"], denoiser, num_rows)
     names = _adapters(options["adapter_names"], num_rows)
     return [
-        RowSettings(seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i], names[i])
+        RowSettings(
+            seeds[i], limits[i], steps[i], thresholds[i], temperatures[i], ends[i], names[i]
+        )
         for i in range(num_rows)
     ]
 

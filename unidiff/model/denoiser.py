@@ -60,9 +60,7 @@ class ModelDenoiser:
         self.trunk_adapters = RowAdapters(model.model)
         self.head_adapters = RowAdapters(model.lm_head)
 
-    def new_cache(
-        self, num_rows: int, adapters: Sequence[str | None] | None = None
-    ) -> BlockCache:
+    def new_cache(self, num_rows: int, adapters: Sequence[str | None] | None = None) -> BlockCache:
         """Empty cache; `adapters` name the adapter that reads each row, None: what is active."""
         cache = BlockCache(num_rows, self.model.config.num_hidden_layers, self.device)
         cache.weights_key = self.weights_key

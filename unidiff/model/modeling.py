@@ -22,6 +22,7 @@ from transformers.utils import ModelOutput
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.tokens.layout import MODALITIES
 
+from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
 from .checkpoint import check_model_folder
 from .configuration import UniDiffConfig
@@ -31,7 +32,6 @@ from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
 from .packing import PackedWeights
 from .placement import Placement
-from .row_adapters import plain_head
 
 
 @dataclass
@@ -67,18 +67,46 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: Any = None, *model_args: Any, **kwargs: Any
     ) -> Any:
-        """Model of a checkpoint; takes what transformers' method of this name takes.
+        """Model of a checkpoint, or of an adapter folder: its base with the adapter active.
+
+        Takes what transformers' method of this name takes.
 
         Raises:
-            FileNotFoundError: if a file of a local folder is missing.
-            ValueError: if one is damaged or cut short.
+            FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
+            ValueError: if one is damaged or cut short, or an adapter belongs to another base.
         """
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        if pretrained_model_name_or_path and is_adapter_folder(folder):
+            for name in (
+                "config",
+                "adapter_kwargs",
+                "subfolder",
+            ):  # the adapter's; Auto passes them
+                kwargs.pop(name, None)
+            adapter_name = kwargs.pop("adapter_name", "default")
+            base = base_source(read_record(folder), folder)
+            model = cls.from_pretrained(base, *model_args, **kwargs)
+            model.load_adapter(folder, adapter_name=adapter_name)
+            if (folder / "generation_config.json").is_file() and model.can_generate():
+                model.generation_config = UniDiffGenerationConfig.from_pretrained(folder)
+            return model
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
             check_model_folder(folder)
         return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    @classmethod
+    def _with_adapter(cls, folder: Path, *model_args: Any, **kwargs: Any) -> Any:
+        """The base of an adapter folder with the adapter on it, active."""
+        for name in ("config", "adapter_kwargs", "subfolder"):  # the folder's own, from AutoModel
+            kwargs.pop(name, None)
+        adapter_name = kwargs.pop("adapter_name", "default")
+        model = cls.from_pretrained(base_source(read_record(folder), folder), *model_args, **kwargs)
+        model.load_adapter(folder, adapter_name=adapter_name)
+        if (folder / "generation_config.json").is_file() and model.can_generate():
+            model.generation_config = UniDiffGenerationConfig.from_pretrained(folder)
+        return model
 
 
 class UniDiffModel(UniDiffPreTrainedModel):
@@ -170,7 +198,7 @@ def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tens
     return torch.arange(length, device=hidden_BQD.device).expand(hidden_BQD.shape[0], length)
 
 
-class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
+class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGenerationMixin):
     """The transformer with its token head; `generate`, `nll` and the denoiser build on it."""
 
     # PreTrainedModel's own comes first among the bases.
@@ -245,7 +273,7 @@ class UniDiffForBlockDiffusion(UniDiffPreTrainedModel, UniDiffGenerationMixin):
         """(..., V) logits of (..., D) hidden states, or those of the ids in [start, stop) alone."""
         if id_range is None:
             return self.lm_head(hidden)
-        ids, head = slice(*id_range), plain_head(self.lm_head)
+        ids, head = slice(*id_range), only_linear(self.lm_head)
         if head is None:  # an adapter on the head: its weight is not all
             return self.lm_head(hidden)[..., ids]
         bias = head.bias[ids] if head.bias is not None else None

@@ -14,6 +14,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from .adapters import only_linear
+from .fingerprint import weights_key
+
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
 
@@ -57,7 +60,7 @@ class PackedWeights:
 
     Attributes:
         layers: of the transformer.
-        key: identity and version of every weight when it was packed.
+        key: identity, version and samples of every weight when it was packed.
     """
 
     def __init__(self, model: "UniDiffForBlockDiffusion") -> None:
@@ -66,7 +69,8 @@ class PackedWeights:
         Raises:
             ValueError: if the model is not on a CPU with oneDNN, or a projection is wrapped.
         """
-        device, dtype = model.lm_head.weight.device.type, model.lm_head.weight.dtype
+        weight = model.model.norm.weight
+        device, dtype = weight.device.type, weight.dtype
         if device != "cpu" or not torch.backends.mkldnn.is_available() or dtype not in _DTYPES:
             raise ValueError(
                 f"prepack_weights=True needs a CPU with oneDNN and one of {_DTYPES}, the model is "
@@ -74,7 +78,8 @@ class PackedWeights:
             )
         self.key = _weights_key(model)
         self.layers = [PackedLayer(layer) for layer in model.model.layers]
-        self._head_weight, self._head_bias = model.lm_head.weight, model.lm_head.bias
+        head = _plain(model.lm_head)
+        self._head_weight, self._head_bias = head.weight, head.bias
         self._heads: dict[tuple[int, int], PackedLinear] = {}
 
     def read_head(self, hidden: Tensor, id_range: tuple[int, int] | None) -> Tensor:
@@ -100,15 +105,25 @@ def packed_weights(model: "UniDiffForBlockDiffusion") -> PackedWeights:
 
 def _packed(linears: Sequence[Any]) -> PackedLinear:
     """Linear layers packed together."""
-    for linear in linears:
-        if type(linear) is not nn.Linear:
-            raise ValueError(
-                f"prepack_weights=True needs plain linear layers, found {type(linear).__name__}: "
-                "merge the adapter into the model first, or leave it out"
-            )
-    return PackedLinear([linear.weight for linear in linears], [linear.bias for linear in linears])
+    plain = [_plain(linear) for linear in linears]
+    return PackedLinear([linear.weight for linear in plain], [linear.bias for linear in plain])
 
 
-def _weights_key(model: "UniDiffForBlockDiffusion") -> tuple[tuple[int, int], ...]:
-    """Address and version of every parameter: in-place changes and replacements both show."""
-    return tuple((weight.data_ptr(), weight._version) for weight in model.parameters())
+def _plain(module: nn.Module) -> nn.Linear:
+    """The linear layer that a module is; raises ValueError where an adapter changes it."""
+    linear = only_linear(module)
+    if linear is None:
+        raise ValueError(
+            f"prepack_weights=True needs plain linear layers, found {type(module).__name__}: "
+            "merge the adapter into the model first, or leave it out"
+        )
+    return linear
+
+
+def _weights_key(model: "UniDiffForBlockDiffusion") -> tuple[object, ...]:
+    """Address and version of every parameter, and a few numbers of it.
+
+    Merging an adapter changes neither address nor version.
+    """
+    places = [(weight.data_ptr(), weight._version) for weight in model.parameters()]
+    return (*places, weights_key(model))

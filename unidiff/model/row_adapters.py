@@ -96,20 +96,9 @@ def check_row_adapters(model: "UniDiffForBlockDiffusion", names: Sequence[str]) 
         )
     changed = {name for layer in found.layers for name in layer.lora_variant} & set(names)
     if changed:
-        raise ValueError(f"adapter_names takes plain LoRA, and {sorted(changed)} are variants of it")
-
-
-def plain_head(head: Any) -> nn.Linear | None:
-    """The head itself where no adapter changes what it says; None where one does.
-
-    A disabled adapter must leave the very products of the base, and those depend on their width.
-    """
-    if type(head) is nn.Linear:
-        return head
-    adapter = getattr(head, "token_adapter", head)
-    base = getattr(adapter, "base_layer", None)
-    is_plain = type(base) is nn.Linear and adapter.disable_adapters != adapter.merged
-    return base if is_plain else None  # disabled and merged: its forward unmerges it first
+        raise ValueError(
+            f"adapter_names takes plain LoRA, and {sorted(changed)} are variants of it"
+        )
 
 
 def names_from_peft(model: nn.Module) -> list[str] | None:
