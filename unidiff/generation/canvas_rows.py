@@ -133,7 +133,6 @@ class CanvasRows(LockStep):
             assert self.window is not None
             stop = min(stop + self.window, int(canvases.length_B[index]))
             canvases.open_window(index, stop, row.settings.max_denoising_steps)
-            self.held.forget(index)
         else:
             self._open_next(index)
 
@@ -160,4 +159,3 @@ class CanvasRows(LockStep):
         """End a row; its canvas leaves the forwards."""
         self.rows[index].finish_reason = reason
         self.canvases.close(index)
-        self.held.forget(index)
