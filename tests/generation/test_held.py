@@ -1,5 +1,6 @@
 """What is held of guidance's weaker branches, whatever the order of readings and ranges."""
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -66,10 +67,12 @@ def test_rows_join_leave_and_are_forgotten() -> None:
     assert torch.equal(here, logits[:, [2, 0]])
 
 
-def test_lines_of_forgotten_rows_are_dropped_by_the_next_reading() -> None:
+@pytest.mark.parametrize("forgets", [True, False])
+def test_older_lines_are_dropped_by_the_next_reading(forgets: bool) -> None:
     held, generator = empty(), torch.Generator().manual_seed(0)
     for _ in range(5):
-        held.forget(0)
+        if forgets:
+            held.forget(0)
         held.keep(torch.tensor([0, 0]), torch.tensor([1, 2]), reading(generator, 2, IDS), 0)
         assert held.logits_CMV.shape == (BRANCHES, 2, IDS)
 

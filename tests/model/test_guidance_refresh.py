@@ -179,6 +179,15 @@ def test_each_window_reads_once_where_guidance_begins(
     assert output.num_forwards.tolist() == [(2 + 2) * num_windows]
 
 
+def test_a_new_canvas_holds_nothing_of_the_one_before(models: dict) -> None:
+    """Left to right, the places open when guidance begins are the same in both blocks."""
+    ids, mask = prompts([PROMPT])
+    options = {**GREEDY, **GUIDED, "unmasking_strategy": "sequential", "guidance_refresh": 50}
+    options |= {"guidance_interval": [0.3, 1.0], "max_denoising_steps": STEPS}
+    output = decode(models["causal_context"], ids, mask, max_new_tokens=2 * GRID, **options)
+    assert output.num_forwards.tolist() == [2 * (STEPS + 2)]
+
+
 def test_a_row_of_two_modalities_beside_one_of_text_equals_it_alone() -> None:
     """The ids asked for narrow when the text is done, and widen when others join."""
     layout = contiguous_layout(
