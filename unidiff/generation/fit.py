@@ -92,15 +92,15 @@ def check_rows(denoiser: Denoiser[Any], rows: Sequence[Row], past: Any) -> None:
 def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
     """Raise ValueError if the options ask for a revision that cannot be."""
     revision, mode = revision_of(options), options["decoding_mode"]
-    if revision is None:
-        return
-    if mode != "diffusion":
-        raise ValueError(f"a revision needs decoding_mode='diffusion', got {mode!r}")
     if options["revision"] == "renoise" and options["final_entropy_bound"] is not None:
         raise ValueError(
             "final_entropy_bound goes by the share of a block that is revealed, and "
             "revision='renoise' decides the whole block anew in every step: leave it out"
         )
+    if revision is None:
+        return
+    if mode != "diffusion":
+        raise ValueError(f"a revision needs decoding_mode='diffusion', got {mode!r}")
     if options["unmasking_strategy"] == "remdm" and options["revision"] is not None:
         raise ValueError("unmasking_strategy='remdm' brings its own revision: leave `revision` out")
     if revision.reads_visible and not denoiser.trained_on_visible:
