@@ -14,7 +14,7 @@ from .options import takes_options
 from .progress import progress_bars
 from .session import quiet_transformers
 
-RECIPES = ("bundled", "drafting", "full")
+RECIPES = ("bundled", "drafting", "filling", "full")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -105,7 +105,7 @@ class RecipeOptions:
         Raises:
             ValueError: if the numbers do not fit together.
         """
-        from unidiff.training.bundled import BundledRecipe, drafting_recipe
+        from unidiff.training.bundled import BundledRecipe, drafting_recipe, filling_recipe
         from unidiff.training.full_variant import FullRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -114,6 +114,7 @@ class RecipeOptions:
         make: Any = {
             "bundled": BundledRecipe,
             "drafting": drafting_recipe,
+            "filling": filling_recipe,
             "full": FullRecipe,
         }[name]
         if name == "full":
@@ -135,7 +136,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="What to train: bundled, drafting (its second phase), or full (attention, text)."
+            help="What to train: bundled, drafting and filling (its second and third phase), or "
+            "full (attention, text)."
         ),
     ] = "bundled",
     resume: Annotated[
