@@ -1,11 +1,9 @@
-"""`unidiff caption`, `ask`, `draw` and `infill`."""
+"""`unidiff caption`, `ask` and `infill`."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from unidiff.cli.infill import box_mask
-from unidiff.cli.pictures import drawing_sentence
 
 SHORT = ("--max-new-tokens", 6)
 
@@ -23,41 +21,6 @@ def test_ask_answers_with_text_and_its_cost(run_command, picture):
     assert report["input"] == "what is this?"
     assert isinstance(report["output"], str)
     assert report["num_forwards"] >= 1
-
-
-def test_draw_writes_as_many_pictures_as_asked_for(run_command, tmp_path):
-    out = tmp_path / "new" / "x.png"
-    line = ("draw", "a red circle left of a blue square", "--num", 3, "--steps", 2)
-    report = run_command(*line, "--guidance", 1, "--out", out, "--scale", 2, "--json").report
-    assert report["files"] == [str(out.with_name(f"x_{number}.png")) for number in range(3)]
-    pictures = [np.asarray(Image.open(path)) for path in report["files"]]
-    assert all(picture.shape == (64, 64, 3) for picture in pictures)
-    assert not np.array_equal(pictures[0], pictures[1])
-    assert [one["num_forwards"] for one in report["results"]] == [2, 2, 2]
-
-
-def test_draw_gives_one_picture_the_name_it_was_told(run_command, tmp_path):
-    result = run_command("draw", "a bag", "--steps", 1, "--out", tmp_path / "bag.png")
-    assert result.out.strip() == str(tmp_path / "bag.png")
-    assert (tmp_path / "bag.png").exists()
-
-
-def test_a_guided_drawing_takes_two_forwards_a_step(run_command, tmp_path):
-    line = ("draw", "a bag", "--steps", 2, "--guidance", 2.0, "--out", tmp_path / "x.png")
-    assert run_command(*line, "--json").report["results"][0]["num_forwards"] == 4
-
-
-@pytest.mark.parametrize(
-    ("request_", "said"),
-    [
-        ("a red circle", "draw a red circle"),
-        ("paint a red circle", "paint a red circle"),
-        ("a sneaker", "draw a sneaker."),
-        ("Show me a bag.", "show me a bag."),
-    ],
-)
-def test_a_drawing_request_reads_as_in_training(request_, said):
-    assert drawing_sentence(request_) == said
 
 
 def test_infill_fills_the_holes_of_a_text(run_command):
@@ -102,8 +65,6 @@ def test_a_box_is_true_inside_and_false_outside():
         (("caption", "nowhere.png"), "nowhere.png"),
         (("caption", "NO_PICTURE"), "identify"),
         (("ask", "PICTURE", "  "), "empty"),
-        (("draw", ""), "empty"),
-        (("draw", "a bag", "--out", "x"), "--out"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run_command, picture, tmp_path, line, words):
