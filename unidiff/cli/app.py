@@ -15,7 +15,6 @@ from .evaluate import evaluate
 from .generate import generate
 from .infill import infill
 from .info import info, show_version
-from .pictures import ask, caption
 from .plugins import new_plugin, plugins
 from .trace import trace
 from .training import prepare_data, train
@@ -104,8 +103,6 @@ def options(
 app.command(rich_help_panel=_TASKS)(demo)
 app.command(rich_help_panel=_TASKS)(generate)
 app.command(rich_help_panel=_TASKS)(chat)
-app.command(rich_help_panel=_TASKS)(caption)
-app.command(rich_help_panel=_TASKS)(ask)
 app.command(rich_help_panel=_TASKS)(infill)
 app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)
