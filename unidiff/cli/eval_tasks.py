@@ -59,8 +59,9 @@ def _measure(
     """(reports, why a task has none)."""
     from unidiff.evaluation.tasks import measure_task
 
+    skipped: dict[str, str] = {}
     if name is not None:
-        tasks, skipped = [find_task(name)], {}
+        tasks = [find_task(name)]
     else:
         plugins, skipped = all_plugins()
         tasks = [task for plugin in plugins.values() for task in plugin.tasks]
