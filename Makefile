@@ -1,6 +1,7 @@
 # Everything goes into .venv; a second `make install` takes no time.
 #   make demo                 install, bring the data, run the demonstration into demo_out/
 #   make test | lint | bench  what the names say
+#   make plugins              list the installed plugins and run their tests alone
 #   make install TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"   a smaller torch
 
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,\
@@ -12,6 +13,7 @@ EXTRAS := dev,eval
 TORCH_INDEX ?=
 DEMO_OUT ?= demo_out
 BENCH_OUT ?= bench_out
+PLUGINS := $(patsubst %/pyproject.toml,./%,$(wildcard plugins/*/pyproject.toml))
 
 DATA_PACKAGE := dataset-fashion-mnist
 DATA := /usr/share/datasets/fashion-mnist
@@ -22,19 +24,21 @@ DATA_FILES := $(addprefix $(DATA)/,train-images-idx3-ubyte.gz train-labels-idx1-
 TEST_THREADS := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo test lint bench clean distclean
+.PHONY: help install data demo test plugins lint bench clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt $(wildcard plugins/*/pyproject.toml)
 	@if [ -z "$(PYTHON)" ]; then echo "make install needs Python 3.11 or newer on the PATH (or PYTHON=/path/to/python)" >&2; exit 1; fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	  echo "could not make $(VENV); on Debian and Ubuntu: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --quiet $(TORCH_INDEX) --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	$(if $(PLUGINS),$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+	  $(addprefix --editable ,$(PLUGINS)))
 	@touch $@
 
 data:
@@ -57,6 +61,10 @@ demo: install data
 
 test: install data
 	$(TEST_THREADS) $(BIN)/python -m pytest -q
+
+plugins: install data
+	$(BIN)/unidiff plugins --json
+	$(TEST_THREADS) $(BIN)/python -m pytest -q $(addsuffix /tests,$(PLUGINS))
 
 lint: install
 	$(BIN)/ruff check

@@ -153,30 +153,3 @@ def test_prepare_names_a_missing_tokenizer(run_command, tmp_path):
     result = run_command(*line, checkpoint=None)
     assert result.code == 2
     assert "config.json" in result.err
-
-
-def test_eval_reports_json_and_writes_it(run_command, tmp_path):
-    out = tmp_path / "reports" / "r.json"
-    line = ("eval", "bundled", "--metric", "closed_loop_success", "--limit", 1, "--out", out)
-    result = run_command(*line, "--json")
-    assert result.code == 0, (result.err, result.exception)
-    assert list(result.report["metrics"]) == ["closed_loop_success"]
-    assert json.loads(out.read_text()) == result.report
-    assert result.report["limit"] == 1
-
-
-def test_eval_is_a_table_for_people(run_command):
-    line = ("eval", "bundled", "--metric", "closed_loop_success", "--limit", 1)
-    result = run_command(*line)
-    assert result.code == 0, (result.err, result.exception)
-    assert "closed_loop_success" in result.out
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [(("soup",), "suite"), (("bundled", "--metric", "taste"), "taste")],
-)
-def test_eval_of_something_unknown_is_one_line(run_command, line, words):
-    result = run_command("eval", *line)
-    assert result.code == 2
-    assert words in result.err

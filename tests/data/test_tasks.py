@@ -12,6 +12,7 @@ from unidiff.data.blocks import IGNORED, BlockOptions, TrainingRow
 from unidiff.data.prepared import training_scene
 from unidiff.data.sources.garments import CLASS_NAMES
 from unidiff.data.tasks import (
+    LONGEST_LINE,
     Demonstrated,
     GarmentDrawing,
     GarmentTalk,
@@ -21,6 +22,7 @@ from unidiff.data.tasks import (
     SceneDrawing,
     SceneTalk,
     holes,
+    line_hole,
     rectangle,
 )
 from unidiff.tokens.actions import BinTokenizer
@@ -237,6 +239,38 @@ def test_library_text_stays_inside_one_document(sources: dict[str, Any]) -> None
     infills = [row.labels[-1] == IGNORED for row in rows_of(source, seeds=20)]
     assert 0.1 < np.mean(infills) < 0.3
     assert len(source) == len(ids) // 64
+
+
+def test_a_line_hole_is_one_line_or_its_end() -> None:
+    is_line_end = np.isin(np.arange(12), [0, 3, 4, 9])  # lines: 1-2, none, 5-8; 10-11 has no end
+    found = set()
+    for seed in range(200):
+        hole = np.flatnonzero(line_hole(is_line_end, np.random.default_rng(seed)))
+        assert (np.diff(hole) == 1).all()
+        found.add((int(hole[0]), int(hole[-1])))
+    assert found == {(1, 2), (2, 2), (5, 8), (6, 8), (7, 8), (8, 8)}
+
+
+def test_a_line_longer_than_the_longest_is_no_hole() -> None:
+    is_line_end = np.zeros(LONGEST_LINE + 3, dtype=bool)
+    is_line_end[[0, -1]] = True
+    assert not line_hole(is_line_end, np.random.default_rng(0)).any()
+    is_line_end[1] = True
+    assert line_hole(is_line_end, np.random.default_rng(0)).any()
+
+
+def test_line_holes_keep_the_whole_stretch_and_no_line_end(sources: dict[str, Any]) -> None:
+    maker = sources["library_text"].maker
+    end = int(maker.line_end_ids[0])
+    ids = np.where(np.arange(640) % 8 == 0, end, 300)
+    source = LibraryText(
+        maker, {"ids": ids, "starts": np.array([0, 640])}, 64, prob_infill=1.0, line_share=1.0
+    )
+    for row in rows_of(source, seeds=4):
+        wanted = row.labels != IGNORED
+        assert 1 <= wanted.sum() <= 7
+        assert not np.isin(row.labels[wanted], maker.line_end_ids).any()
+        assert len(row) == 64 + 3  # <|bos|><|infill|> before it and <|end|> behind
 
 
 def test_library_text_shorter_than_a_stretch_is_one_sample(

@@ -101,6 +101,18 @@ def test_a_reference_takes_as_many_steps_as_there_are_tokens_and_else_the_defaul
             assert reference.options[name] == default.options[name]
 
 
+def test_a_reference_inherits_nothing_of_its_tasks_pace(sweep):
+    pace = {"final_entropy_bound": 5.0, "entropy_bound": 2.0, "guidance_refresh": 2}
+    suite = {"captions": {"sampler": {**pace, "guidance_scale": 1.4}}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unidiff.evaluation.tradeoff.load_suite", lambda _: suite)
+        reference, default, *others = Plan(sweep, ("captions",)).cells("x")
+    assert default.options.keys() > pace.keys()
+    for cell in (reference, *others):
+        assert cell.options.keys().isdisjoint(pace)
+        assert cell.options["guidance_scale"] == 1.4
+
+
 def test_confirming_takes_other_inputs_than_exploring():
     explored = plan_sweep(["captions"]).cells("x")
     confirmed = plan_sweep(["captions"], confirms=True).cells("x")

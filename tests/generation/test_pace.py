@@ -82,6 +82,16 @@ def test_frechet_is_the_factor_rule_for_equal_confidences() -> None:
             assert torch.equal(frechet, strategy_of("factor", factor=1 - margin)(view))
 
 
+def largest_that_fits(entropies: list[float], bound: float) -> int:
+    """Positions of the largest set whose entropies without the largest fit, at least one."""
+    sizes = range(1, len(entropies) + 1)
+    sums = {
+        size: min(sum(part) - max(part) for part in itertools.combinations(entropies, size))
+        for size in sizes
+    }
+    return max(size for size in sizes if sums[size] <= bound + 1e-12)
+
+
 @pytest.mark.parametrize("bound", [0.0, 0.1, 0.7, 3.0])
 def test_entropy_bound_takes_the_largest_set_that_fits(bound: float) -> None:
     logits = torch.randn(40, 6, 5, generator=torch.Generator().manual_seed(1)).double() * 4
@@ -89,18 +99,45 @@ def test_entropy_bound_takes_the_largest_set_that_fits(bound: float) -> None:
     reveal = strategy_of("entropy_bound", entropy_bound=bound)(view)
     for row, chosen in zip(logits, reveal, strict=True):
         entropies = torch.distributions.Categorical(logits=row).entropy().tolist()
-        best = max(
-            size
-            for size in range(1, 7)
-            if any(
-                sum(part) - max(part) <= bound + 1e-12
-                for part in itertools.combinations(entropies, size)
-            )
-        )
+        best = largest_that_fits(entropies, bound)
         assert int(chosen.sum()) == best
         assert sorted(entropies)[:best] == pytest.approx(
             sorted(e for e, is_chosen in zip(entropies, chosen, strict=True) if is_chosen)
         )
+
+
+@pytest.mark.parametrize(("bound", "final"), [(0.2, 3.0), (3.0, 0.2), (0.0, 1.0)])
+def test_a_final_entropy_bound_is_approached_by_the_share_revealed(
+    bound: float, final: float
+) -> None:
+    """Blocks of 12 in all stages, a few positions of which are open, then brute force."""
+    generator = torch.Generator().manual_seed(4)
+    num_open = torch.randint(1, 7, (60,), generator=generator)
+    masked = torch.arange(6) < num_open[:, None]
+    total = num_open + torch.randint(0, 7, (60,), generator=generator)
+    logits = torch.randn(int(num_open.sum()), 5, generator=generator).double() * 3
+    view = view_of(
+        [[0.5] * 6] * 60,
+        masked.tolist(),
+        logits_NV=logits,
+        total_B=total,
+        budget_B=torch.full((60,), 12),
+    )
+    reveal = strategy_of("entropy_bound", entropy_bound=bound, final_entropy_bound=final)(view)
+    entropies = torch.distributions.Categorical(logits=logits).entropy().split(num_open.tolist())
+    for own, of_all, chosen in zip(entropies, total.tolist(), reveal, strict=True):
+        now = bound + (final - bound) * (1 - len(own) / of_all)
+        assert int(chosen.sum()) == largest_that_fits(own.tolist(), now)
+
+
+def test_a_final_entropy_bound_of_the_same_height_changes_nothing() -> None:
+    logits = torch.randn(240, 5, generator=torch.Generator().manual_seed(1)).double() * 4
+    view = view_of(
+        [[0.5] * 6] * 40, [[True] * 6] * 40, logits_NV=logits, total_B=torch.full((40,), 9)
+    )
+    constant = strategy_of("entropy_bound", entropy_bound=0.7)(view)
+    same = strategy_of("entropy_bound", entropy_bound=0.7, final_entropy_bound=0.7)(view)
+    assert torch.equal(constant, same)
 
 
 @pytest.mark.parametrize("bound", [0.05, 0.5, 2.0])

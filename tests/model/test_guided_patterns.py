@@ -17,6 +17,8 @@ SOMETIMES: list[dict[str, Any]] = [
     {"guidance_interval": [0.3, 0.7]},
     {"guidance_schedule": "rising"},
     {"guidance_schedule": "falling", "guidance_interval": [0.5, 1.0]},
+    {"guidance_refresh": 2},
+    {"guidance_refresh": 3, "guidance_interval": [0.2, 1.0]},
 ]
 
 
@@ -158,11 +160,12 @@ def test_logits_outside_the_interval_are_the_unguided_ones(pattern: str, models:
     assert not torch.equal(first_logits(models[pattern], ids, steps=3, **early), plain)
 
 
-def test_weights_that_predict_successors_may_skip_guidance_too() -> None:
+@pytest.mark.parametrize("change", [SOMETIMES[0], SOMETIMES[3]], ids=str)
+def test_weights_that_predict_successors_may_skip_guidance_too(change: dict) -> None:
     """Their branches keep their seats, for joined caches forget the reading of the last token."""
     model = tiny_model("causal_context", logits_shift=1)
     ids, mask = prompts(LENGTHS[:2])
-    options: dict[str, Any] = {"max_new_tokens": 14, "seed": 5, **GUIDED, **SOMETIMES[0]}
+    options: dict[str, Any] = {"max_new_tokens": 14, "seed": 5, **GUIDED, **change}
     options |= {"max_denoising_steps": 4, "unmasking_strategy": "static"}
     one = decode(model, ids, mask, **options)
     other = decode(model, ids, mask, **options, cache_reuse="none")

@@ -7,6 +7,7 @@ import pytest
 from unidiff.plugins import registry
 from unidiff.plugins.plugin import Plugin
 from unidiff.plugins.registry import (
+    absent_plugins,
     all_plugins,
     find_task,
     installed_commands,
@@ -144,3 +145,15 @@ def test_a_command_is_loaded_from_its_own_group(install):
     install("unidiff-good", points, EMPTY.format(name="good") + "def shout(): return 'hey'\n")
     assert load_command("shout")() == "hey"
     assert load_command("whisper") is None
+
+
+def test_absent_plugins_are_those_of_the_extra_that_are_not_installed(install, monkeypatch):
+    lines = [
+        'unidiff-good; extra == "plugins"',
+        "far>=2; extra == 'plugins'",
+        "numpy",
+        'x; extra == "y"',
+    ]
+    monkeypatch.setattr(registry, "requires", lambda name: lines)
+    install("unidiff-good", {GROUP: {"good": "unidiff_good:plugin"}}, EMPTY.format(name="good"))
+    assert absent_plugins() == ["far"]

@@ -25,6 +25,7 @@ from unidiff.training.bundled import (
     bundled_objective,
     bundled_stream,
     drafting_recipe,
+    filling_recipe,
     train_bundled,
 )
 from unidiff.training.carried import carry
@@ -182,6 +183,15 @@ def test_the_drafting_phase_masks_text_whole_more_often() -> None:
     assert bundled_objective(0, phase.text_full_share).text.full_share == phase.text_full_share > 0
     assert phase.steps > BundledRecipe().steps
     assert phase.mixture["library_text"] > MIXTURE["library_text"]
+
+
+def test_the_filling_phase_draws_more_scenes_and_fills_lines() -> None:
+    phase, before = filling_recipe(), drafting_recipe()
+    assert phase.steps > before.steps
+    assert phase.mixture["scene_drawing"] > before.mixture["scene_drawing"]
+    assert phase.line_share > before.line_share == 0.0
+    assert phase.infill_share > before.infill_share
+    assert sum(phase.mixture.values()) % bundled.MICRO_BATCH == 0
 
 
 @pytest.mark.usefixtures("small_cycle")

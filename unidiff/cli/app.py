@@ -11,13 +11,13 @@ from .act import act
 from .bench import bench
 from .chat import chat
 from .demo import demo
+from .evaluate import evaluate
 from .generate import generate
 from .infill import infill
 from .info import info, show_version
-from .pictures import ask, caption, draw
 from .plugins import new_plugin, plugins
 from .trace import trace
-from .training import evaluate, prepare_data, train
+from .training import prepare_data, train
 
 _TASKS = "Tasks"
 _PLUGINS = "Tasks of plugins"
@@ -103,9 +103,6 @@ def options(
 app.command(rich_help_panel=_TASKS)(demo)
 app.command(rich_help_panel=_TASKS)(generate)
 app.command(rich_help_panel=_TASKS)(chat)
-app.command(rich_help_panel=_TASKS)(caption)
-app.command(rich_help_panel=_TASKS)(ask)
-app.command(rich_help_panel=_TASKS)(draw)
 app.command(rich_help_panel=_TASKS)(infill)
 app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)

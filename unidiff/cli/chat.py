@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from . import samplers
+from .checks import check_files
 from .generate import drafts
 from .options import Decoding, ModelChoice, TextLength, takes_options
-from .pictures import check_files
 from .session import Answer, Session, open_session
 
 HELP = "/image PATH shows another picture, /new starts afresh, /quit ends."

@@ -28,7 +28,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Decides what is shown.", min=0)] = 0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Describe, answer, draw, fill holes, chat and act, on held-out inputs; write a gallery."""
+    """Show every installed task, a chat and the robot on held-out inputs; write a gallery."""
     start = time.perf_counter()
     from unidiff.data.sources.held_out import held_out
 
@@ -38,7 +38,7 @@ def demo(
 
     data = held_out(seed)
     session = open_session(model)
-    sections, episodes = _ask_everything(session, data)
+    sections, episodes, missing = _ask_everything(session, data)
     out.mkdir(parents=True, exist_ok=True)
     write_gif(out / FILM, episodes)
     draw_gallery(out / GALLERY, sections)
@@ -47,9 +47,12 @@ def demo(
     write_page(out, sections, summary)
     files = [str(out / name) for name in (GALLERY, FILM, PAGE)]
     if as_json:
-        print_json({**summary, "rows": [row.to_dict() for row in rows], "files": files})
+        rows_as_json = [row.to_dict() for row in rows]
+        print_json({**summary, "rows": rows_as_json, "missing": missing, "files": files})
         return
     _print_table(rows)
+    for name, why in missing.items():
+        typer.echo(f"not shown: {name} ({why})")
     typer.echo(f"{summary['right']} of {summary['judged']} right, {summary['seconds']} s")
     for file in files:
         typer.echo(file)
@@ -57,25 +60,19 @@ def demo(
 
 def _ask_everything(
     session: "Session", data: "HeldOut"
-) -> tuple[dict[str, list["Row"]], list["Played"]]:
-    """Rows of every section, and the episodes of the last one."""
-    from . import demo_draw, demo_talk
+) -> tuple[dict[str, list["Row"]], list["Played"], dict[str, str]]:
+    """Rows of every section, the robot's episodes, and why a plugin or task is not shown."""
+    from .demo_act import drive
+    from .demo_plugins import ask_plugins
+    from .demo_talk import converse
 
-    sections: dict[str, list[Row]] = {}
-    for title, part in (
-        ("Describing photographs and unseen scenes", demo_talk.describe),
-        ("Answering questions", demo_talk.question),
-        ("Drawing garments", demo_draw.draw_garments),
-        ("Drawing scenes that never occur in training", demo_draw.draw_scenes),
-        ("Filling holes in pictures", demo_draw.fill_pictures),
-        ("Filling holes in text", demo_talk.fill_text),
-        ("Talking about a picture", demo_talk.converse),
-    ):
-        typer.echo(f"{title} ...", err=True)
-        sections[title] = part(session, data)
+    typer.echo("Asking every installed task ...", err=True)
+    sections, missing = ask_plugins(session, data.seed)
+    typer.echo("Talking about a picture ...", err=True)
+    sections["Talking about a picture"] = converse(session, data)
     typer.echo("Driving the robot ...", err=True)
-    sections["Driving the robot"], episodes = demo_draw.drive(session, data)
-    return sections, episodes
+    sections["Driving the robot"], episodes = drive(session, data)
+    return sections, episodes, missing
 
 
 def _summary(rows: Sequence["Row"], seed: int, folder: Path, seconds: float) -> dict[str, Any]:

@@ -7,9 +7,9 @@ import numpy as np
 import typer
 
 from . import samplers
+from .checks import check_files
 from .options import Decoding, JsonFlag, ModelChoice, takes_options
-from .output import check_picture_path, print_cost, print_json
-from .pictures import check_files, enlarged
+from .output import check_picture_path, enlarged, print_cost, print_json
 from .session import Session, open_session
 
 Box = tuple[int, int, int, int]

@@ -39,6 +39,14 @@ def check_picture_path(out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
 
 
+def enlarged(picture: Any, scale: int) -> Any:
+    """The PIL picture with every pixel repeated."""
+    from PIL import Image as Pillow
+
+    size = (picture.width * scale, picture.height * scale)
+    return picture.resize(size, Pillow.Resampling.NEAREST)
+
+
 def _plain(value: Any) -> Any:
     """Paths as text, arrays as lists."""
     if isinstance(value, Path):

@@ -1,7 +1,6 @@
 """`unidiff prepare`, `train` and `eval`: from data to a measured checkpoint."""
 
 import gc
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ import typer
 
 from unidiff.bundled import bundled_checkpoint
 
-from .options import JsonFlag, ModelChoice, takes_options
-from .output import print_json
-from .session import open_session, quiet_transformers
+from .options import takes_options
+from .progress import progress_bars
+from .session import quiet_transformers
 
-RECIPES = ("bundled", "drafting", "full")
+RECIPES = ("bundled", "drafting", "filling", "full")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -68,7 +67,7 @@ def prepare_data(
     from unidiff.data.prepared import PrepareOptions, prepare
 
     image_tokenizer, tokenizer = tokenizers.load()
-    with _progress() as progress:
+    with progress_bars() as progress:
         bar = progress.add_task("preparing", total=None)
 
         def show(part: str, done: int, total: int) -> None:
@@ -106,7 +105,7 @@ class RecipeOptions:
         Raises:
             ValueError: if the numbers do not fit together.
         """
-        from unidiff.training.bundled import BundledRecipe, drafting_recipe
+        from unidiff.training.bundled import BundledRecipe, drafting_recipe, filling_recipe
         from unidiff.training.full_variant import FullRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -115,6 +114,7 @@ class RecipeOptions:
         make: Any = {
             "bundled": BundledRecipe,
             "drafting": drafting_recipe,
+            "filling": filling_recipe,
             "full": FullRecipe,
         }[name]
         if name == "full":
@@ -136,7 +136,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Option(
-            help="What to train: bundled, drafting (its second phase), or full (attention, text)."
+            help="What to train: bundled, drafting and filling (its second and third phase), or "
+            "full (attention, text)."
         ),
     ] = "bundled",
     resume: Annotated[
@@ -190,84 +191,3 @@ def _train_recipe(
         return lambda _, result: assemble_full(out, result)
     train_bundled(data, out, tokenizer, image_tokenizer.config.levels, chosen, carried=carried)
     return lambda image, result: assemble_checkpoint(out, data, image, tokenizer, result)
-
-
-@takes_options
-def evaluate(
-    model: ModelChoice,
-    suite: Annotated[str, typer.Argument(help="Which suite.")] = "bundled",
-    metrics: Annotated[
-        list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Samples of each metric.", min=1)] = None,
-    seed: Annotated[int, typer.Option(help="Of samples and decoding.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
-    as_json: JsonFlag = False,
-) -> None:
-    """Measure a checkpoint on held-out data."""
-    from unidiff.evaluation.suite import run_suite
-
-    session = open_session(model)
-    with _progress() as progress:
-        report = run_suite(
-            suite,
-            session.model,
-            session.processor,
-            seed=seed,
-            limit=limit,
-            metrics=metrics or None,
-            progress=_watcher(progress, suite),
-        ).to_dict()
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(report, indent=2) + "\n")
-    if as_json:
-        print_json(report)
-    else:
-        _print_report(report)
-
-
-def _watcher(progress: Any, suite: str) -> Callable[[str, int, int], None]:
-    """Shows groups done of the suite, and answers given in the group under way."""
-    bars: dict[str, Any] = {suite: progress.add_task(suite, total=None)}
-
-    def show(group: str, done: int, total: int) -> None:
-        if total:  # a group is finished: groups done, groups in all
-            progress.update(bars[suite], completed=done, total=total)
-            return
-        if group not in bars:
-            bars[group] = progress.add_task(f"  {group}", total=None)
-        progress.update(bars[group], completed=done)
-
-    return show
-
-
-def _print_report(report: dict[str, Any]) -> None:
-    """The metrics as a table."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("metric", "value", "aim", "floor", "inputs", "NFE", "")
-    for name, one in report["metrics"].items():
-        mark = Text("aim met", "green") if one.get("reaches_aim") else Text("passes", "yellow")
-        mark = mark if one.get("passes") else Text("below the floor", "red")
-        columns = ("value", "aim", "floor", "num_inputs", "forwards_per_input")
-        numbers = [one.get(column) for column in columns]
-        shown = ["" if n is None else f"{n:.4g}" for n in numbers]
-        table.add_row(name, *shown, mark)
-    Console().print(table)
-
-
-def _progress() -> Any:
-    """A progress display on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-    )

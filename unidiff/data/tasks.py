@@ -7,6 +7,7 @@ together.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from unidiff.tokens.actions import BinTokenizer
 from unidiff.tokens.infill import INFILL_PROMPT_LENGTH, infill_sequence
 from unidiff.tokens.sequence import SequenceEncoder, join, run_of
+from unidiff.tokens.text import decode_plain
 
 from .blocks import BlockOptions, TrainingRow, blocks_row, one_block_row
 from .prepared import Arrays, training_scene
@@ -22,6 +24,7 @@ from .sources.scene_language import caption, drawing_request, scene_conversation
 
 PROB_CONDITION_DROPPED = 0.1
 SHORT_BLOCK = 8
+LONGEST_LINE = 32  # tokens
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,13 @@ class RowMaker:
 
     encoder: SequenceEncoder
     blocks: BlockOptions = field(default_factory=BlockOptions)
+
+    @cached_property
+    def line_end_ids(self) -> np.ndarray:
+        """Ids of the text tokens that hold a line end."""
+        tokenizer = self.encoder.tokenizer
+        texts = [decode_plain(tokenizer, [index]) for index in range(len(tokenizer))]
+        return np.flatnonzero(["\n" in text for text in texts])
 
     def conversation(self, messages: Sequence[Any], rng: np.random.Generator) -> TrainingRow:
         """Row of a conversation, its answers wanted."""
@@ -196,8 +206,10 @@ class LibraryText:
         arrays: the prepared part.
         length: tokens of a stretch.
         prob_infill: share of the stretches with holes.
-        short_share: share of the others cut into blocks of at most `SHORT_BLOCK` tokens, the
-            length of the drafts of self-speculation.
+        line_share: share of those whose one hole is a line, or a line's end, in a whole stretch;
+            the others are cut to 16 to 64 tokens with one to three holes anywhere.
+        short_share: share of the stretches to continue that are cut into blocks of at most
+            `SHORT_BLOCK` tokens, the length of the drafts of self-speculation.
         name: name in the mixture.
     """
 
@@ -205,6 +217,7 @@ class LibraryText:
     arrays: Arrays
     length: int = 128
     prob_infill: float = 0.2
+    line_share: float = 0.0
     short_share: float = 0.0
     name: str = "library_text"
 
@@ -214,18 +227,27 @@ class LibraryText:
 
     def row(self, index: int, rng: np.random.Generator) -> TrainingRow:
         """Row of one stretch; its start is shifted at random so that epochs differ."""
-        ids = self.arrays["ids"].astype(np.int64)[self._window(index, rng)]
+        ids = self.arrays["ids"][self._window(index, rng)].astype(np.int64)
         if rng.random() < self.prob_infill:
-            ids = ids[: int(rng.integers(16, 65))]
-            return self.maker.infill(
-                [{"type": "text", "ids": ids, "is_hole": holes(len(ids), rng)}]
-            )
+            ids, is_hole = self._with_holes(ids, rng)
+            return self.maker.infill([{"type": "text", "ids": ids, "is_hole": is_hole}])
         begin = run_of([self.maker.encoder.special("<|bos|>")], "text")
         sequence = join([begin, run_of(ids, "text", wanted=True)])
         blocks = self.maker.blocks
         if self.short_share and rng.random() < self.short_share:
             blocks = replace(blocks, max_block_length=SHORT_BLOCK)
         return blocks_row(sequence, self.maker.encoder.layout, blocks, rng)
+
+    def _with_holes(
+        self, ids: np.ndarray, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of a stretch, or of its beginning, and (L,) bool where they are to be filled."""
+        if self.line_share and rng.random() < self.line_share:
+            is_hole = line_hole(np.isin(ids, self.maker.line_end_ids), rng)
+            if is_hole.any():
+                return ids, is_hole
+        ids = ids[: int(rng.integers(16, 65))]
+        return ids, holes(len(ids), rng)
 
     def _window(self, index: int, rng: np.random.Generator) -> slice:
         """A window inside one document, where that is long enough."""
@@ -274,6 +296,29 @@ def holes(length: int, rng: np.random.Generator) -> np.ndarray:
         size = min(length, 1 + int(rng.exponential(max(1.0, length / 8))))
         start = int(rng.integers(0, length - size + 1))
         is_hole[start : start + size] = True
+    return is_hole
+
+
+def line_hole(is_line_end: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(L,) bool, True in one line from its begin or, half of the time, from inside it to its end.
+
+    Args:
+        is_line_end: (L,) bool, tokens that hold a line end; none of them is in the hole.
+        rng: chooses the line and where the hole begins.
+
+    Returns:
+        All False where no line of at most `LONGEST_LINE` tokens lies between two line ends.
+    """
+    is_hole = np.zeros(len(is_line_end), dtype=bool)
+    ends = np.flatnonzero(is_line_end)
+    lengths = np.diff(ends) - 1
+    fitting = np.flatnonzero((lengths >= 1) & (lengths <= LONGEST_LINE))
+    if len(fitting):
+        line = int(fitting[rng.integers(len(fitting))])
+        start, stop = int(ends[line]) + 1, int(ends[line + 1])
+        if rng.random() < 0.5:
+            start = int(rng.integers(start, stop))
+        is_hole[start:stop] = True
     return is_hole
 
 

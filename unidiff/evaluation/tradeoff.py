@@ -31,7 +31,8 @@ REFERENCE, DEFAULT = "one token per step", "default"
 # Options of a default that say how fast it goes; a reference and the other strategies bring theirs.
 PACE_OPTIONS = (
     *("unmasking_strategy", "max_denoising_steps", "confidence_threshold", "confidence_metric"),
-    *("factor", "frechet_margin", "entropy_bound", "hierarchy_threshold"),
+    *("factor", "frechet_margin", "entropy_bound", "final_entropy_bound", "hierarchy_threshold"),
+    "guidance_refresh",
 )
 Progress = Callable[["Cell", "Measured", bool], None]
 

@@ -12,6 +12,7 @@ from .branches import Branches, num_settled
 from .canvases import Canvas, Canvases
 from .confidence import Workspace
 from .denoiser import Denoiser
+from .held import HeldLogits
 from .lockstep import LockStep, Policy
 from .rows import Row
 
@@ -24,7 +25,9 @@ class CanvasRows(LockStep):
         super().__init__(denoiser, policy)
         self.workspace = Workspace()
         self.canvases = Canvases.empty(0, 0, denoiser.device)
-        self.branches = Branches(0, policy.guidance.num_branches - 1, 0, denoiser.device)
+        num_weaker = policy.guidance.num_branches - 1
+        self.branches = Branches(0, num_weaker, 0, denoiser.device)
+        self.held = HeldLogits(num_weaker, denoiser.device)
 
     def join(self, rows: Sequence[Row]) -> None:
         """Open the rows' first canvases; prompts move into them where the pattern asks so."""
@@ -40,6 +43,7 @@ class CanvasRows(LockStep):
         self.canvases = Canvases.concatenate([self.canvases, new])
         ends = [len(twin) - num_settled(self.denoiser, twin) for row in rows for twin in row.twins]
         self.branches.join(len(rows), width + max(ends, default=0))
+        self.held.join(len(rows), width)
         for index, canvas in enumerate(first, start):
             self._open(index, canvas)
 
@@ -58,17 +62,32 @@ class CanvasRows(LockStep):
         """Keep the canvases of these rows only."""
         self.canvases = self.canvases.select(rows)
         self.branches.select(rows)
+        self.held.select(rows)
 
     @property
     def uses_branches(self) -> list[bool]:
-        """Rows whose weaker branches are read by the next forward."""
+        """Rows whose weaker branches are read by the next forward.
+
+        Between refreshes those of which something is asked that has not been read yet.
+        """
+        canvases, refresh = self.canvases, self.policy.guidance.refresh
+        is_read_B = self._is_guided_B
+        if refresh > 1:
+            lacks_B = (canvases.is_open & ~self.held.is_held_BK).any(1)
+            is_read_B = is_read_B & ((canvases.step_B % refresh == 0) | lacks_B)
+        return is_read_B.tolist()
+
+    @property
+    def _is_guided_B(self) -> Tensor:
+        """(B,) bool, rows to which guidance applies in this step."""
         applies_B = self.policy.guidance.applies(self.canvases.progress)
-        return (applies_B & (self.canvases.length_B > 0)).tolist()
+        return applies_B & (self.canvases.length_B > 0)
 
     def _open(self, index: int, canvas: Canvas) -> None:
         """Give a row and its weaker branches a new canvas."""
         row, num_own = self.rows[index], self.rows[index].num_delivered
         self.canvases.open(index, canvas, self.denoiser.layout.mask_token_id)
+        self.held.forget(index)
         self.branches.num_own_B[index] = num_own
         settled = [num_settled(self.denoiser, twin) for twin in row.twins]
         self.branches.open(index, row.twins, settled, canvas.modality[num_own:].tolist())

@@ -44,11 +44,7 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
         )
     check_noise(denoiser, options)
     _check_revision(denoiser, options)
-    if mode != "diffusion" and list(options["guidance_interval"]) != [0.0, 1.0]:
-        raise ValueError(
-            f"guidance_interval counts denoising steps, decoding_mode={mode!r} has none: leave it "
-            "out"
-        )
+    _check_guidance(denoiser, options)
     return pattern != "full" and options["cache_reuse"] != "none"
 
 
@@ -105,6 +101,11 @@ def check_rows(denoiser: Denoiser[Any], rows: Sequence[Row], past: Any) -> None:
 def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
     """Raise ValueError if the options ask for a revision that cannot be."""
     revision, mode = revision_of(options), options["decoding_mode"]
+    if options["revision"] == "renoise" and options["final_entropy_bound"] is not None:
+        raise ValueError(
+            "final_entropy_bound goes by the share of a block that is revealed, and "
+            "revision='renoise' decides the whole block anew in every step: leave it out"
+        )
     if revision is None:
         return
     if mode != "diffusion":
@@ -116,6 +117,35 @@ def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None
             f"revision={options['revision']!r} reads what the model says of visible tokens, and "
             "this checkpoint was not trained on them (trained_on_visible=False): use "
             "unmasking_strategy='remdm' or a critic"
+        )
+
+
+def _check_guidance(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
+    """Raise ValueError if guidance is to skip steps where it cannot."""
+    mode, refresh = options["decoding_mode"], options["guidance_refresh"]
+    counts_steps = {
+        "guidance_interval": list(options["guidance_interval"]) != [0.0, 1.0],
+        "guidance_refresh": refresh != 1,
+    }
+    for name, is_set in counts_steps.items():
+        if mode != "diffusion" and is_set:
+            raise ValueError(
+                f"{name} counts denoising steps, decoding_mode={mode!r} has none: leave it out"
+            )
+    if refresh == 1:
+        return
+    if denoiser.noise_process == "uniform":
+        raise ValueError(
+            f"guidance_refresh={refresh} mixes what was said of masked positions in earlier steps; "
+            "under this checkpoint's 'uniform' noise (ancestral, renoise, guidance_level="
+            "'posterior') they show another token in every step: use guidance_refresh=1"
+        )
+    revision = revision_of(options)
+    if revision is not None and revision.reads_visible:
+        raise ValueError(
+            f"guidance_refresh={refresh} holds nothing of visible tokens, which revision="
+            f"{options['revision']!r} reads: use guidance_refresh=1, unmasking_strategy='remdm' or "
+            "a critic"
         )
 
 

@@ -34,16 +34,21 @@ class Guidance:
         schedule: name in `GUIDANCE_SCHEDULES`.
         interval: first and last progress at which it applies; outside, a row is unguided and its
             weaker branches are not read.
+        refresh: steps between readings of the weaker branches; in between, what they last said of
+            each position is mixed with what the whole prompt says now.
 
     Source: classifier-free guidance, arXiv 2207.12598, with a scale of 1 + its w, on the logits of
         masked tokens as in Muse, arXiv 2301.00704; two links as in InstructPix2Pix, arXiv
         2211.09800, equation 3; rising scales as in UniDisc, arXiv 2503.20853; the interval as in
-        arXiv 2404.07724.
+        arXiv 2404.07724; leaving out the weaker branch in some steps as in FasterCache, arXiv
+        2410.19355, which corrects what it reuses by frequency: logits of masked tokens are held as
+        they are, our own form.
     """
 
     scales: tuple[float, ...] = ()
     schedule: str = "constant"
     interval: tuple[float, float] = (0.0, 1.0)
+    refresh: int = 1
 
     @property
     def num_branches(self) -> int:
@@ -111,4 +116,5 @@ def guidance_of(options: Mapping[str, Any]) -> Guidance:
         tuple(float(scale) for scale in scales),
         options["guidance_schedule"],
         (float(start), float(stop)),
+        options["guidance_refresh"],
     )

@@ -49,6 +49,7 @@ OPTIONS: dict[str, Any] = {
     "factor": 1.0,  # doubt taken at once (factor)
     "frechet_margin": 0.25,  # in [0, 1] (frechet)
     "entropy_bound": 0.1,  # nats (entropy_bound)
+    "final_entropy_bound": None,  # nats at the block's end (entropy_bound); None: entropy_bound
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
     "remdm_schedule": "cap",  # when visible tokens are masked again (remdm)
     "remdm_eta": 0.05,  # how many, in [0, 1] (remdm)
@@ -87,6 +88,7 @@ OPTIONS: dict[str, Any] = {
     "guidance_schedule": "constant",  # over the steps of a block: also rising, falling
     "guidance_level": None,  # what is mixed; None: posterior for ancestral, else logits
     "guidance_interval": [0.0, 1.0],  # share of a block's steps in which guidance applies
+    "guidance_refresh": 1,  # steps between forwards of the weaker branches; else their last logits
     "prefill_chunk_length": None,  # prompt tokens per forward; None: all at once
     "cache_implementation": "dynamic",  # "static": shapes that seldom change, for torch.compile
     "prepack_weights": False,  # decode from a second, faster copy of the weights (CPU)

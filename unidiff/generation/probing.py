@@ -73,12 +73,37 @@ class Probing(CanvasRows):
         id_range: tuple[int, int] | None,
     ) -> Tensor:
         """(N, V) guided logits of positions from their own and their weaker branches'."""
-        del column_N, id_range
-        if self.policy.guidance.num_branches == 1:
+        guidance = self.policy.guidance
+        if guidance.num_branches == 1:
             return logits_NV
-        takes_part_B = torch.tensor(self.takes_part, device=row_N.device)
-        progress_N = self.canvases.progress[row_N]
-        return self.policy.guidance.mix_where(logits_NV, takes_part_B[row_N], progress_N)
+        guided_N = torch.tensor(self.takes_part, device=row_N.device)[row_N]
+        if guidance.refresh > 1:
+            first_id = id_range[0] if id_range else 0
+            logits_NV = self._with_held(logits_NV, row_N, column_N, guided_N, first_id)
+            guided_N = self._is_guided_B[row_N]
+        return guidance.mix_where(logits_NV, guided_N, self.canvases.progress[row_N])
+
+    def _with_held(
+        self, logits_NV: Tensor, row_N: Tensor, column_N: Tensor, is_read_N: Tensor, first_id: int
+    ) -> Tensor:
+        """(N + C G, V) the whole prompt's logits, then the weaker branches' last at guided places.
+
+        Args:
+            logits_NV: (N + C R, V) float, the weaker branches' at the R places read now.
+            row_N: (N,) int64 rows of the places.
+            column_N: (N,) int64 their columns.
+            is_read_N: (N,) bool, True at the R.
+            first_id: id of the first of the V columns.
+        """
+        num_places, num_ids = len(row_N), logits_NV.shape[1]
+        row_R, column_R = row_N[is_read_N], column_N[is_read_N]
+        if len(row_R):
+            weaker_CRV = logits_NV[num_places:].view(-1, len(row_R), num_ids)
+            self.held.keep(row_R, column_R, weaker_CRV, first_id)
+        is_guided_N = self._is_guided_B[row_N]
+        place_G = row_N[is_guided_N], column_N[is_guided_N]
+        weaker_CGV = self.held.at(*place_G, first_id, num_ids)
+        return torch.cat([logits_NV[:num_places], weaker_CGV.flatten(0, 1)])
 
     def _known_ids(self) -> list[list[int]]:
         """Prompt, finished blocks and revealed canvas tokens of each row, in order."""

@@ -44,7 +44,9 @@ STRATEGIES: dict[str, Callable[[Mapping[str, Any]], UnmaskingStrategy]] = {
     "relative_threshold": lambda options: RevealRelative(),
     "factor": lambda options: RevealFactor(options["factor"]),
     "frechet": lambda options: RevealFrechet(options["frechet_margin"]),
-    "entropy_bound": lambda options: RevealEntropyBound(options["entropy_bound"]),
+    "entropy_bound": lambda options: RevealEntropyBound(
+        options["entropy_bound"], options["final_entropy_bound"]
+    ),
     "cosine": lambda options: RevealCosine(options["confidence_noise"]),
     "ascending": lambda options: RevealAscending(),
     "timetable": lambda options: RevealTimetable(),

@@ -5,11 +5,12 @@ the names that are allowed, separated by commas; empty allows none.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Any
 
 from .plugin import Plugin, check_plugin
@@ -18,6 +19,7 @@ from .task import Task
 GROUP = "unidiff.plugins"
 COMMAND_GROUP = "unidiff.commands"
 ALLOW_LIST = "UNIDIFF_PLUGINS"
+_REQUIRED = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,28 @@ def all_plugins() -> tuple[dict[str, Plugin], dict[str, str]]:
         except (ImportError, ValueError) as error:
             errors[name] = str(error)
     return plugins, errors
+
+
+def absent_plugins() -> list[str]:
+    """Distributions of our extra `plugins` that are not installed."""
+    absent = []
+    for line in requires("unidiff") or []:
+        requirement, _, condition = line.partition(";")
+        if 'extra == "plugins"' not in condition.replace("'", '"'):
+            continue
+        name = _REQUIRED.match(requirement.strip())
+        if name is not None and not _is_installed(name.group()):
+            absent.append(name.group())
+    return sorted(absent)
+
+
+def _is_installed(distribution: str) -> bool:
+    """Whether there is such a distribution."""
+    try:
+        version(distribution)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def find_task(name: str) -> Task:

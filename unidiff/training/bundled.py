@@ -58,6 +58,15 @@ DRAFTING_MIXTURE = {  # second phase: as many samples of text as make the canvas
     "library_text": 48,
     "scene_talk": 16,
 }
+FILLING_MIXTURE = {  # third phase: drawn scenes and lines of code to fill
+    "garment_talk": 16,
+    "garment_drawing": 12,
+    "picture_infill": 4,
+    "scene_drawing": 48,
+    "demonstrated": 8,
+    "library_text": 40,
+    "scene_talk": 16,
+}
 MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
 # A few visible actions of a chunk give the others away; only a chunk that is masked whole makes
@@ -88,6 +97,8 @@ class BundledRecipe:
         mixture: samples of each source in a cycle.
         text_full_share: share of the times at which a text block is masked whole.
         short_share: share of the library's stretches that are cut into short blocks.
+        infill_share: share of the library's stretches that have holes.
+        line_share: share of those whose hole is a line.
     """
 
     steps: int = 8900
@@ -105,6 +116,8 @@ class BundledRecipe:
     mixture: Mapping[str, int] = field(default_factory=lambda: MIXTURE)
     text_full_share: float = 0.0
     short_share: float = 0.0
+    infill_share: float = 0.2
+    line_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Check that warm-up and decay fit into the run."""
@@ -129,6 +142,22 @@ def drafting_recipe(**given: Any) -> BundledRecipe:
         "mixture": DRAFTING_MIXTURE,
         "text_full_share": 0.3,
         "short_share": 0.75,
+    }
+    return BundledRecipe(**(standard | given))
+
+
+def filling_recipe(**given: Any) -> BundledRecipe:
+    """The third phase: scenes to draw and lines to fill; goes on from the second."""
+    standard: dict[str, Any] = {
+        "steps": 11500,
+        "warmup_steps": 50,
+        "decay_steps": 600,
+        "learning_rate": 1.5e-3,
+        "mixture": FILLING_MIXTURE,
+        "text_full_share": 0.3,
+        "short_share": 0.75,
+        "infill_share": 0.6,
+        "line_share": 0.75,
     }
     return BundledRecipe(**(standard | given))
 
@@ -185,7 +214,13 @@ def bundled_stream(
         PictureInfill(maker, garments, scenes),
         SceneDrawing(maker, scenes),
         Demonstrated(maker, demonstrations, states, actions),
-        LibraryText(maker, load_arrays(data_dir, "text_train"), short_share=recipe.short_share),
+        LibraryText(
+            maker,
+            load_arrays(data_dir, "text_train"),
+            prob_infill=recipe.infill_share,
+            line_share=recipe.line_share,
+            short_share=recipe.short_share,
+        ),
         SceneTalk(maker, scenes),
     ]
     weighted = [Weighted(source, recipe.mixture[source.name]) for source in sources]

@@ -1,0 +1,91 @@
+"""`unidiff eval`: suites, and the tasks of plugins."""
+
+import json
+
+import numpy as np
+import pytest
+
+from unidiff.plugins import ChatTask, Plugin, registered, registry, user
+
+
+class Parrot(ChatTask):
+    """A task that only a test has."""
+
+    name, summary = "parrot", "Says it again."
+    modalities, columns = frozenset({"text"}), {"said": "what was said"}
+    decoding = {"max_new_tokens": 2}
+
+    def messages(self, example):
+        return [user(example["said"])]
+
+    def dataset(self, split, limit=None):
+        assert split == "test"
+        return [{"said": word} for word in "abc"[:limit]]
+
+    def metrics(self):
+        return {"said_something": lambda results, examples: np.ones(len(results))}
+
+
+class Whale(Parrot):
+    """A task of a modality that the checkpoint does not have."""
+
+    name, modalities = "whale", frozenset({"song"})
+
+
+@pytest.fixture
+def parrot(monkeypatch):
+    monkeypatch.setattr(registry, "installed_plugins", lambda: [])
+    with registered(Plugin("animals", tasks=(Parrot(), Whale()))):
+        yield
+
+
+@pytest.mark.usefixtures("parrot")
+def test_all_tasks_are_measured_and_what_cannot_be_is_named(run_command, tmp_path):
+    out = tmp_path / "deep" / "tasks.json"
+    result = run_command("eval", "tasks", "--limit", 2, "--out", out, "--json")
+    assert result.code == 0, (result.err, result.exception)
+    (report,) = result.report["tasks"]
+    assert report["task"] == "parrot"
+    assert report["metrics"]["said_something"]["value"] == 1.0
+    assert report["num_examples"] == 2
+    assert result.report["skipped"] == {"whale": "the checkpoint has no song tokens"}
+    assert json.loads(out.read_text()) == result.report
+    assert "| parrot | base | `said_something` | 1.000" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.usefixtures("parrot")
+def test_one_task_is_a_table_for_people(run_command):
+    result = run_command("eval", "parrot", "--limit", 1)
+    assert result.code == 0, (result.err, result.exception)
+    assert "| parrot | base | `said_something` |" in result.out
+
+
+def test_eval_reports_json_and_writes_it(run_command, tmp_path):
+    out = tmp_path / "reports" / "r.json"
+    line = ("eval", "bundled", "--metric", "closed_loop_success", "--limit", 1, "--out", out)
+    result = run_command(*line, "--json")
+    assert result.code == 0, (result.err, result.exception)
+    assert list(result.report["metrics"]) == ["closed_loop_success"]
+    assert json.loads(out.read_text()) == result.report
+    assert result.report["limit"] == 1
+
+
+def test_eval_is_a_table_for_people(run_command):
+    line = ("eval", "bundled", "--metric", "closed_loop_success", "--limit", 1)
+    result = run_command(*line)
+    assert result.code == 0, (result.err, result.exception)
+    assert "closed_loop_success" in result.out
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (("soup",), "no installed plugin has a task 'soup'"),
+        (("bundled", "--metric", "taste"), "taste"),
+        (("tasks", "--metric", "taste"), "a task has its own"),
+    ],
+)
+def test_eval_of_something_unknown_is_one_line(run_command, line, words):
+    result = run_command("eval", *line)
+    assert result.code == 2
+    assert words in result.err
