@@ -12,6 +12,7 @@ from .bench import bench
 from .chat import chat
 from .demo import demo
 from .evaluate import evaluate
+from .finetune import finetune, merge
 from .generate import generate
 from .infill import infill
 from .info import info, show_version
@@ -108,6 +109,8 @@ app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)
 app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)
+app.command(rich_help_panel=_WORKSHOP)(finetune)
+app.command(rich_help_panel=_WORKSHOP)(merge)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(info)
 app.command(rich_help_panel=_WORKSHOP)(plugins)

@@ -77,19 +77,7 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         """
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
         if pretrained_model_name_or_path and is_adapter_folder(folder):
-            for name in (
-                "config",
-                "adapter_kwargs",
-                "subfolder",
-            ):  # the adapter's; Auto passes them
-                kwargs.pop(name, None)
-            adapter_name = kwargs.pop("adapter_name", "default")
-            base = base_source(read_record(folder), folder)
-            model = cls.from_pretrained(base, *model_args, **kwargs)
-            model.load_adapter(folder, adapter_name=adapter_name)
-            if (folder / "generation_config.json").is_file() and model.can_generate():
-                model.generation_config = UniDiffGenerationConfig.from_pretrained(folder)
-            return model
+            return cls._with_adapter(folder, *model_args, **kwargs)
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:

@@ -7,6 +7,7 @@ Knows the values that people pass; knows nothing of ids, turns or canvases.
 
 import math
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
 from .layout import TokenLayout
 
+_MOST_KNOWN = 20_000  # pictures whose codes are kept: a data set is read many times
 _VALUE_NAMES = {"image": ("image", "path"), "state": ("state",), "action": ("action",)}
 
 
@@ -31,6 +33,7 @@ class PartCoder:
     image_tokenizer: FSQImageTokenizer
     action_bins: BinTokenizer | None
     state_bins: BinTokenizer | None
+    _known_codes: dict[bytes, NDArray[np.int64]]
 
     def image_codes(self, image: Any) -> NDArray[np.int64]:
         """(h * w,) codes of one picture.
@@ -46,8 +49,14 @@ class PartCoder:
             codes: NDArray[np.int64] = self.coded_part({"type": "image", **image})["codes"]
             return codes
         pixels = self.image_processor(self.picture(image), return_tensors="pt")["pixel_values"]
-        ids = self.image_tokenizer.get_image_tokens(pixels.to(self.image_tokenizer.device))
-        return as_ids(ids[0])
+        key = blake2b(pixels.numpy().tobytes(), digest_size=16).digest()
+        if key not in self._known_codes:
+            model = self.image_tokenizer
+            found = as_ids(model.get_image_tokens(pixels.to(model.device))[0])
+            if len(self._known_codes) >= _MOST_KNOWN:
+                self._known_codes.clear()
+            self._known_codes[key] = found
+        return self._known_codes[key].copy()
 
     def picture(self, image: Any) -> Image.Image:
         """RGB picture, in its own size, of a PIL image of any mode, an array, a tensor or a path.

@@ -71,6 +71,7 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
         self._image_tokenizer: FSQImageTokenizer | None = None
         self._image_source: tuple[str, dict[str, Any]] | None = None
         self._encoder = None
+        self._known_codes = {}
         if token_layout is None:
             token_layout = self._derived_layout(image_model)
         if isinstance(token_layout, Mapping):
@@ -105,6 +106,7 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
                 f"holds {size}: they belong to different checkpoints"
             )
         self._image_tokenizer = model.eval()
+        self._known_codes = {}
 
     @property
     def model_input_names(self) -> list[str]:
@@ -165,7 +167,7 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
 
     def __getstate__(self) -> dict[str, Any]:
         """State for pickling: the encoder's caches are rebuilt on demand."""
-        return {**self.__dict__, "_encoder": None}
+        return {**self.__dict__, "_encoder": None, "_known_codes": {}}
 
     def __call__(
         self,

@@ -1,0 +1,95 @@
+"""Writing an adapter folder: all that `from_pretrained(folder)` needs but the base's weights."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unidiff.generation.config import UniDiffGenerationConfig
+from unidiff.model.adapters import (
+    CONFIG_FILE,
+    RECORD_FILE,
+    WEIGHTS_FILE,
+    AdapterRecord,
+    base_reference,
+    known_fingerprint,
+)
+
+
+def record_of(model: Any, task: str) -> AdapterRecord:
+    """What an adapter trained on this model belongs to; taken before the vocabulary grows.
+
+    Args:
+        model: the base, with or without adapters, none merged.
+        task: name of the task.
+    """
+    return AdapterRecord(
+        task=task,
+        base=base_reference(model),
+        base_fingerprint=known_fingerprint(model),
+        base_vocab_size=model.config.vocab_size,
+    )
+
+
+def save_adapter(
+    model: Any,
+    folder: str | Path,
+    processor: Any,
+    record: AdapterRecord,
+    *,
+    decoding: Mapping[str, Any] | None = None,
+    name: str = "default",
+) -> Path:
+    """Write an adapter whole or not at all; what was in the folder is replaced.
+
+    The folder holds peft's adapter, the record of its base, the model's configuration, the
+    processor and the decoding options: `UniDiffForBlockDiffusion`, `AutoModelForCausalLM` and
+    `UniDiffProcessor.from_pretrained(folder)` read it.
+
+    Args:
+        model: with the adapter.
+        folder: to write.
+        processor: of the base, with the adapter's own modalities.
+        record: `record_of` the base.
+        decoding: keywords of `generate()` that become the folder's defaults.
+        name: of the adapter in the model.
+
+    Raises:
+        ValueError: if the model has no adapter of that name.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    configs = getattr(model, "peft_config", {})
+    if name not in configs:
+        raise ValueError(f"the model has no adapter {name!r}; it has {sorted(configs)}")
+    folder = Path(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    weights = get_peft_model_state_dict(model, adapter_name=name)
+    save_file(
+        {key: value.contiguous().cpu() for key, value in weights.items()}, partial / WEIGHTS_FILE
+    )
+    config = configs[name]
+    config.base_model_name_or_path, config.inference_mode = record.base, True
+    config.save_pretrained(partial)
+    config.inference_mode = False
+    layout = model.config.token_layout
+    grown = layout if model.config.vocab_size != record.base_vocab_size else record.token_layout
+    whole = AdapterRecord(**{**vars(record), "token_layout": grown})
+    (partial / RECORD_FILE).write_text(whole.to_json(), encoding="utf-8")
+    model.config.save_pretrained(partial)
+    processor.save_pretrained(partial)
+    _generation_config(model, decoding).save_pretrained(partial)
+    assert (partial / CONFIG_FILE).is_file()
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+    return folder
+
+
+def _generation_config(model: Any, decoding: Mapping[str, Any] | None) -> UniDiffGenerationConfig:
+    """The model's decoding options with a task's over them, those that can be saved."""
+    values = model.generation_config.to_dict()
+    values |= {name: value for name, value in (decoding or {}).items() if name != "tokenizer"}
+    return UniDiffGenerationConfig(**values)

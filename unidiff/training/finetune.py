@@ -1,0 +1,239 @@
+"""Fine-tuning a task with LoRA: rows of its examples, the trainer, what it did before and after."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from unidiff.data.blocks import TrainingRow
+from unidiff.data.collator import BlockCollator
+from unidiff.data.stream import MixtureStream, Source, Weighted
+from unidiff.model.adapters import WEIGHTS_FILE
+from unidiff.plugins.task import Example, Task
+
+from .lora import LoRAOptions, trainable_parameters
+from .objective import BlockObjective
+from .retain import RetainTerm
+from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
+
+SETTINGS_FILE = "finetune.json"
+_WARMUP, _DECAY = 0.05, 0.3  # shares of the steps
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """Sizes and rates of a fine-tune.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: samples of one.
+        micro_batch: samples of one forward; it divides the batch.
+        learning_rate: peak rate of AdamW.
+        seed: decides weights, order and noise.
+        save_steps: steps between checkpoints.
+        bf16: autocast to bfloat16.
+        lora: what is adapted.
+    """
+
+    steps: int = 200
+    batch_size: int = 32
+    micro_batch: int = 16
+    learning_rate: float = 2e-3
+    seed: int = 0
+    save_steps: int = 50
+    bf16: bool = False
+    lora: LoRAOptions = field(default_factory=LoRAOptions)
+
+    def __post_init__(self) -> None:
+        """Check that the sizes fit together."""
+        if min(self.steps, self.batch_size, self.save_steps) < 1 or self.learning_rate <= 0:
+            raise ValueError(
+                f"a fine-tune needs steps, batch_size, save_steps >= 1 and learning_rate > 0, got "
+                f"{self.steps}, {self.batch_size}, {self.save_steps} and {self.learning_rate}"
+            )
+        if self.batch_size % min(self.micro_batch, self.batch_size):
+            raise ValueError(
+                f"micro_batch must divide batch_size, got {self.micro_batch} and {self.batch_size}"
+            )
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task's examples as a training source.
+
+    Attributes:
+        task: makes the rows.
+        processor: of the checkpoint.
+        examples: with their answers.
+    """
+
+    task: Task
+    processor: Any
+    examples: Sequence[Example]
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.task.name
+
+    def __len__(self) -> int:
+        """Examples."""
+        return len(self.examples)
+
+    def row(self, index: int, rng: np.random.Generator) -> TrainingRow:
+        """Training row of an example."""
+        return self.task.training_row(self.processor, self.examples[index], rng)
+
+
+class AdapterTrainer(BlockDiffusionTrainer):
+    """Trains an adapter with AdamW, and holds the rest to the base where a retain term is given."""
+
+    def __init__(self, *args: Any, retain: RetainTerm | None = None, **kwargs: Any) -> None:
+        """As `BlockDiffusionTrainer`, plus the retain term."""
+        super().__init__(*args, **kwargs)
+        self.retain = retain
+        self._retained_step = -1
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW on the adapter; no decay, which would pull towards the base's opposite scale."""
+        if self.optimizer is None:
+            parameters = trainable_parameters(model or self.model)
+            self.optimizer = torch.optim.AdamW(
+                parameters, lr=self.args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
+            )
+        return self.optimizer
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The task's loss; the retain term joins the first micro-batch of each step."""
+        loss, parts = super().compute_loss(model, inputs, True, num_items_in_batch)
+        step = self.state.global_step
+        is_due = model.training and step != self._retained_step
+        if self.retain is not None and self.retain.weight > 0 and is_due:
+            self._retained_step = step
+            loss = loss + self.retain(model, self.model, step)
+        return (loss, parts) if return_outputs else loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """The adapter of a checkpoint; transformers looks for a whole model's weights."""
+        from peft import set_peft_model_state_dict
+        from safetensors.torch import load_file
+
+        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        set_peft_model_state_dict(model or self.model, weights, adapter_name="default")
+
+
+def retain_stream(
+    tasks: Mapping[Task, Sequence[Example]], processor: Any, length: int, seed: int
+) -> MixtureStream:
+    """Rows of tasks that shall not be forgotten, each task equally often.
+
+    Args:
+        tasks: task -> examples with answers.
+        processor: of the checkpoint.
+        length: items.
+        seed: of order and choices.
+    """
+    sources = [TaskSource(task, processor, examples) for task, examples in tasks.items()]
+    return MixtureStream([Weighted(source, 1) for source in sources], length, seed)
+
+
+def finetune(
+    model: Any,
+    source: Source,
+    output_dir: Path,
+    options: FinetuneOptions,
+    *,
+    retain: RetainTerm | None = None,
+    objective: BlockObjective | None = None,
+) -> Any:
+    """Train the adapter on a model, or go on from the newest checkpoint; returns the model.
+
+    Args:
+        model: with a fresh adapter (`add_lora`), changed in place.
+        source: training rows.
+        output_dir: checkpoints; a run with other settings is refused.
+        options: sizes and rates.
+        retain: forgetting control.
+        objective: loss of the rows; None: the defaults.
+
+    Raises:
+        ValueError: if `output_dir` holds a run with other settings.
+    """
+    check_same_run(output_dir, source, options, retain)
+    stream = MixtureStream([Weighted(source, 1)], options.steps * options.batch_size, options.seed)
+    trainer = AdapterTrainer(
+        model=model,
+        args=_arguments(output_dir, options),
+        train_dataset=stream,
+        data_collator=BlockCollator(),
+        objective=objective,
+        retain=retain,
+    )
+    trainer.train(resume_from_checkpoint=newest_checkpoint(output_dir))
+    return model.eval()
+
+
+def check_same_run(
+    output_dir: Path, source: Source, options: FinetuneOptions, retain: RetainTerm | None
+) -> None:
+    """Write a run's settings into its folder; raise ValueError if they differ from those there."""
+    settings = {
+        "task": source.name,
+        "num_examples": len(source),
+        **asdict(options),
+        "retain": None if retain is None else [retain.weight, retain.batch_size, retain.weighting],
+    }
+    settings = json.loads(json.dumps(settings))
+    path = Path(output_dir) / SETTINGS_FILE
+    if path.is_file():
+        there = json.loads(path.read_text())
+        changed = sorted(name for name in settings if there.get(name) != settings[name])
+        if changed:
+            raise ValueError(
+                f"{output_dir} holds a run with other settings ({', '.join(changed)}): give the "
+                "same ones to go on, or another folder"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(settings, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _arguments(output_dir: Path, options: FinetuneOptions) -> BlockTrainingArguments:
+    """Trainer arguments of a fine-tune."""
+    micro = min(options.micro_batch, options.batch_size)
+    return BlockTrainingArguments(
+        output_dir=str(output_dir),
+        max_steps=options.steps,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=options.batch_size // micro,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={
+            "num_decay_steps": max(1, int(_DECAY * options.steps)),
+            "min_lr_ratio": 0.02,
+        },
+        warmup_steps=max(1, int(_WARMUP * options.steps)),
+        max_grad_norm=1.0,
+        bf16=options.bf16,
+        logging_steps=10,
+        save_steps=options.save_steps,
+        save_total_limit=2,
+        report_to=[],
+        disable_tqdm=False,
+        seed=options.seed,
+        use_cpu=not torch.cuda.is_available(),
+    )

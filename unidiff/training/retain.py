@@ -1,0 +1,130 @@
+"""Forgetting control: the adapted model is held to what its base says on other tasks.
+
+A retain batch is noised like any other, and the divergence of the base's law from the adapted one
+is added to the loss. The base is the same model with its adapter off, so it costs no memory.
+"""
+
+# Shapes: B batch, K canvas tokens, N masked positions, V ids.
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unidiff.data.collator import BlockCollator
+from unidiff.data.stream import MixtureStream
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.streams import TrainingStreams, training_streams
+from unidiff.tokens.layout import MODALITIES
+
+from .objective import BlockObjective
+
+WEIGHTINGS = ("uniform", "low_noise")
+
+
+@dataclass(frozen=True)
+class RetainTerm:
+    """Divergence from the base, in nats per response token of the retain batch.
+
+    Attributes:
+        stream: rows of tasks that shall not be forgotten; item i of step s is s * batch_size + i.
+        weight: factor on the divergence; 0 switches the term off.
+        batch_size: rows of one step.
+        weighting: "uniform", or "low_noise": a masked token counts by the share of its block that
+            is visible, so that what is nearly known is kept first.
+        objective: noises the batch.
+
+    Source: Diff-Tuning (arXiv 2406.00773) retains at low noise and adapts at high noise, by a
+        weight of the time; here the divergence replaces its replay of generated samples, and the
+        weight is that of the masked share. `uniform` is our default: under `low_noise` a canvas
+        that is masked whole counts nothing, and a one-word answer is decoded from just that.
+    """
+
+    stream: MixtureStream
+    weight: float = 1.0
+    batch_size: int = 16
+    weighting: str = "uniform"
+    objective: BlockObjective = field(default_factory=lambda: BlockObjective(ar_weight=0.0))
+
+    def __post_init__(self) -> None:
+        """Check the numbers and the name."""
+        if self.weight < 0.0 or self.batch_size < 1:
+            raise ValueError(
+                f"retain needs weight >= 0 and batch_size >= 1, got {self.weight} and "
+                f"{self.batch_size}"
+            )
+        if self.weighting not in WEIGHTINGS:
+            raise ValueError(f"weighting must be one of {WEIGHTINGS}, got {self.weighting!r}")
+
+    def __call__(self, model: nn.Module, base: Any, step: int) -> Tensor:
+        """The weighted divergence of one step.
+
+        Args:
+            model: adapted, possibly wrapped.
+            base: `UniDiffForBlockDiffusion` inside it, whose adapters can be switched off.
+            step: optimiser step, which decides the rows.
+        """
+        first = step * self.batch_size
+        items = [(first + number) % len(self.stream) for number in range(self.batch_size)]
+        samples = [self.stream[item] for item in items]
+        batch = {name: value.to(base.device) for name, value in BlockCollator()(samples).items()}
+        streams = training_streams(batch, base.config.grid)
+        is_masked_BK, _ = self.objective.corrupt(streams)
+        inputs = streams.inputs(is_masked_BK, base.config.mask_token_id)
+        wanted_BQ = inputs.pop("labels") != -100
+        modality_N = streams.canvas_values("modality_ids")[is_masked_BK]
+        with adapters_off(base), torch.no_grad():
+            before_NV = allowed_law(
+                base(**inputs, logits_at=wanted_BQ).logits, modality_N, base.config
+            )
+        now_NV = allowed_law(model(**inputs, logits_at=wanted_BQ).logits, modality_N, base.config)
+        terms_NV = before_NV.exp() * (before_NV - now_NV)
+        divergence_N = torch.where(before_NV.isfinite(), terms_NV, 0.0).sum(-1)
+        weight_N = torch.ones_like(divergence_N)
+        if self.weighting == "low_noise":
+            weight_N = visible_share(streams, is_masked_BK)[is_masked_BK]
+        return self.weight * (divergence_N * weight_N).sum() / max(1, len(divergence_N))
+
+
+def allowed_law(logits_NV: Tensor, modality_N: Tensor, config: UniDiffConfig) -> Tensor:
+    """(N, V) float32 log-probabilities over the ids that each position may take, -inf elsewhere.
+
+    Args:
+        logits_NV: (N, V) float.
+        modality_N: (N,) int64.
+        config: of the model.
+    """
+    blocked_NV = torch.ones_like(logits_NV, dtype=torch.bool)
+    for kind in modality_N.unique().tolist():
+        allowed_V = config.layout.allowed_ids(MODALITIES[kind], logits_NV.shape[1])
+        blocked_NV[modality_N == kind] = ~allowed_V.to(logits_NV.device)
+    return logits_NV.float().masked_fill(blocked_NV, float("-inf")).log_softmax(-1)
+
+
+def visible_share(streams: TrainingStreams, is_masked_BK: Tensor) -> Tensor:
+    """(B, K) float32 share of each position's block that shows its own token."""
+    group_BK = streams.canvas_group_BK
+    num_groups = int(group_BK.max()) + 1
+    counts = torch.zeros(2, num_groups, device=group_BK.device)
+    can_mask = streams.can_mask_BK
+    counts[0].index_add_(0, group_BK[can_mask], torch.ones_like(group_BK[can_mask]).float())
+    counts[1].index_add_(0, group_BK[can_mask], is_masked_BK[can_mask].float())
+    return (1.0 - counts[1] / counts[0].clamp(min=1.0))[group_BK]
+
+
+@contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """The base alone, for a while; which adapter was active, and what is trained, comes back."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    active = model.active_adapters()
+    model.disable_adapters()
+    try:
+        yield
+    finally:
+        model.enable_adapters()
+        model.set_adapter(active)
+        for parameter in trained:
+            parameter.requires_grad_(True)
