@@ -17,3 +17,9 @@ def tiny() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def tiny_model(tiny: ModuleType):
+    """The tiny run's model, with random weights."""
+    return tiny.tiny_model().eval()

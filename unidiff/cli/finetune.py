@@ -128,9 +128,7 @@ class Rates:
 @takes_options
 def finetune(
     task: Annotated[str, typer.Option(help="Task of an installed plugin.")],
-    out: Annotated[
-        Path, typer.Option(help="Adapter folder to write; OUT.run resumes.")
-    ],
+    out: Annotated[Path, typer.Option(help="Adapter folder to write; OUT.run resumes.")],
     model: ModelChoice,
     data: TaskData,
     rates: Rates,

@@ -106,13 +106,13 @@ def allowed_law(logits_NV: Tensor, modality_N: Tensor, config: UniDiffConfig) ->
 
 def visible_share(streams: TrainingStreams, is_masked_BK: Tensor) -> Tensor:
     """(B, K) float32 share of each position's block that shows its own token."""
-    group_BK = streams.canvas_group_BK
-    num_groups = int(group_BK.max()) + 1
-    counts = torch.zeros(2, num_groups, device=group_BK.device)
-    can_mask = streams.can_mask_BK
-    counts[0].index_add_(0, group_BK[can_mask], torch.ones_like(group_BK[can_mask]).float())
-    counts[1].index_add_(0, group_BK[can_mask], is_masked_BK[can_mask].float())
-    return (1.0 - counts[1] / counts[0].clamp(min=1.0))[group_BK]
+    can_mask_BK = streams.can_mask_BK
+    group_BK = streams.canvas_group_BK.clamp(min=0)  # padding belongs to no block
+    size_G = torch.zeros(int(group_BK.max()) + 1, device=group_BK.device)
+    masked_G = size_G.clone()
+    size_G.index_add_(0, group_BK[can_mask_BK], torch.ones_like(size_G)[group_BK[can_mask_BK]])
+    masked_G.index_add_(0, group_BK[can_mask_BK], is_masked_BK[can_mask_BK].to(masked_G))
+    return (1.0 - masked_G / size_G.clamp(min=1.0))[group_BK]
 
 
 @contextmanager
