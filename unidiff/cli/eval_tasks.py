@@ -1,6 +1,7 @@
 """`unidiff eval tasks`: every installed task on its own held-out examples."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,29 @@ from .session import Session
 ALL = "tasks"
 
 
-def report_tasks(
-    session: Session, which: str, limit: int, seed: int, out: Path | None, as_json: bool
-) -> None:
+@dataclass(frozen=True)
+class TaskRun:
+    """What is measured, on how much.
+
+    Attributes:
+        which: a task, or "tasks" for all.
+        limit: examples of each.
+        seed: of decoding.
+        adapters: folders of adapters that are measured beside the base.
+    """
+
+    which: str
+    limit: int
+    seed: int
+    adapters: tuple[Path, ...] = ()
+
+
+def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool) -> None:
     """Measure, write and print.
 
     Args:
         session: checkpoint.
-        which: a task, or "tasks" for all.
-        limit: examples of each.
-        seed: of decoding.
+        run: what is measured.
         out: JSON file; the table is written beside it.
         as_json: print JSON instead of the table.
 
@@ -34,7 +48,11 @@ def report_tasks(
     from unidiff.evaluation.suite import describe_environment
     from unidiff.evaluation.tasks import task_table
 
-    reports, skipped = _measure(session, None if which == ALL else which, limit, seed)
+    reports, skipped = _measured(session, run, "base")
+    for folder in run.adapters:
+        session.model.load_adapter(folder, adapter_name=folder.name)
+        reports += _measured(session, run, folder.name)[0]
+    reports.sort(key=lambda one: one.task)  # a task's lines stand together, the base's first
     report = {
         "tasks": [one.to_dict() for one in reports],
         "skipped": skipped,
@@ -53,15 +71,13 @@ def report_tasks(
         typer.echo(f"skipped: {name} ({why})")
 
 
-def _measure(
-    session: Session, name: str | None, limit: int, seed: int
-) -> tuple[list[Any], dict[str, str]]:
-    """(reports, why a task has none)."""
+def _measured(session: Session, run: TaskRun, name: str) -> tuple[list[Any], dict[str, str]]:
+    """(reports of the model as it is now, why a task has none)."""
     from unidiff.evaluation.tasks import measure_task
 
     skipped: dict[str, str] = {}
-    if name is not None:
-        tasks = [find_task(name)]
+    if run.which != ALL:
+        tasks = [find_task(run.which)]
     else:
         plugins, skipped = all_plugins()
         tasks = [task for plugin in plugins.values() for task in plugin.tasks]
@@ -72,15 +88,16 @@ def _measure(
             if lacking:
                 skipped[task.name] = f"the checkpoint has no {' and no '.join(lacking)} tokens"
                 continue
-            examples = task.dataset("test", limit)
-            bar = progress.add_task(task.name, total=len(examples))
+            examples = task.dataset("test", run.limit)
+            bar = progress.add_task(f"{task.name} ({name})", total=len(examples))
             reports.append(
                 measure_task(
                     task,
                     session.model,
                     session.processor,
                     examples,
-                    seed=seed,
+                    name=name,
+                    seed=run.seed,
                     tick=lambda number, bar=bar: progress.advance(bar, number),  # type: ignore[misc]
                 )
             )

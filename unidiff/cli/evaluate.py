@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .eval_tasks import report_tasks
+from .eval_tasks import TaskRun, report_tasks
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .progress import progress_bars
@@ -25,6 +25,10 @@ def evaluate(
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", help="Only this metric; may be repeated.")
     ] = None,
+    adapters: Annotated[
+        list[Path] | None,
+        typer.Option("--adapter", help="Adapter folder to measure too; may be repeated."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Samples of each metric.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of samples and decoding.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
@@ -36,8 +40,11 @@ def evaluate(
     if suite not in suite_names():
         if metrics:
             raise ValueError("--metric chooses among a suite's metrics; a task has its own")
-        report_tasks(open_session(model), suite, limit or _EXAMPLES, seed, out, as_json)
+        run = TaskRun(suite, limit or _EXAMPLES, seed, tuple(adapters or ()))
+        report_tasks(open_session(model), run, out, as_json)
         return
+    if adapters:
+        raise ValueError("--adapter is for tasks; give a suite the folder as --checkpoint")
     session = open_session(model)
     with progress_bars() as progress:
         report = run_suite(

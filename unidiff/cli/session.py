@@ -114,9 +114,7 @@ def open_session(choice: ModelChoice) -> Session:
     try:
         model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=dtype)
     except SafetensorError as error:
-        raise ValueError(
-            f"{folder / 'model.safetensors'} is damaged or cut short ({error})"
-        ) from error
+        raise ValueError(f"the weights in {folder} are damaged or cut short ({error})") from error
     if device == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     return Session(model.to(device).eval(), processor, folder)
@@ -134,7 +132,9 @@ def check_weights(folder: Path) -> None:
     """Raise FileNotFoundError if the folder is no checkpoint."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--checkpoint {folder} is no folder")
-    for name in ("config.json", "model.safetensors"):
+    is_adapter = (folder / "unidiff_adapter.json").is_file()
+    weights = "adapter_model.safetensors" if is_adapter else "model.safetensors"
+    for name in ("config.json", weights):
         if not (folder / name).is_file():
             raise FileNotFoundError(
                 f"{folder} is no checkpoint: {name} is missing. Make one with "

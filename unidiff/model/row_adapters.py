@@ -25,7 +25,7 @@ class RowAdapters:
 
     def __init__(self, module: nn.Module) -> None:
         """Find them; their adapters may change later."""
-        modules = list(module.modules())
+        modules: list[Any] = list(module.modules())
         self.tokens = [one for one in modules if _is_token_wrapper(one)]
         self.layers = [one for one in modules if _is_lora(one)]
 

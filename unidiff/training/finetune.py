@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
+from transformers import PrinterCallback, TrainerCallback, TrainerState
 
 from unidiff.data.blocks import TrainingRow
 from unidiff.data.collator import BlockCollator
@@ -134,6 +136,27 @@ class AdapterTrainer(BlockDiffusionTrainer):
         set_peft_model_state_dict(model or self.model, weights, adapter_name="default")
 
 
+class StepBar(TrainerCallback):
+    """Steps and loss on stderr."""
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Show the steps done so far."""
+        self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="steps")
+
+    def on_step_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Count a step."""
+        self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Show the latest loss."""
+        if state.log_history and "loss" in state.log_history[-1]:
+            self.bar.set_postfix(loss=f"{state.log_history[-1]['loss']:.3f}")
+
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
 def retain_stream(
     tasks: Mapping[Task, Sequence[Example]], processor: Any, length: int, seed: int
 ) -> MixtureStream:
@@ -181,6 +204,8 @@ def finetune(
         objective=objective,
         retain=retain,
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StepBar())
     trainer.train(resume_from_checkpoint=newest_checkpoint(output_dir))
     return model.eval()
 
@@ -233,7 +258,7 @@ def _arguments(output_dir: Path, options: FinetuneOptions) -> BlockTrainingArgum
         save_steps=options.save_steps,
         save_total_limit=2,
         report_to=[],
-        disable_tqdm=False,
+        disable_tqdm=True,  # ours goes to stderr: stdout is the report
         seed=options.seed,
         use_cpu=not torch.cuda.is_available(),
     )
