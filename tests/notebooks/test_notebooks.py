@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-TIMEOUT = 240  # seconds on a busy machine; alone each takes less than a minute
+TIMEOUT = 900  # seconds on a busy machine; alone each takes about a minute
 
 
 def notebooks(root):
