@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from unidiff.model.adapters import is_adapter_folder, read_record
 from unidiff.plugins.answer import Answer
 from unidiff.plugins.registry import absent_plugins, all_plugins
 from unidiff.plugins.task import DemoExample, Task
@@ -19,12 +20,16 @@ def ask_plugins(session: Session, seed: int) -> tuple[dict[str, list[Row]], dict
     """
     plugins, missing = all_plugins()
     missing |= dict.fromkeys(absent_plugins(), "not installed")
+    learnt = read_record(session.folder).task if is_adapter_folder(session.folder) else ""
     sections: dict[str, list[Row]] = {}
     for plugin in plugins.values():
         for task in plugin.tasks:
             lacking = sorted(task.modalities - set(session.processor.layout.ranges))
             if lacking:
                 missing[task.name] = f"this checkpoint has no {' and no '.join(lacking)} tokens"
+                continue
+            if task.needs_adapter and task.name != learnt:
+                missing[task.name] = f"first: unidiff finetune --task {task.name} --out ADAPTER"
                 continue
             for title, rows in _rows(session, task, seed).items():
                 sections.setdefault(title, []).extend(rows)

@@ -89,6 +89,7 @@ class Task(Protocol):
         columns: column of a data set -> what it holds; all of them are needed to train.
         decoding: keywords of `generate()`.
         lora: how it is fine-tuned.
+        needs_adapter: whether the bundled checkpoint has not learnt it: fine-tune first.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Task(Protocol):
     columns: Mapping[str, str]
     decoding: Mapping[str, Any] = {}
     lora: LoRADefaults = LoRADefaults()
+    needs_adapter: bool = False
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()` for one example: its prompt and, unless text is wanted, canvas.

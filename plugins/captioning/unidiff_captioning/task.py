@@ -96,6 +96,7 @@ class NewStyle(Captioning):
 
     name = "caption_style"
     summary = "Describe a picture as a shop window would."
+    needs_adapter = True
     lora = LoRADefaults(r=8, steps=120, batch_size=32, learning_rate=2e-3)
 
     def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
@@ -112,9 +113,16 @@ class NewStyle(Captioning):
         return {"style_match": style_match, "names_class": names_class}
 
     def demo(self, seed: int) -> Sequence[DemoExample]:
-        """Nothing: the base does not know the style."""
-        del seed
-        return ()
+        """Photographs of the test split."""
+        data = held_out(seed)
+        return [
+            _shown_example(
+                data.photographs[index],
+                in_style(int(data.labels[index])),
+                in_style(int(data.labels[index])).__eq__,
+            )
+            for index in data.choose_photographs(1, PHOTOGRAPHS).tolist()
+        ]
 
 
 def sentences_about(label: int) -> list[str]:

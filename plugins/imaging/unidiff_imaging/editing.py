@@ -34,6 +34,7 @@ class Editing(ChatTask):
 
     name = "editing"
     summary = "Change a picture as an instruction says."
+    needs_adapter = True
     modalities = frozenset({"text", "image"})
     columns = {
         "image": "the picture",

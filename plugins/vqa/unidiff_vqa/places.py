@@ -14,7 +14,7 @@ from unidiff.data.sources.scenes import (
 )
 from unidiff.plugins import DemoExample, Example, LoRADefaults
 
-from .task import VQA
+from .task import VQA, shown_question
 
 PLACES = ("left", "middle", "right")
 QUESTION = "is the {thing} on the left, in the middle or on the right?"
@@ -27,6 +27,7 @@ class Places(VQA):
 
     name = "vqa_places"
     summary = "Say in which third of a picture a shape is."
+    needs_adapter = True
     decoding = {**VQA.decoding, "max_new_tokens": 4, "block_length": 4}
     lora = LoRADefaults(r=16, alpha=32, steps=400, batch_size=32, learning_rate=2e-3)
 
@@ -38,9 +39,9 @@ class Places(VQA):
         return _examples(_SPLITS[split], number)
 
     def demo(self, seed: int) -> Sequence[DemoExample]:
-        """Nothing: the base does not know the answer."""
-        del seed
-        return ()
+        """A question about each place."""
+        asked = self.dataset("test", 3 * (seed + 1))[-3:]
+        return [shown_question(one["image"], one["question"], one["answer"]) for one in asked]
 
 
 def _examples(split: str, number: int) -> list[Example]:

@@ -93,13 +93,13 @@ class VQA(ChatTask):
         chosen = data.choose_photographs(3, PHOTOGRAPHS).tolist()
         for index, kind in zip(chosen, _GARMENT_KINDS, strict=True):
             question, answer = draw_question(int(data.labels[index]), rng, kind)
-            examples.append(_shown_question(data.photographs[index], question, answer))
+            examples.append(shown_question(data.photographs[index], question, answer))
         scenes = data.choose_scenes(3, 40)
         for kind in QUESTION_KINDS:
             scene = next(one for one in scenes if available_answers(one, kind, about_anchor=True))
             scenes.remove(scene)
             one = sample_question(scene, rng, kind, about_anchor=True)
-            examples.append(_shown_question(scene_pictures([scene])[0], one.text, one.answer))
+            examples.append(shown_question(scene_pictures([scene])[0], one.text, one.answer))
         return examples
 
 
@@ -135,7 +135,7 @@ def exact(said: Sequence[str], examples: Sequence[Example]) -> np.ndarray:
     return np.array(is_right, dtype=np.float64)
 
 
-def _shown_question(picture: np.ndarray, question: str, answer: str) -> DemoExample:
+def shown_question(picture: np.ndarray, question: str, answer: str) -> DemoExample:
     """A question, its picture beside the answer."""
     return DemoExample(
         {"image": picture, "question": question},
