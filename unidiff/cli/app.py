@@ -17,6 +17,7 @@ from .generate import generate
 from .infill import infill
 from .info import info, show_version
 from .plugins import new_plugin, plugins
+from .tokenizer import tokenizer
 from .trace import trace
 from .training import prepare_data, train
 
@@ -115,4 +116,5 @@ app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(info)
 app.command(rich_help_panel=_WORKSHOP)(plugins)
 app.command("new-plugin", rich_help_panel=_WORKSHOP)(new_plugin)
+app.add_typer(tokenizer, rich_help_panel=_WORKSHOP)
 app.add_typer(bench, rich_help_panel=_WORKSHOP)

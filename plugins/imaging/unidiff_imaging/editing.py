@@ -24,7 +24,10 @@ _NUMBER = {"train": 40_000, "test": 1000}
 
 
 class Editing(ChatTask):
-    """The user shows a picture and says what to change; the answer is a picture.
+    """The user says what to change and shows a picture; the answer is a picture.
+
+    The instruction stands first: every code of the answer is then at the same distance from the
+    code at its place in the picture, however long the instruction is.
 
     Guidance has two links: from nothing to the picture, and from the picture to the instruction.
     `guidance_scale=[a, b]` gives each a scale of its own.
@@ -50,8 +53,8 @@ class Editing(ChatTask):
         return {**samplers.drawing(), "guidance_scale": [PICTURE_GUIDANCE, WORDS_GUIDANCE]}
 
     def messages(self, example: Example) -> Sequence[Mapping[str, Any]]:
-        """The user shows the picture and says what to change."""
-        return [user(shown(example["image"]), str(example["instruction"]))]
+        """The user says what to change and shows the picture."""
+        return [user(str(example["instruction"]), shown(example["image"]))]
 
     def answer(self, example: Example) -> Sequence[Mapping[str, Any]]:
         """The changed picture."""
@@ -59,7 +62,7 @@ class Editing(ChatTask):
 
     def weaker(self, processor: Any, example: Example) -> Sequence[BatchFeature]:
         """A request that says nothing, and one that shows the picture and asks for nothing."""
-        unsaid = processor.build([user(shown(example["image"]), _NOTHING)], want="image")
+        unsaid = processor.build([user(_NOTHING, shown(example["image"]))], want="image")
         only_picture = {name: unsaid[name] for name in ("input_ids", "attention_mask")}
         return [processor.for_dropped_condition(), BatchFeature(only_picture)]
 
@@ -72,7 +75,7 @@ class Editing(ChatTask):
         if draw > 1.0 - PROB_ALL_DROPPED:
             turn = user(_NOTHING)
         elif draw > 1.0 - PROB_ALL_DROPPED - PROB_WORDS_DROPPED:
-            turn = user(shown(example["image"]), _NOTHING)
+            turn = user(_NOTHING, shown(example["image"]))
         answer = {"role": "assistant", "content": self.answer(example)}
         sequence = processor.encoder.conversation(processor.coded([turn, answer]))
         return blocks_row(sequence, processor.layout, self.blocks, rng)
