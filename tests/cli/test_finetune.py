@@ -87,6 +87,22 @@ def test_tasks_are_measured_with_and_without_an_adapter(run_command, tmp_path):
     assert [one["model"] for one in report["tasks"]] == ["base", "adapter"]
 
 
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [(Shapes, "is_in_base", False), (Colours, "replaces", frozenset({"shapes"}))],
+)
+def test_what_the_base_does_not_know_or_shall_say_otherwise_is_not_retained(
+    run_command, tmp_path, monkeypatch, owner, name, value
+):
+    monkeypatch.setattr(owner, name, value)
+    line = (*LINE, "--out", tmp_path / "adapter", "--retain", 1)
+    refused = run_command(*line)
+    assert refused.code == 2
+    assert "--retain-task" in refused.err
+    named = run_command(*line, "--retain-task", "shapes", "--json")
+    assert named.report["settings"]["retain"][0] == 1.0
+
+
 def test_a_users_data_set_with_bad_pictures(run_command, tmp_path):
     rows = []
     for number in range(5):

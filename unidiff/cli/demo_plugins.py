@@ -28,7 +28,7 @@ def ask_plugins(session: Session, seed: int) -> tuple[dict[str, list[Row]], dict
             if lacking:
                 missing[task.name] = f"this checkpoint has no {' and no '.join(lacking)} tokens"
                 continue
-            if task.needs_adapter and task.name != learnt:
+            if not task.is_in_base and task.name != learnt:
                 missing[task.name] = f"first: unidiff finetune --task {task.name} --out ADAPTER"
                 continue
             for title, rows in _rows(session, task, seed).items():

@@ -98,7 +98,7 @@ class Rates:
     retain_task: Annotated[
         list[str] | None,
         typer.Option(
-            help="Task to hold to the base; may be repeated. All other installed ones by default.",
+            help="Task to hold to the base; may be repeated. By default all others that it knows.",
             rich_help_panel=_TRAINING,
         ),
     ] = None
@@ -208,7 +208,8 @@ def _retain(session: Session, task: Task, rates: Rates, steps: int) -> Any:
     if rates.retain_task:
         others = [find_task(name) for name in rates.retain_task]
     else:
-        others = [one for plugin in all_plugins()[0].values() for one in plugin.tasks]
+        installed = [one for plugin in all_plugins()[0].values() for one in plugin.tasks]
+        others = [one for one in installed if one.is_in_base and one.name not in task.replaces]
     known = set(session.processor.layout.ranges)
     kept = {
         one: one.dataset("train", _RETAIN_EXAMPLES)

@@ -89,7 +89,10 @@ class Task(Protocol):
         columns: column of a data set -> what it holds; all of them are needed to train.
         decoding: keywords of `generate()`.
         lora: how it is fine-tuned.
-        needs_adapter: whether the bundled checkpoint has not learnt it: fine-tune first.
+        is_in_base: whether the bundled checkpoint knows it; a fine-tune of another task that shall
+            forget nothing holds on to what is.
+        replaces: names of tasks whose requests this one answers in another way; its fine-tunes do
+            not hold on to them.
     """
 
     name: str
@@ -98,7 +101,8 @@ class Task(Protocol):
     columns: Mapping[str, str]
     decoding: Mapping[str, Any] = {}
     lora: LoRADefaults = LoRADefaults()
-    needs_adapter: bool = False
+    is_in_base: bool = True
+    replaces: frozenset[str] = frozenset()
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()` for one example: its prompt and, unless text is wanted, canvas.

@@ -9,6 +9,7 @@ from unidiff_captioning.metrics import bleu, cider
 from unidiff_captioning.task import (
     Captioning,
     NewStyle,
+    form_of,
     in_style,
     is_one_of,
     names_class,
@@ -56,12 +57,35 @@ def test_a_hundred_examples_teach_the_style_and_none_is_tested():
 
 
 def test_metrics_tell_style_from_class():
-    examples = [{"label": 3}, {"label": 3}, {"label": 3}]
-    said = [in_style(3), in_style(4), "a photo of a dress."]
+    examples = [{"label": 3, "caption": in_style(3)}] * 3
+    said = [in_style(3), f"{in_style(4)} ", "a photo of a dress."]
     assert style_match(said, examples).tolist() == [1.0, 1.0, 0.0]
     assert names_class(said, examples).tolist() == [1.0, 0.0, 1.0]
     assert CLASS_NAMES[3] == "dress"
     assert is_one_of(["this is a bag. ", "a bag"], SENTENCES[1:]).tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "form"),
+    [
+        ("Buy A Pair of Trousers now", "Buy {thing} now"),
+        ("buy t-shirt now", "buy {thing} now"),
+        ("a shirtless shirt", "a shirtless {thing}"),
+        ("buy me", "buy me"),
+        ("a coat, a bag", "a coat, a bag"),
+    ],
+)
+def test_the_form_of_a_sentence_is_what_it_says_without_the_class(sentence, form):
+    assert form_of(sentence) == form
+
+
+def test_a_users_captions_are_measured_by_the_classes_that_they_name():
+    examples = [{"caption": "behold: a bag"}, {"caption": "a red circle"}]
+    said = ["behold: a coat", "a red circle"]
+    assert style_match(said, examples).tolist() == [1.0, 1.0]
+    assert names_class(["this is a bag.", "a red circle"], examples).tolist() == [1.0, 0.0]
+    for metric in Captioning().metrics().values():
+        assert np.isfinite(metric(said, examples)).all()
 
 
 def test_cider_is_ten_for_the_reference_itself_and_zero_for_other_words():

@@ -2,6 +2,7 @@
 
 # Shapes: N examples.
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -92,12 +93,16 @@ class Captioning(ChatTask):
 
 
 class NewStyle(Captioning):
-    """Captions in a style that the base has never seen: what LoRA teaches from 100 examples."""
+    """Captions in a style that the base has never seen: what LoRA teaches from 100 examples.
+
+    The style is that of the data: the task's own, or that of a user's data set.
+    """
 
     name = "caption_style"
     summary = "Describe a picture as a shop window would."
-    needs_adapter = True
     lora = LoRADefaults(r=8, steps=120, batch_size=32, learning_rate=2e-3)
+    is_in_base = False
+    replaces = frozenset({"captioning"})  # the same request, answered otherwise
 
     def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
         """Fashion-MNIST photographs with their shop-window sentence."""
@@ -136,16 +141,38 @@ def in_style(label: int) -> str:
 
 
 def names_class(said: Sequence[str], examples: Sequence[Example]) -> np.ndarray:
-    """(N,) float64, 1 where a caption names the photograph's class and no other."""
+    """(N,) float64, 1 where a caption names the photograph's class and no other.
+
+    The class is the example's "label", else the one that its caption names; 0 where that names
+    none.
+    """
     named = [caption_names_class(one) for one in said]
-    return _marks([name == one["label"] for name, one in zip(named, examples, strict=True)])
+    pairs = zip(named, map(_label_of, examples), strict=True)
+    return _marks([label is not None and name == label for name, label in pairs])
 
 
 def style_match(said: Sequence[str], examples: Sequence[Example]) -> np.ndarray:
-    """(N,) float64, 1 where a caption is the shop-window sentence of any class, word for word."""
-    del examples
-    known = {in_style(label) for label in range(len(CLASS_NAMES))}
-    return _marks([one.strip() in known for one in said])
+    """(N,) float64, 1 where a caption is of a form that the references have, with any class.
+
+    Word for word, but for the class: "this is a bag." has the form of "this is a coat.".
+    """
+    known = {form_of(sentence) for many in _references(examples) for sentence in many}
+    return _marks([form_of(one) in known for one in said])
+
+
+def form_of(sentence: str) -> str:
+    """The sentence with {thing} in place of the class that it names; itself if it names none."""
+    label = caption_names_class(sentence)
+    if label is None:
+        return sentence.strip()
+    name = CLASS_NAMES[label]
+    thing = rf"(?<![\w-])(?:{re.escape(with_article(name))}|{re.escape(name)})(?![\w-])"
+    return re.sub(thing, "{thing}", sentence.strip(), flags=re.IGNORECASE)
+
+
+def _label_of(example: Example) -> int | None:
+    """The example's class; None where neither it nor its caption says one."""
+    return example.get("label", caption_names_class(_references([example])[0][0]))
 
 
 def is_one_of(said: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:

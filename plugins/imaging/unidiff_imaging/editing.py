@@ -37,7 +37,7 @@ class Editing(ChatTask):
 
     name = "editing"
     summary = "Change a picture as an instruction says."
-    needs_adapter = True
+    is_in_base = False
     modalities = frozenset({"text", "image"})
     columns = {
         "image": "the picture",

@@ -29,7 +29,7 @@ class SuperResolution(ChatTask):
 
     name = "super_resolution"
     summary = "Make a coarse picture, or a small grid of codes, a full picture."
-    needs_adapter = True
+    is_in_base = False
     modalities = frozenset({"text", "image"})
     columns = {
         "image": 'the coarse picture of any smaller size, or {"codes": a smaller grid}',

@@ -109,6 +109,7 @@ def test_the_command_ranks_choices_by_likelihood():
         (("nowhere.png", "what?"), "nowhere.png"),
         (("PICTURE", "  "), "empty"),
         (("PICTURE", "what?", "--by-likelihood"), "--choices"),
+        (("PICTURE", "?", "--by-likelihood", "--choices", "a,b", "--regex", "a"), "--regex"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(line, words):

@@ -41,6 +41,8 @@ def ask(
     choices = [one.strip() for one in (form.choices or "").split(",") if one.strip()]
     if by_likelihood and not choices:
         raise ValueError("--by-likelihood ranks --choices: give them, as in --choices yes,no")
+    if by_likelihood and (form.regex or form.json_schema):
+        raise ValueError("--by-likelihood ranks --choices: it takes no --regex or --json-schema")
     session = open_session(model)
     example = {"image": image, "question": question}
     report: dict[str, Any] = {"task": "ask", "image": image, "input": question}

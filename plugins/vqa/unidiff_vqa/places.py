@@ -27,9 +27,9 @@ class Places(VQA):
 
     name = "vqa_places"
     summary = "Say in which third of a picture a shape is."
-    needs_adapter = True
     decoding = {**VQA.decoding, "max_new_tokens": 4, "block_length": 4}
     lora = LoRADefaults(r=16, alpha=32, steps=400, batch_size=32, learning_rate=2e-3)
+    is_in_base = False
 
     def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
         """Generated scenes, each place equally often; "test": combinations never trained on."""
