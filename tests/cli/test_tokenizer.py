@@ -94,7 +94,7 @@ def test_pictures_that_do_not_decode_are_counted_and_left_out_on_request(train, 
     [
         (("--size", 18), "multiple of 4"),
         (("--levels", "4,1"), "2 or more"),
-        (("--levels", "many"), "integers as in"),
+        (("--levels", "many"), "integers with commas"),
         (("--widths", "8,9"), "multiples of 8"),
         (("--held-out", 1.0), "in (0, 1)"),
     ],
