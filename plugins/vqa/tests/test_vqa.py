@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pytest
 from typer.testing import CliRunner
 from unidiff_vqa.likelihood import choice_nats, likeliest
-from unidiff_vqa.places import PLACES, Places, place_of
 from unidiff_vqa.task import VQA, answers_of, choice_options, exact
+from unidiff_vqa.warmth import Warmth
 
 from unidiff.bundled import bundled_photograph
 from unidiff.cli.app import app
@@ -70,16 +69,17 @@ def test_an_answer_may_be_what_several_people_said():
     assert exact(["The dress."], [{"answer": ["bag", "dress"]}]).tolist() == [1.0]
 
 
-def test_places_are_equally_frequent_and_true():
-    examples = Places().dataset("test", 30)
-    assert [one["answer"] for one in examples[:3]] == list(PLACES)
-    assert [place_of(column) for column in (5.0, 16.0, 27.0)] == list(PLACES)
-    half = np.concatenate([one["image"][:, :11].reshape(-1, 3) for one in examples[::3]])
-    assert (half.max(1).astype(int) - half.min(1) > 60).any()
+def test_warm_pictures_are_those_with_red_or_yellow_and_every_second_one():
+    examples = Warmth().dataset("test", 12)
+    assert [one["answer"] for one in examples[:4]] == ["yes", "no", "yes", "no"]
+    for one in examples:
+        pixels = one["image"].reshape(-1, 3).astype(int)
+        is_red = (pixels[:, 0] > 150) & (pixels[:, 2] < 90)  # red and yellow have little blue
+        assert is_red.any() == (one["answer"] == "yes")
 
 
-def test_train_and_test_scenes_of_places_differ():
-    train, test = (Places().dataset(split, 20) for split in ("train", "test"))
+def test_train_and_test_scenes_of_the_skill_differ():
+    train, test = (Warmth().dataset(split, 20) for split in ("train", "test"))
     pictures = {one["image"].tobytes() for one in train}
     assert not any(one["image"].tobytes() in pictures for one in test)
 

@@ -2,7 +2,7 @@
 
 from unidiff.plugins import Plugin
 
-from .places import Places
 from .task import VQA
+from .warmth import Warmth
 
-plugin = Plugin("vqa", tasks=(VQA(), Places()))
+plugin = Plugin("vqa", tasks=(VQA(), Warmth()))
