@@ -1,0 +1,7 @@
+"""Filling holes: fill-in-the-middle, texts with several holes, texts beside pictures with holes."""
+
+from unidiff.plugins import Plugin
+
+from .fim import FillInTheMiddle
+
+plugin = Plugin("infilling", tasks=(FillInTheMiddle(),))
