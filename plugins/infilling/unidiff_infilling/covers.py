@@ -12,8 +12,9 @@ Source: the byte-token representation lemma (Phan et al. 2024, "Exact byte-level
     models to canvases; checked against an enumerated law in tests/test_covers.py.
 """
 
-# Shapes: V ids.
+# Shapes: V ids, C covers.
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -115,3 +116,42 @@ def _tokens(tokenizer: Any, text: str) -> tuple[list[int], list[int]]:
         position += len(_bytes(tokenizer)[token] or b"")
         places.append(place_of.get(position, -1))
     return ids, places
+
+
+def states(covers: Sequence[Cover], is_left: bool) -> list[tuple[int, ...]]:
+    """The runs of whole tokens whose next prediction the covers' probabilities need."""
+    found: set[tuple[int, ...]] = set()
+    for cover in covers:
+        for count in range(len(cover.whole) + bool(cover.rest)):
+            found.add(cover.whole[:count] if is_left else cover.whole[len(cover.whole) - count :])
+    return sorted(found, key=lambda one: (len(one), one))
+
+
+def cover_log_probs(
+    tokenizer: Any,
+    covers: Sequence[Cover],
+    is_left: bool,
+    next_log_probs: Mapping[tuple[int, ...], np.ndarray],
+) -> np.ndarray:
+    """(C,) float64 log-probability of each cover, in nats, up to a common constant.
+
+    Args:
+        tokenizer: that the covers are written with.
+        covers: C of them, of one end.
+        is_left: whether that is the begin of the hole.
+        next_log_probs: for each of `states`, (V,) log-probabilities of the next open token into
+            the hole, where those tokens stand at its end.
+    """
+    totals = []
+    for cover in covers:
+        order = cover.whole if is_left else cover.whole[::-1]
+        total = 0.0
+        for count, token in enumerate(order):
+            known = order[:count] if is_left else order[:count][::-1]
+            total += float(next_log_probs[known][token])
+        if cover.rest:
+            ends = (cover.rest, "") if is_left else ("", cover.rest)
+            going_on = next_log_probs[cover.whole][: len(allowed_V(tokenizer, *ends))]
+            total += float(np.logaddexp.reduce(going_on[allowed_V(tokenizer, *ends)]))
+        totals.append(total)
+    return np.array(totals)

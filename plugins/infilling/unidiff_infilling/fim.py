@@ -119,7 +119,7 @@ class FillInTheMiddle(Task):
             length = len(self._wanted(processor, known, example))
         length = DEFAULT_LENGTH if length is None else int(length)
         hole = Hole(known, left, right, length)
-        if hole.num_open < 1 or not allowed_ids(tokenizer, hole)[0]:
+        if hole.num_open < 1 or allowed_ids(tokenizer, hole)[0] == []:
             raise ValueError(
                 f"a hole of {length} tokens is too short for {known.left!r} and {known.right!r}, "
                 "the ends of the words that it cuts: make it longer"
@@ -134,12 +134,12 @@ class FillInTheMiddle(Task):
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()`; see `hole` for the columns that are read."""
         hole = self.hole(processor, example)
-        begin, canvas = self._sequences(processor, hole)
+        begin, canvas = self.sequences(processor, hole)
         request = HoleRequest(prompts_with_canvases([begin], [canvas], processor.layout).data)
         request.hole = hole
         return request
 
-    def _sequences(self, processor: Any, hole: Hole) -> tuple[TokenSequence, TokenSequence]:
+    def sequences(self, processor: Any, hole: Hole) -> tuple[TokenSequence, TokenSequence]:
         """Prompt and canvas; the open tokens are wanted."""
         mask = [processor.layout.mask_token_id] * hole.num_open
         parts = [
@@ -161,7 +161,10 @@ class FillInTheMiddle(Task):
 
     def parse(self, processor: Any, ids: np.ndarray, inputs: BatchFeature) -> str:
         """The text of the hole, without the known characters that its tokens hold too."""
-        hole: Hole = inputs.hole
+        return self.middle(processor, ids, inputs.hole)
+
+    def middle(self, processor: Any, ids: np.ndarray, hole: Hole) -> str:
+        """As `parse`, of the (G,) ids of a hole's canvas."""
         text = str(processor.decode(ids[: hole.length], skip_special_tokens=True))
         return text[len(hole.cut.left) : len(text) - len(hole.cut.right)]
 
@@ -179,7 +182,7 @@ class FillInTheMiddle(Task):
     def options_for(self, processor: Any, example: Example) -> Mapping[str, Any]:
         """The decoding options, and the ids that the ends of the hole may take."""
         hole = self.hole(processor, example)
-        _, canvas = self._sequences(processor, hole)
+        _, canvas = self.sequences(processor, hole)
         allowed = allowed_canvas(processor.tokenizer, hole, len(canvas))
         if allowed is None:
             return self.decoding
