@@ -26,7 +26,7 @@ from .covers import Cover, cover_log_probs, left_covers, right_covers, states
 from .fim import FillInTheMiddle, Hole, allowed_canvas
 
 LENGTHS = (2, 4, 6, 8, 11, 14, 18, 24)  # tokens
-BONUS = 2.0  # nats for each token of a candidate
+BONUS = 4.0  # nats for each token of a candidate; best of 0 to 4 on 60 lines of training modules
 _DRAW_COVER = 71  # number of the random draw that picks a cover
 
 
