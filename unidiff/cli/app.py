@@ -13,7 +13,6 @@ from .chat import chat
 from .demo import demo
 from .evaluate import evaluate
 from .generate import generate
-from .infill import infill
 from .info import info, show_version
 from .plugins import new_plugin, plugins
 from .trace import trace
@@ -103,7 +102,6 @@ def options(
 app.command(rich_help_panel=_TASKS)(demo)
 app.command(rich_help_panel=_TASKS)(generate)
 app.command(rich_help_panel=_TASKS)(chat)
-app.command(rich_help_panel=_TASKS)(infill)
 app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)
 app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)

@@ -3,5 +3,6 @@
 from unidiff.plugins import Plugin
 
 from .fim import FillInTheMiddle
+from .infilling import Infilling
 
-plugin = Plugin("infilling", tasks=(FillInTheMiddle(),))
+plugin = Plugin("infilling", tasks=(FillInTheMiddle(), Infilling()))

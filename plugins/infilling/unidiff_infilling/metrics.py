@@ -15,7 +15,7 @@ def edit_similarity(results: Sequence[Any], examples: Sequence[Example]) -> np.n
     """(N,) float64 in [0, 1]: 1 less the Levenshtein distance in characters over the longer length.
 
     Args:
-        results: the texts of the holes, or for several holes a list of them.
+        results: the text of the hole, or a dictionary with the texts of several as `holes`.
         examples: with what stood there as `middle`, or as a list `middles`.
     """
     pairs = zip(results, examples, strict=True)
@@ -36,5 +36,5 @@ def _similar(said: str, truth: str) -> float:
 def _mean(score: Any, said: Any, example: Example) -> float:
     """Mean of a score over the holes of one example."""
     truths = example["middles"] if "middles" in example else [example["middle"]]
-    texts = [said] if isinstance(said, str) else list(said)
+    texts = [said] if isinstance(said, str) else said["holes"]
     return float(np.mean([score(one, truth) for one, truth in zip(texts, truths, strict=True)]))
