@@ -67,7 +67,16 @@ def _covers(tokenizer: Any, known: str, is_left: bool) -> tuple[Cover, ...]:
             if edge in places:
                 count = places.index(edge)
                 found.add(Cover(tuple(ids[:count] if is_left else ids[count:]), rest))
-    kept = [one for one in found if not one.rest or _goes_on(tokenizer, one.rest, is_left)]
+    kept = {one for one in found if not one.rest or _goes_on(tokenizer, one.rest, is_left)}
+    # A token that is just the rest counts as going on, so the cover that ends with it is the same.
+    shorter = {one.whole for one in kept if one.rest}
+    kept = {
+        one
+        for one in kept
+        if one.rest
+        or not one.whole
+        or (one.whole[:-1] if is_left else one.whole[1:]) not in shorter
+    }
     return tuple(sorted(kept, key=lambda one: (len(one.whole), len(one.rest), one.whole)))
 
 

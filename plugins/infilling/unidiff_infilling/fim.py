@@ -127,9 +127,13 @@ class FillInTheMiddle(Task):
         return hole
 
     def _wanted(self, processor: Any, known: Cut, example: Example) -> list[int]:
-        """Ids of what belongs between the cuts; at least one."""
-        text = known.left + example["middle"] + known.right
-        return encode_plain(processor.tokenizer, text) or encode_plain(processor.tokenizer, " ")
+        """Ids of what belongs between the cuts, as the whole text has them; at least one."""
+        tokenizer = processor.tokenizer
+        if self.boundary == "naive":
+            return encode_plain(tokenizer, example["middle"] or " ")
+        whole = encode_plain(tokenizer, example["prefix"] + example["middle"] + example["suffix"])
+        wanted = whole[len(known.before) : len(whole) - len(known.after)]
+        return wanted or encode_plain(tokenizer, " ")
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()`; see `hole` for the columns that are read."""
