@@ -27,6 +27,14 @@ from .metrics import edit_similarity, exact_match
 from .one_line import OneLine
 from .readings import LONGEST, cut_to_length, prefix_only, suffix_first
 
+ARMS = (
+    "canvas",
+    "ar_prefix",
+    "ar_suffix_prefix",
+    "inside_unbiased",
+    "inside_naive",
+    "canvas_unknown_length",
+)
 AFTER = 24  # tokens of the suffix in a suffix-prefix-middle prompt
 Answer = Callable[[Sequence[Example]], tuple[list[str], float]]
 
@@ -36,16 +44,23 @@ def infill_bench(
     model: ModelChoice,
     number: Annotated[int, typer.Option("--number", help="Holes of each kind.", min=2)] = 1000,
     unknown: Annotated[
-        int, typer.Option(help="Of these, holes whose length is searched.", min=0)
+        int, typer.Option(help="Of these, holes whose length is searched.", min=2)
     ] = 200,
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(help=f"One of {', '.join(ARMS)}; may be repeated; all by default."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which lines, and where holes start.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Holes decoded together.", min=1)] = 64,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure fill-in-the-middle of single lines on held-out library code."""
+    chosen = tuple(arm or ARMS)
+    if not set(chosen) <= set(ARMS):
+        raise ValueError(f"--arm must be one of {ARMS}, got {sorted(set(chosen) - set(ARMS))}")
     session = open_session(model)
-    report = measure(session, number, unknown, seed, batch_size)
+    report = measure(session, chosen, number, unknown, seed, batch_size)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(report, indent=2) + "\n")
@@ -62,9 +77,14 @@ def infill_bench(
 
 
 def measure(
-    session: Session, number: int, unknown: int, seed: int, batch_size: int
+    session: Session,
+    chosen: Sequence[str],
+    number: int,
+    unknown: int,
+    seed: int,
+    batch_size: int,
 ) -> dict[str, Any]:
-    """Every arm's scores, with the settings that they were measured with."""
+    """Scores of the chosen arms, with the settings that they were measured with."""
     from unidiff.evaluation.suite import describe_environment
 
     lines = line_holes("test", False, seed)[:number]
@@ -72,6 +92,8 @@ def measure(
     task = FillInTheMiddle()
     arms = {}
     for name, answer, examples in _arms(session, lines, inside, unknown, batch_size):
+        if name not in chosen:
+            continue
         texts, forwards = answer(examples)
         arms[name] = _scores(texts, examples, forwards)
         if name.startswith("ar_"):
@@ -133,16 +155,14 @@ def _arms(
 
         return answer
 
-    arms: list[tuple[str, Answer, Sequence[Example]]] = [
+    return [
         ("canvas", canvas("unbiased"), lines),
         ("ar_prefix", reading(prefix_only), lines),
         ("ar_suffix_prefix", reading(suffix_first, after=AFTER), lines),
         ("inside_unbiased", canvas("unbiased"), inside),
         ("inside_naive", canvas("naive"), inside),
+        ("canvas_unknown_length", canvas("unbiased", LENGTHS), lines[:unknown]),
     ]
-    if unknown:
-        arms.append(("canvas_unknown_length", canvas("unbiased", LENGTHS), lines[:unknown]))
-    return arms
 
 
 def _scores(texts: list[str], examples: Sequence[Example], forwards: float) -> dict[str, Any]:
@@ -168,4 +188,5 @@ def _conditions(arms: dict[str, dict[str, Any]]) -> dict[str, bool]:
         name: arms[better]["edit_similarity"] >= arms[worse]["edit_similarity"] + margin
         and arms[better]["interval"][0] > arms[worse]["interval"][1]
         for name, (better, worse, margin) in pairs.items()
+        if better in arms and worse in arms
     }
