@@ -12,7 +12,7 @@ import unidiff
 from unidiff.cli.options import Decoding, takes_options
 
 COMMANDS = (
-    *("demo", "generate", "chat", "infill", "act"),
+    *("demo", "generate", "chat", "act"),
     *("prepare", "train", "eval", "info"),
 )
 

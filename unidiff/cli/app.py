@@ -14,7 +14,6 @@ from .demo import demo
 from .evaluate import evaluate
 from .finetune import finetune, merge
 from .generate import generate
-from .infill import infill
 from .info import info, show_version
 from .plugins import new_plugin, plugins
 from .tokenizer import tokenizer
@@ -105,7 +104,6 @@ def options(
 app.command(rich_help_panel=_TASKS)(demo)
 app.command(rich_help_panel=_TASKS)(generate)
 app.command(rich_help_panel=_TASKS)(chat)
-app.command(rich_help_panel=_TASKS)(infill)
 app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)
 app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)

@@ -6,11 +6,14 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from . import samplers
-from .checks import check_files
-from .options import Decoding, JsonFlag, ModelChoice, takes_options
-from .output import check_picture_path, enlarged, print_cost, print_json
-from .session import Session, open_session
+from unidiff.cli import samplers
+from unidiff.cli.checks import check_files
+from unidiff.cli.options import Decoding, JsonFlag, ModelChoice, takes_options
+from unidiff.cli.output import check_picture_path, enlarged, print_cost, print_json
+from unidiff.cli.session import Session, open_session
+from unidiff.plugins.answers import check_fits
+
+from .middle_command import OneHole, fill_one_hole
 
 Box = tuple[int, int, int, int]
 
@@ -19,6 +22,7 @@ Box = tuple[int, int, int, int]
 def infill(
     model: ModelChoice,
     decoding: Decoding,
+    one_hole: OneHole,
     text: Annotated[str | None, typer.Argument(help="Text with <|hole|> where one is.")] = None,
     hole_length: Annotated[int, typer.Option(help="Tokens of each hole in the text.", min=1)] = 4,
     image: Annotated[Path | None, typer.Option(help="Picture with a hole in it.")] = None,
@@ -44,7 +48,13 @@ def infill(
         raise ValueError(
             f"--hole-length must be at most {longest} for this model; got {hole_length}"
         )
+    if one_hole.is_asked:
+        if image is not None or text is None:
+            raise ValueError("--boundary and --search-length are about a text without a picture")
+        fill_one_hole(session, text, hole_length, one_hole, decoding, as_json)
+        return
     inputs = _request(session, text, hole_length, image, box)
+    check_fits(session.model, inputs)
     defaults = samplers.filling(inputs) if image is None else samplers.drawing()
     answer = session.answer(inputs, decoding.over(defaults))[0]
     report: dict[str, Any] = {"task": "infill", "input": text, "image": image}
