@@ -112,12 +112,17 @@ def measure_task(
         model=name,
         metrics={one: _measured(metric(results, examples)) for one, metric in metrics.items()},
         num_examples=len(examples),
-        options={**task.options_for(processor, examples[0]), **(options or {})},
+        options=_plain({**task.options_for(processor, examples[0]), **(options or {})}),
         seed=seed,
         tokens_per_forward=sum(one.num_tokens for one in answers) / max(1, num_forwards),
         forwards_per_example=num_forwards / len(answers),
         seconds=seconds,
     )
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without the tokenizer that some of them need."""
+    return {name: value for name, value in options.items() if name != "tokenizer"}
 
 
 def task_table(reports: Sequence[TaskReport]) -> str:

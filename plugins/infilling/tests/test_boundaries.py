@@ -87,9 +87,7 @@ def begins(tokenizer, ids, cover):
 def test_covers_of_a_right_end_mirror_those_of_a_left_one(tokenizer):
     covers = right_covers(tokenizer, "ing")
     assert [cover.rest for cover in covers if not cover.whole] == ["ing"]
-    assert all(
-        cover.rest + tokenizer.decode(list(cover.whole)) == "ing" for cover in covers
-    )
+    assert all(cover.rest + tokenizer.decode(list(cover.whole)) == "ing" for cover in covers)
 
 
 def test_an_unknown_boundary_raises(tokenizer):

@@ -88,7 +88,7 @@ def test_bad_input_is_one_line_and_exit_code_2(run_command, picture, line, words
 
 
 def test_a_hole_inside_a_word_keeps_the_words_known_characters(run_command):
-    line = ("infill", "def method(se<|hole|>):", "--boundary", "unbiased", "--hole-length", 1)
+    line = ("infill", "def method(se<|hole|>):", "--boundary", "unbiased", "--hole-length", 2)
     report = run_command(*line, "--json").report
     assert report["output"] == "def method(self):"
     assert report["middle"] == "lf"

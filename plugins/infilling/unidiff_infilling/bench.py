@@ -20,7 +20,7 @@ from unidiff.cli.session import Session, open_session
 from unidiff.evaluation.intervals import mean_interval
 from unidiff.plugins import Example
 
-from .filling import BONUS, LENGTHS, fill
+from .filling import BONUS, LENGTHS, Filler
 from .fim import FillInTheMiddle
 from .lines import line_holes
 from .metrics import edit_similarity, exact_match
@@ -133,15 +133,9 @@ def _arms(
         options = {"logits_processor": [OneLine(processor.tokenizer)]}
 
         def answer(examples: Sequence[Example]) -> tuple[list[str], float]:
-            found = fill(
-                FillInTheMiddle(boundary),
-                model,
-                processor,
-                examples,
-                lengths=lengths,
-                options=options,
-                batch_size=batch_size,
-            )
+            task = FillInTheMiddle(boundary)
+            filler = Filler(task, model, processor, options, batch_size=batch_size)
+            found = filler.fill(examples, lengths)
             return [one.text for one in found], float(np.mean([one.num_forwards for one in found]))
 
         return answer

@@ -1,4 +1,4 @@
-"""The task `infilling`: a text with several holes, alone or below a picture that may have one too."""
+"""The task `infilling`: a text with several holes, alone or below a picture with a hole."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -43,7 +43,7 @@ class Infilling(InfillTask):
         """A picture where there is one, then the text; see `columns`.
 
         `image` and `hole` (bool, True where unknown) add a picture; `lengths` are tokens of the
-        holes, else those of `middles`, else `DEFAULT_LENGTH`. One space before a hole belongs to it.
+        holes, else those of `middles`, else `DEFAULT_LENGTH`. A space before a hole is its own.
 
         Raises:
             ValueError: if texts and holes do not fit together.

@@ -10,7 +10,7 @@ from unidiff.cli.output import print_json
 from unidiff.cli.session import Session
 from unidiff.tokens.infill import HOLE_MARKER
 
-from .filling import LENGTHS, fill
+from .filling import LENGTHS, Filler
 from .fim import FillInTheMiddle
 from .one_line import OneLine
 
@@ -70,15 +70,9 @@ def fill_one_hole(
     seed = options.pop("seed")
     if one_hole.one_line:
         options["logits_processor"] = [OneLine(session.processor.tokenizer)]
-    (filled,) = fill(
-        task,
-        session.model,
-        session.processor,
-        [{"prefix": prefix, "suffix": suffix, "length": hole_length}],
-        lengths=LENGTHS if one_hole.search_length else None,
-        options=options,
-        seed=seed,
-    )
+    filler = Filler(task, session.model, session.processor, options, seed)
+    example = {"prefix": prefix, "suffix": suffix, "length": hole_length}
+    (filled,) = filler.fill([example], LENGTHS if one_hole.search_length else None)
     report = {
         "task": "infill",
         "input": text,
@@ -94,6 +88,4 @@ def fill_one_hole(
         print_json(report)
         return
     typer.echo(report["output"])
-    typer.secho(
-        f"[{filled.num_forwards} forwards, {filled.length} tokens]", err=True, dim=True
-    )
+    typer.secho(f"[{filled.num_forwards} forwards, {filled.length} tokens]", err=True, dim=True)

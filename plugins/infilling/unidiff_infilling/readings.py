@@ -46,9 +46,7 @@ def suffix_first(
     return _continued(model, processor, prompts, batch_size)
 
 
-def cut_to_length(
-    processor: Any, texts: Iterable[str], examples: Iterable[Example]
-) -> list[str]:
+def cut_to_length(processor: Any, texts: Iterable[str], examples: Iterable[Example]) -> list[str]:
     """The texts without the tokens beyond the true length, for whoever knows it."""
     tokenizer = processor.tokenizer
     pairs = zip(texts, examples, strict=True)
