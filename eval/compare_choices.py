@@ -2,7 +2,7 @@
 
     python eval/compare_choices.py --per-kind 100 --out eval/results/vqa-choices.json
 
-The choices of a question are all answers of its kind. `vqa_places` shows what the base says about
+The choices of a question are all answers of its kind. `vqa_warmth` shows what the base says about
 a skill that it was not trained on.
 """
 
@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from unidiff_vqa.likelihood import likeliest
-from unidiff_vqa.places import PLACES, Places
 from unidiff_vqa.task import VQA, exact
+from unidiff_vqa.warmth import Warmth
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.sources.scene_facts import ANSWERS, QUESTION_KINDS
@@ -45,8 +45,7 @@ def main() -> None:
         (kind, VQA(), [with_choices(one) for one in questions if one["kind"] == kind])
         for kind in QUESTION_KINDS
     ]
-    places = Places().dataset("test", 3 * arguments.per_kind)
-    groups.append(("places", Places(), [{**one, "choices": PLACES} for one in places]))
+    groups.append(("warmth", Warmth(), Warmth().dataset("test", 2 * arguments.per_kind)))
     for name, task, examples in groups:
         report[name] = compared(task, model, processor, examples)
         print(name, json.dumps(report[name]), flush=True)

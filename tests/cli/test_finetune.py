@@ -56,6 +56,7 @@ def test_an_adapter_is_made_measured_and_used_as_a_checkpoint(run_command, tmp_p
     assert result.code == 0, (result.err, result.exception)
     assert result.report["settings"]["lora"]["r"] == 3
     assert result.report["settings"]["retain"][0] == 1.0
+    assert result.report["settings"]["retain_tasks"] == ["shapes"]
     assert result.report["before"]["num_examples"] == result.report["after"]["num_examples"] == 2
     assert json.loads((out / "finetune.json").read_text()) == result.report
     told = run_command("generate", "def", "--max-new-tokens", 2, "--json", checkpoint=out)

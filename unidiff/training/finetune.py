@@ -219,6 +219,7 @@ def check_same_run(
         "num_examples": len(source),
         **asdict(options),
         "retain": None if retain is None else [retain.weight, retain.batch_size, retain.weighting],
+        "retain_tasks": [] if retain is None else retained_names(retain),
     }
     settings = json.loads(json.dumps(settings))
     path = Path(output_dir) / SETTINGS_FILE
@@ -235,6 +236,11 @@ def check_same_run(
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(settings, indent=2) + "\n")
     os.replace(partial, path)
+
+
+def retained_names(retain: RetainTerm) -> list[str]:
+    """Names of the tasks that a retain term holds to the base."""
+    return sorted(weighted.source.name for weighted in retain.stream.sources)
 
 
 def _arguments(output_dir: Path, options: FinetuneOptions) -> BlockTrainingArguments:
