@@ -46,14 +46,15 @@ def ssim(picture: np.ndarray, reference: np.ndarray, where: np.ndarray | None = 
     Args:
         picture: (H, W, 3) uint8.
         reference: the same shape.
-        where: (H, W) bool; None: all. NaN where there is none. A window of 7 x 7 px around each
-            counted pixel is compared, so what lies beside the counted ones has a say.
+        where: (H, W) bool; None: all. NaN where there is none. The others, which the windows of
+            7 x 7 px around counted pixels also see, are the reference's in both pictures.
     """
     chosen = np.ones(picture.shape[:2], dtype=bool) if where is None else where
     if not chosen.any():
         return float("nan")
+    compared = np.where(chosen[..., None], picture, reference)
     _, parts = structural_similarity(
-        reference, picture, win_size=_WINDOW, channel_axis=2, data_range=_PEAK, full=True
+        reference, compared, win_size=_WINDOW, channel_axis=2, data_range=_PEAK, full=True
     )
     return float(parts[chosen].mean())
 
