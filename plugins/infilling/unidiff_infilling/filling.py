@@ -152,7 +152,8 @@ class Filler:
         share = np.exp(scores - scores.max())
         key = hash_integers(self.seed, torch.tensor([number]))
         draw = float(uniform(key, _DRAW_COVER, torch.zeros(1, dtype=torch.int64), 0))
-        return int(min(np.searchsorted(np.cumsum(share / share.sum()), draw), len(scores) - 1))
+        place = int(np.searchsorted(np.cumsum(share / share.sum()), draw))
+        return min(place, len(scores) - 1)
 
     def _next_log_probs(self, holes: Sequence[Hole], is_left: bool) -> list[np.ndarray]:
         """(V,) log-probabilities of each hole's first (or last) open token."""
