@@ -139,6 +139,14 @@ def test_bad_input_is_one_line_and_leaves_no_adapter(run_command, tmp_path, line
     assert not (tmp_path / "adapter").exists()
 
 
+def test_a_folder_of_something_else_is_refused_before_training(run_command, tmp_path):
+    (tmp_path / "thesis").write_text("years of work")
+    result = run_command(*LINE, "--out", tmp_path)
+    assert result.code == 2
+    assert "is no adapter folder" in result.err
+    assert not tmp_path.with_name(f"{tmp_path.name}.run").exists()
+
+
 def test_missing_columns_are_named(run_command, tmp_path):
     (tmp_path / "data.jsonl").write_text(json.dumps({"picture": "a.png"}) + "\n")
     result = run_command(*LINE, "--data", tmp_path / "data.jsonl", "--out", tmp_path / "a")

@@ -12,6 +12,7 @@ EXTRAS_OF_ROOM = {
     "generation": ("grammar",),
     "serving": ("serve", "demo"),
     "model": ("quant",),
+    "training": ("qlora",),
 }
 
 
@@ -56,7 +57,7 @@ def test_dependencies_are_ranges_not_pins(project):
     assert [line for line in lines if "==" in line] == []
 
 
-@pytest.mark.parametrize("extra", ["eval", "serve", "demo", "quant", "grammar", "dev"])
+@pytest.mark.parametrize("extra", ["eval", "serve", "demo", "quant", "qlora", "grammar", "dev"])
 def test_the_promised_extras_exist(project, extra):
     assert project["optional-dependencies"][extra]
 

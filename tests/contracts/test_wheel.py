@@ -21,7 +21,7 @@ import unidiff
 pytestmark = pytest.mark.slow
 
 BUILD_INPUTS = ("pyproject.toml", "README.md", "LICENSE")
-EXTRAS = ("eval", "serve", "demo", "quant", "grammar", "dev", "plugins")
+EXTRAS = ("eval", "serve", "demo", "quant", "qlora", "grammar", "dev", "plugins")
 
 # Run inside the empty environment: import every module, and name what was missing.
 IMPORT_ALL = """

@@ -1,6 +1,8 @@
 """Fine-tuning: the base stays, a stopped run goes on, the retain term holds, folders load."""
 
 import json
+import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,9 @@ from safetensors.torch import load_file
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.stream import MixtureStream, Weighted
 from unidiff.model.adapters import WEIGHTS_FILE
+from unidiff.model.growth import grow_vocabulary
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.layout import IdRange
 from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.training.adapter_folder import record_of, save_adapter
 from unidiff.training.finetune import FinetuneOptions, TaskSource, finetune
@@ -248,14 +252,51 @@ def test_an_adapter_for_another_base_is_refused_by_its_fingerprint(adapter, tiny
         model.load_adapter(adapter.folder)
 
 
-def test_what_was_in_the_folder_is_replaced_whole(bundled, adapter, tmp_path):
-    (tmp_path / "two").mkdir()
+def test_an_adapter_that_was_in_the_folder_is_replaced_whole(bundled, adapter, tmp_path):
+    shutil.copytree(adapter.folder, tmp_path / "two")
     (tmp_path / "two" / "old.txt").write_text("old")
     model, processor = bundled
     save_adapter(model, tmp_path / "two", processor, record_of(model, "t"))
     assert not (tmp_path / "two" / "old.txt").exists()
     assert load_file(tmp_path / "two" / WEIGHTS_FILE).keys()
     assert [path.name for path in tmp_path.iterdir()] == ["two"]
+
+
+def test_a_folder_of_something_else_is_left_alone(bundled, adapter, tmp_path):
+    (tmp_path / "thesis").write_text("years of work")
+    model, processor = bundled
+    with pytest.raises(FileExistsError, match="is no adapter folder"):
+        save_adapter(model, tmp_path, processor, record_of(model, "t"))
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_an_adapter_with_new_ids_brings_their_rows_along(tied, tiny, bundled, tmp_path):
+    """The base is grown on loading, and the trained rows are the saved ones."""
+    torch.manual_seed(2)
+    base = tiny.tiny_model(tie_word_embeddings=tied)
+    base.save_pretrained(tmp_path / "base")
+    model = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "base")
+    record = record_of(model, "t")
+    ranges = {**model.config.layout.ranges, "action": IdRange(32, 6)}
+    layout = replace(model.config.layout, ranges=ranges, action_grid=(3, 2))
+    new_ids = grow_vocabulary(model, layout)
+    assert (new_ids, model.config.vocab_size) == (range(32, 38), 38)
+    options = LoRAOptions(r=2, target_modules=("q_proj",), new_ids=tuple(new_ids))
+    moved(add_lora(model, options))
+    for name, weight in model.named_parameters():
+        if "trainable_tokens_delta" in name:
+            torch.nn.init.normal_(weight)
+    ids = torch.tensor([[5, 33, 37, 8]])
+    expected = model.eval()(ids).logits
+    save_adapter(model, tmp_path / "adapter", bundled[1], record)
+    saved = load_file(tmp_path / "adapter" / WEIGHTS_FILE)
+    assert max(weight.shape[0] for weight in saved.values()) < 38  # no embedding of the base
+    again = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "adapter").eval()
+    torch.testing.assert_close(again(ids).logits, expected, rtol=0, atol=1e-6)
+    assert again.config.layout.range_of("action").start == 32
+    merged = again.merge_and_unload()
+    torch.testing.assert_close(merged(ids).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_saving_without_an_adapter_is_an_error(tiny, bundled, tmp_path):

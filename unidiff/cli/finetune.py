@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,6 +106,14 @@ class Rates:
         int, typer.Option(help="Steps between saves.", min=1, rich_help_panel=_TRAINING)
     ] = 50
     seed: Annotated[int, typer.Option(help="Of everything.", rich_help_panel=_TRAINING)] = 0
+    quantized: Annotated[
+        bool,
+        typer.Option(
+            "--quantized",
+            help="Hold the base in 4 bits meanwhile (QLoRA).",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False
 
     def options(self, task: Task) -> Any:
         """`FinetuneOptions` of the task's defaults and what was given."""
@@ -135,17 +143,17 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a checkpoint a task with LoRA; Ctrl-C stops it, the same command goes on."""
-    from unidiff.training.adapter_folder import record_of, save_adapter
+    from unidiff.training.adapter_folder import check_replaceable, save_adapter
     from unidiff.training.finetune import TaskSource
     from unidiff.training.finetune import finetune as train
     from unidiff.training.lora import add_lora
 
     chosen = find_task(task)
     options = rates.options(chosen)
+    check_replaceable(out)
     train_examples, held_out, num_bad = data.load(chosen)
-    session = open_session(model)
+    session, record = _opened(model, chosen, rates.quantized)
     run = out.with_name(f"{out.name}.{RUN_FOLDER}")
-    record = record_of(session.model, chosen.name)
     before = _measured(session, chosen, held_out, "base", rates.seed)
     start = time.perf_counter()
     add_lora(session.model, options.lora)
@@ -196,6 +204,20 @@ def merge(
     partial.rename(out)
     check_weights(out)
     typer.echo(str(out))
+
+
+def _opened(choice: ModelChoice, task: Task, quantized: bool) -> tuple[Session, Any]:
+    """The checkpoint, in 4 bits where that is asked for, and the record of it."""
+    from unidiff.training.adapter_folder import record_of
+
+    session = open_session(choice)
+    if not quantized:
+        return session, record_of(session.model, task.name)
+    from unidiff.training.quantized import load_quantized, quantized_record
+
+    model = load_quantized(session.folder, str(session.model.device)).eval()
+    session = replace(session, model=model)
+    return session, quantized_record(model, session.folder, task.name)
 
 
 def _retain(session: Session, task: Task, rates: Rates, steps: int) -> Any:

@@ -186,7 +186,7 @@ class AdapterMethods:
         layers = [
             module
             for module in self.modules()  # type: ignore[attr-defined]
-            if hasattr(type(module), "adapter_layer_names")
+            if hasattr(type(module), "adapter_layer_names") and not hasattr(module, "token_adapter")
         ]
         if not layers:
             raise ValueError("the model has no adapter: load_adapter() one first")

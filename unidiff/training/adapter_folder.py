@@ -12,6 +12,7 @@ from unidiff.model.adapters import (
     WEIGHTS_FILE,
     AdapterRecord,
     base_reference,
+    is_adapter_folder,
     known_fingerprint,
 )
 
@@ -40,7 +41,7 @@ def save_adapter(
     decoding: Mapping[str, Any] | None = None,
     name: str = "default",
 ) -> Path:
-    """Write an adapter whole or not at all; what was in the folder is replaced.
+    """Write an adapter whole or not at all; an adapter that was in the folder is replaced.
 
     The folder holds peft's adapter, the record of its base, the model's configuration, the
     processor and the decoding options: `UniDiffForBlockDiffusion`, `AutoModelForCausalLM` and
@@ -56,6 +57,7 @@ def save_adapter(
 
     Raises:
         ValueError: if the model has no adapter of that name.
+        FileExistsError: if the folder holds something else than an adapter.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
@@ -64,10 +66,12 @@ def save_adapter(
     if name not in configs:
         raise ValueError(f"the model has no adapter {name!r}; it has {sorted(configs)}")
     folder = Path(folder)
+    check_replaceable(folder)
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    weights = get_peft_model_state_dict(model, adapter_name=name)
+    # Rows that the vocabulary grew by are made again on loading; peft would ask the hub about them.
+    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file(
         {key: value.contiguous().cpu() for key, value in weights.items()}, partial / WEIGHTS_FILE
     )
@@ -86,6 +90,16 @@ def save_adapter(
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raise FileExistsError if a folder is there and holds something else than an adapter."""
+    if folder.exists() and not is_adapter_folder(folder):
+        if folder.is_dir() and not any(folder.iterdir()):
+            return
+        raise FileExistsError(
+            f"{folder} exists and is no adapter folder: it would be replaced; choose another one"
+        )
 
 
 def _generation_config(model: Any, decoding: Mapping[str, Any] | None) -> UniDiffGenerationConfig:

@@ -19,7 +19,7 @@ from unidiff.data.stream import MixtureStream, Source, Weighted
 from unidiff.model.adapters import WEIGHTS_FILE
 from unidiff.plugins.task import Example, Task
 
-from .lora import LoRAOptions, trainable_parameters
+from .lora import LoRAOptions
 from .objective import BlockObjective
 from .retain import RetainTerm
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
@@ -101,15 +101,6 @@ class AdapterTrainer(BlockDiffusionTrainer):
         super().__init__(*args, **kwargs)
         self.retain = retain
         self._retained_step = -1
-
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """AdamW on the adapter; no decay, which would pull towards the base's opposite scale."""
-        if self.optimizer is None:
-            parameters = trainable_parameters(model or self.model)
-            self.optimizer = torch.optim.AdamW(
-                parameters, lr=self.args.learning_rate, betas=(0.9, 0.98), weight_decay=0.0
-            )
-        return self.optimizer
 
     def compute_loss(
         self,

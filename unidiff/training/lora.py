@@ -112,11 +112,6 @@ def add_lora(model: Any, options: LoRAOptions, name: str = "default") -> Any:
     return model
 
 
-def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Parameters that are trained."""
-    return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
 def _is_adapter(name: str) -> bool:
     """Whether a parameter belongs to an adapter."""
     return "lora_" in name or "trainable_tokens_delta" in name

@@ -80,7 +80,7 @@ class WeightAverage(TrainerCallback):
         """Move the average towards the new weights; the decay ramps up over the first steps."""
         del args, control
         decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        for name, parameter in kwargs["model"].named_parameters():
+        for name, parameter in _trained(kwargs["model"]):
             self.weights[name].lerp_(parameter.detach().to(self.weights[name].dtype), 1 - decay)
 
     def on_save(
@@ -96,13 +96,18 @@ class WeightAverage(TrainerCallback):
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:
         """Overwrite a model's weights with the average."""
-        for name, parameter in model.named_parameters():
+        for name, parameter in _trained(model):
             parameter.copy_(self.weights[name])
 
 
 def _copies(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of a model's parameters by name."""
-    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    """Copies of a model's trained parameters by name."""
+    return {name: parameter.detach().clone() for name, parameter in _trained(model)}
+
+
+def _trained(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters that are trained, by name; of a model with an adapter the adapter's."""
+    return [(name, one) for name, one in model.named_parameters() if one.requires_grad]
 
 
 def checkpoint_folder(output_dir: str | Path, step: int) -> Path:
