@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.plugins import ChatTask, LoRADefaults, Plugin, registered, registry, shown, user
 
 
@@ -76,6 +78,10 @@ def test_a_merged_checkpoint_stands_alone(run_command, tmp_path):
     assert run_command("merge", out, merged, checkpoint=None).code == 0
     assert not (merged / "adapter_config.json").exists()
     assert run_command("info", "--json", checkpoint=merged).code == 0
+    ids = torch.tensor([[2, 300, 301, 57]])
+    one = UniDiffForBlockDiffusion.from_pretrained(out, dtype=torch.float32).eval()
+    other = UniDiffForBlockDiffusion.from_pretrained(merged).eval()
+    torch.testing.assert_close(other(ids).logits, one(ids).logits, rtol=1e-5, atol=1e-5)
     again = run_command("merge", out, merged, checkpoint=None)
     assert again.code == 2
     assert "exists" in again.err

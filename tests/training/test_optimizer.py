@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from unidiff.model import UniDiffConfig, UniDiffForBlockDiffusion
@@ -48,6 +49,17 @@ def test_it_does_what_both_parts_do() -> None:
     adamw = torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.98), weight_decay=0.0)
     train(expected, [muon, adamw], range(4))
     assert_equal(model, expected)
+
+
+def test_an_adapter_is_trained_by_adamw_alone() -> None:
+    config = UniDiffConfig(vocab_size=24, hidden_size=32, intermediate_size=32, head_dim=16)
+    model = get_peft_model(
+        UniDiffForBlockDiffusion(config), LoraConfig(target_modules=["q_proj"], r=2)
+    )
+    (only,) = build_optimizer(model, OPTIONS).parts
+    assert type(only) is torch.optim.AdamW
+    trained = [one for one in model.parameters() if one.requires_grad]
+    assert len(trained) == len(only.param_groups[0]["params"]) == 2 * config.num_hidden_layers
 
 
 def test_restored_state_continues_as_if_uninterrupted() -> None:

@@ -204,6 +204,18 @@ def test_average_follows_the_weights_with_a_ramp() -> None:
     assert model.weight.item() == pytest.approx(expected)
 
 
+def test_average_holds_what_is_trained_alone() -> None:
+    model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    model[0].requires_grad_(False)
+    average = WeightAverage(model, decay=0.5)
+    assert set(average.weights) == {"1.weight", "1.bias"}
+    frozen = model[0].weight.clone()
+    model[1].weight.data.fill_(7.0)
+    average.copy_to(model)
+    assert model[1].weight.item() != 7.0
+    assert torch.equal(model[0].weight, frozen)
+
+
 def test_average_is_saved_in_the_checkpoint(uninterrupted: Any) -> None:
     folder = newest_checkpoint(uninterrupted.args.output_dir, needs_average=True)
     assert folder is not None

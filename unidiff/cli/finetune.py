@@ -188,16 +188,20 @@ def merge(
     adapter: Annotated[Path, typer.Argument(help="Adapter folder.")],
     out: Annotated[Path, typer.Argument(help="Checkpoint folder to write.")],
 ) -> None:
-    """Write a checkpoint that holds an adapter in its weights."""
+    """Write a checkpoint that holds an adapter in its weights, in float32."""
     if out.exists():
         raise FileExistsError(f"{out} exists: choose another folder")
+    import torch
+
     from unidiff.model.adapters import read_record
     from unidiff.model.modeling import UniDiffForBlockDiffusion
     from unidiff.tokens.processor import UniDiffProcessor
 
     read_record(adapter)
     quiet_transformers()
-    model = UniDiffForBlockDiffusion.from_pretrained(adapter).merge_and_unload()
+    # A half-precision sum of weight and update would say something else than the adapter did.
+    model = UniDiffForBlockDiffusion.from_pretrained(adapter, dtype=torch.float32)
+    model = model.merge_and_unload()
     partial = out.with_name(f"{out.name}.partial")
     model.save_pretrained(partial)
     UniDiffProcessor.from_pretrained(adapter).save_pretrained(partial)
