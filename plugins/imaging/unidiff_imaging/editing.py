@@ -44,7 +44,7 @@ class Editing(ChatTask):
         "instruction": "what to change",
         "edited": "the changed picture",
     }
-    lora = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=1500, batch_size=32)
+    lora = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=2000, batch_size=16)
     wanted = "image"
 
     @property

@@ -35,7 +35,7 @@ class SuperResolution(ChatTask):
         "image": 'the coarse picture of any smaller size, or {"codes": a smaller grid}',
         "sharp": "the full picture",
     }
-    lora = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=1000, batch_size=32)
+    lora = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=1200, batch_size=16)
     wanted = "image"
 
     @property
