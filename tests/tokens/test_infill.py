@@ -81,7 +81,7 @@ def test_a_text_without_a_marker_is_refused():
 @pytest.mark.parametrize(
     ("part", "reason"),
     [
-        ({"type": "action", "codes": [1]}, "type image or text"),
+        ({"type": "smell", "codes": [1]}, "one of the types"),
         ({"type": "text", "ids": [50, 51], "is_hole": [True]}, "is_hole"),
         ({"type": "image", "codes": [1, 2], "is_hole": [True] * 3}, "is_hole"),
         ({"type": "text", "text": ["a", 0]}, "at least 1"),

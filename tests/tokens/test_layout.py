@@ -1,6 +1,7 @@
 """The layout: contiguous ranges, exact codes in, clamped codes out, and who may stand where."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -107,3 +108,50 @@ def test_text_is_required_and_unknown_modalities_are_refused(ranges):
 def test_an_empty_or_negative_range_is_refused(pair):
     with pytest.raises(ValueError, match="id range"):
         IdRange(*pair)
+
+
+def test_a_further_modality_stands_behind_the_last_id_between_its_delimiters(layout):
+    grown = layout.extended("tone", 6, (2, 3)).extended("smell", 2)
+    assert grown.modalities == ("text", "image", "action", "state", "tone", "smell")
+    assert (grown.delimiters["tone"], grown.range_of("tone")) == ((40, 41), IdRange(42, 6))
+    assert (grown.delimiters["smell"], grown.range_of("smell")) == ((48, 49), IdRange(50, 2))
+    assert (grown.grid_of("tone"), grown.grid_of("smell"), grown.num_ids) == ((2, 3), None, 52)
+    assert grown.modality_ids(np.array([40, 41, 42, 47, 48, 51])).tolist() == [0, 0, 4, 4, 0, 5]
+    assert not grown.allowed_ids("text", 64)[40:].any()
+    assert {40, 41, 48, 49} <= set(grown.special_ids)
+    assert TokenLayout.from_dict(json.loads(json.dumps(grown.to_dict()))) == grown
+
+
+def test_a_layout_without_further_modalities_is_written_as_before(layout):
+    assert set(layout.to_dict()) == {
+        "ranges",
+        "mask_token_id",
+        "pad_token_id",
+        "end_token_ids",
+        "reserved_token_ids",
+        "image_grid",
+        "action_grid",
+    }
+
+
+@pytest.mark.parametrize("name", ["image", "Tone", "uncond", "a b", ""])
+def test_a_name_that_is_taken_or_no_name_is_refused(layout, name):
+    with pytest.raises(ValueError, match="name"):
+        layout.extended(name, 4)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"delimiters": {}}, "needs delimiters"),
+        ({"delimiters": {"tone": (40, 40)}}, "used twice"),
+        ({"delimiters": {"tone": (5, 41)}}, "in no modality's range"),
+        ({"grids": {"tone": (0, 3)}}, "at least one row"),
+        ({"grids": {"smell": (1, 3)}}, "needs delimiters"),
+        ({"ranges": {"text": IdRange(0, 20), "tone": IdRange(19, 5)}}, "overlap"),
+    ],
+)
+def test_a_further_modality_that_is_not_described_in_full_is_refused(layout, fields, words):
+    grown = layout.extended("tone", 6, (2, 3))
+    with pytest.raises(ValueError, match=words):
+        replace(grown, **fields)

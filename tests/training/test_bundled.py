@@ -26,6 +26,7 @@ from unidiff.training.bundled import (
     bundled_stream,
     drafting_recipe,
     filling_recipe,
+    guiding_recipe,
     train_bundled,
 )
 from unidiff.training.carried import carry
@@ -192,6 +193,25 @@ def test_the_filling_phase_draws_more_scenes_and_fills_lines() -> None:
     assert phase.line_share > before.line_share == 0.0
     assert phase.infill_share > before.infill_share
     assert sum(phase.mixture.values()) % bundled.MICRO_BATCH == 0
+
+
+@pytest.mark.usefixtures("small_cycle")
+def test_the_guiding_phase_learns_from_the_weights_that_it_goes_on_from(
+    data_dir: Path, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    small = {**vars(SMALL), "mixture": MIXTURE, "steps": 24, "decay_steps": 1}
+    phase = guiding_recipe(**small | {"guided_rows": 4, "guidance_scale": 2.0})
+    with pytest.raises(ValueError, match="give --carried"):
+        train_bundled(data_dir, tmp_path / "none", tokenizer, LEVELS, phase)
+    train(data_dir, tmp_path / "first", tokenizer)
+    finished = tmp_path / "first" / "checkpoint-4"
+    (finished / "training_log.json").write_text(json.dumps({"step": 4, "history": []}))
+    out = tmp_path / "second"
+    train_bundled(data_dir, out, tokenizer, LEVELS, phase, carried=finished)
+    history = json.loads((out / "checkpoint-20" / "trainer_state.json").read_text())["log_history"]
+    terms = [line["term_nats"] for line in history if "term_nats" in line]
+    assert terms
+    assert min(terms) > 0.0
 
 
 @pytest.mark.usefixtures("small_cycle")

@@ -1,7 +1,7 @@
 """`unidiff eval tasks`: every installed task on its own held-out examples."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +47,15 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
     """
     from unidiff.evaluation.suite import describe_environment
     from unidiff.evaluation.tasks import task_table
+    from unidiff.tokens.processor import UniDiffProcessor
 
     reports, skipped = _measured(session, run, "base")
     for folder in run.adapters:
         session.model.load_adapter(folder, adapter_name=folder.name)
-        reports += _measured(session, run, folder.name)[0]
+        adapted = replace(session, processor=UniDiffProcessor.from_pretrained(folder))
+        found, still = _measured(adapted, run, folder.name)
+        reports += found
+        skipped = {name: why for name, why in skipped.items() if name in still}
     reports.sort(key=lambda one: one.task)  # a task's lines stand together, the base's first
     report = {
         "tasks": [one.to_dict() for one in reports],

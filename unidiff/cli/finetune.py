@@ -152,6 +152,7 @@ def finetune(
     as_json: JsonFlag = False,
 ) -> None:
     """Teach a checkpoint a task with LoRA; Ctrl-C stops it, the same command goes on."""
+    from unidiff.plugins.extending import add_modalities
     from unidiff.training.adapter_folder import check_replaceable, save_adapter
     from unidiff.training.finetune import TaskSource
     from unidiff.training.finetune import finetune as train
@@ -162,6 +163,8 @@ def finetune(
     check_replaceable(out)
     train_examples, held_out, num_bad = data.load(chosen)
     session, record = _opened(model, chosen, rates.quantized)
+    new_ids = add_modalities(session.model, session.processor, chosen.modalities)
+    options = replace(options, lora=replace(options.lora, new_ids=new_ids))
     run = out.with_name(f"{out.name}.{RUN_FOLDER}")
     before = _measured(session, chosen, held_out, "base", rates.seed)
     start = time.perf_counter()

@@ -14,7 +14,7 @@ from .options import takes_options
 from .progress import progress_bars
 from .session import quiet_transformers
 
-RECIPES = ("bundled", "drafting", "filling", "full")
+RECIPES = ("bundled", "drafting", "filling", "guiding", "full")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -105,7 +105,12 @@ class RecipeOptions:
         Raises:
             ValueError: if the numbers do not fit together.
         """
-        from unidiff.training.bundled import BundledRecipe, drafting_recipe, filling_recipe
+        from unidiff.training.bundled import (
+            BundledRecipe,
+            drafting_recipe,
+            filling_recipe,
+            guiding_recipe,
+        )
         from unidiff.training.full_variant import FullRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
@@ -115,6 +120,7 @@ class RecipeOptions:
             "bundled": BundledRecipe,
             "drafting": drafting_recipe,
             "filling": filling_recipe,
+            "guiding": guiding_recipe,
             "full": FullRecipe,
         }[name]
         if name == "full":

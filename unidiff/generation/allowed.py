@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unidiff.tokens.layout import MODALITIES, TokenLayout
+from unidiff.tokens.layout import TokenLayout
 
 from .rows import GivenCanvas
 
@@ -70,7 +70,7 @@ def check_allowed(
                 f"row {row}: canvas position {place} is pinned to id {token}, which "
                 "canvas_allowed_ids does not allow there: allow it, or pin another token"
             )
-        modality = MODALITIES[canvas.modality[place]]
+        modality = layout.modalities[canvas.modality[place]]
         possible_V = layout.allowed_ids(modality, vocab_size).numpy()
         if not pinned and not (allowed_KV[place] & possible_V).any():
             raise ValueError(

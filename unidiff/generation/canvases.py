@@ -21,7 +21,7 @@ class Canvas:
     Attributes:
         ids: (k,) int64; read where pinned.
         pinned: (k,) bool, known tokens.
-        modality: (k,) int64 index into `MODALITIES`.
+        modality: (k,) int64 index into the layout's `modalities`.
         positions: (3, k) int64.
         first_index: index in the row of the first canvas token.
         budget: steps that each of its windows may take; None: one per masked position.
@@ -46,7 +46,7 @@ class Canvases:
         masked_BK: (B, K) bool, still to reveal.
         pinned_BK: (B, K) bool, known from the start.
         in_window_BK: (B, K) bool, may be revealed now.
-        modality_BK: (B, K) int64, index into `MODALITIES`.
+        modality_BK: (B, K) int64, index into the layout's `modalities`.
         position_B3K: (B, 3, K) int64.
         log_prob_BK: (B, K) float64, log-probability of each revealed token in nats.
         confidence_BK: (B, K) float64, confidence of each position when it was revealed.

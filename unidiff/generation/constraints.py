@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from unidiff.tokens.layout import MODALITIES, TokenLayout
+from unidiff.tokens.layout import TokenLayout
 
 from .confidence import working_dtype
 
@@ -19,7 +19,7 @@ def shared_id_range(modality_N: Tensor, layout: TokenLayout) -> tuple[int, int] 
     kinds = modality_N.unique().tolist()
     if len(kinds) != 1:
         return None
-    id_range = layout.range_of(MODALITIES[kinds[0]])
+    id_range = layout.range_of(layout.modalities[kinds[0]])
     return id_range.start, id_range.stop
 
 
@@ -36,7 +36,7 @@ def limit_to_modality(
 
     Args:
         logits_NV: (N, V) float over the whole vocabulary, or over `id_range`; changed in place.
-        modality_N: (N,) int64 index into `MODALITIES`.
+        modality_N: (N,) int64 index into `layout.modalities`.
         layout: the ids of each modality.
         vocab_size: ids of the whole vocabulary.
         id_range: (start, stop) that V covers; None: all of `vocab_size`.
@@ -44,7 +44,7 @@ def limit_to_modality(
     first, stop = id_range or (0, vocab_size)
     kinds = modality_N.unique().tolist()
     for kind in kinds:
-        column = layout.forbidden_columns(MODALITIES[kind], first, stop).to(logits_NV.device)
+        column = layout.forbidden_columns(layout.modalities[kind], first, stop).to(logits_NV.device)
         if len(kinds) == 1:
             logits_NV.index_fill_(1, column, -torch.inf)
         else:

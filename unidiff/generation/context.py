@@ -20,7 +20,7 @@ class Context:
     Attributes:
         layout: gives grids to positions.
         ids: token ids, the row's first real token first.
-        modality: index into `MODALITIES` of each token.
+        modality: index into the layout's `modalities` of each token.
         positions: (3, n) int64 of each token.
         num_given: leading tokens whose positions the caller gave; the rest continue after them.
         num_prompt: leading tokens that were not generated.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unidiff.diffusion.random import row_seeds
-from unidiff.tokens.layout import CANVAS_PADDING, MODALITIES
+from unidiff.tokens.layout import CANVAS_PADDING
 
 from .context import Context
 from .denoiser import Denoiser
@@ -32,7 +32,8 @@ class GenerationInputs:
         position_ids: (B, L) or (3, B, L) int; None: derived from the tokens' modalities.
         canvas: (B, K) int ids, read where pinned; None: continue with text.
         pinned_mask: (B, K) bool, True at known canvas tokens.
-        canvas_modality_ids: (B, K) int index into `MODALITIES`, -1 behind a shorter row's canvas.
+        canvas_modality_ids: (B, K) int index into the layout's `modalities`, -1 behind a
+            shorter row's canvas.
         negative_input_ids: (B, M) or (1, M) prompts of the weaker condition of guidance; a list
             of them, the weakest first, for several scales.
         negative_attention_mask: of the same shapes, non-zero at real tokens.
@@ -184,18 +185,19 @@ def _given_canvas(
     if (modality[:length] == CANVAS_PADDING).any():
         raise ValueError("canvas_modality_ids: padding (-1) must stand behind the canvas")
     ids, pinned, modality = ids[:length], pinned[:length], modality[:length]
-    if length and (modality.min() < 0 or modality.max() >= len(MODALITIES)):
+    names = denoiser.layout.modalities
+    if length and (modality.min() < 0 or modality.max() >= len(names)):
         raise ValueError(
-            f"canvas_modality_ids must lie in [0, {len(MODALITIES)}), the index into {MODALITIES}"
+            f"canvas_modality_ids must lie in [0, {len(names)}), the index into {names}"
         )
     for kind in np.unique(modality):
-        denoiser.layout.range_of(MODALITIES[kind])
+        denoiser.layout.range_of(names[kind])
     wrong = pinned & (denoiser.layout.modality_ids(ids) != modality)
     if wrong.any():
         at = int(np.argmax(wrong))
         raise ValueError(
             f"canvas position {at} is pinned to id {ids[at]}, which is no "
-            f"{MODALITIES[modality[at]]} token: encode it with the layout first"
+            f"{names[modality[at]]} token: encode it with the layout first"
         )
     return GivenCanvas(ids.astype(np.int64), pinned, modality.astype(np.int64))
 

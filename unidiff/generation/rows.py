@@ -26,7 +26,7 @@ class GivenCanvas:
     Attributes:
         ids: (k,) int64; read where pinned.
         pinned: (k,) bool.
-        modality: (k,) int64 index into `MODALITIES`.
+        modality: (k,) int64 index into the layout's `modalities`.
     """
 
     ids: np.ndarray

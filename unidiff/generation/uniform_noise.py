@@ -18,7 +18,6 @@ from torch.nn.functional import pad
 
 from unidiff.diffusion.random import uniform
 from unidiff.diffusion.uniform import leave_one_out_from_posterior, uniform_ids, uniform_reverse
-from unidiff.tokens.layout import MODALITIES
 
 from .confidence import entropy
 from .constraints import check_scores, limit_to_modality
@@ -67,7 +66,8 @@ class UniformDiffusion(BlockDiffusion):
 
     def _allowed(self, kind: int) -> Tensor:
         """(V,) bool, ids of a modality."""
-        allowed_V = self.denoiser.layout.allowed_ids(MODALITIES[kind], self.denoiser.vocab_size)
+        layout = self.denoiser.layout
+        allowed_V = layout.allowed_ids(layout.modalities[kind], self.denoiser.vocab_size)
         return allowed_V.to(self.denoiser.device)
 
 

@@ -38,7 +38,8 @@ class AdapterRecord:
         base: folder or repository of the base, or `BUNDLED`.
         base_fingerprint: of the base's weights; "" if its precision has none.
         base_vocab_size: rows of the base's embedding.
-        token_layout: the layout with the adapter's new ids; None: the base's.
+        token_layout: the layout with the adapter's new ids; None: the base's. In memory, before
+            the adapter is saved, that of the base.
     """
 
     task: str

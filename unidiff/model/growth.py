@@ -18,9 +18,10 @@ _DRAW = 301  # of the random numbers; no other use has it
 
 @torch.no_grad()
 def grow_vocabulary(model: "UniDiffForBlockDiffusion", layout: TokenLayout) -> range:
-    """Make room for a layout's ids; returns the new ones, empty if there was room.
+    """Make room for a layout's ids; returns those that the old layout did not have.
 
-    New rows follow from their place alone, so that every machine makes the same ones.
+    New rows follow from their place alone, so that every machine makes the same ones; ids that fit
+    into the padding of the old vocabulary keep its rows.
 
     Args:
         model: without adapters; changed in place.
@@ -37,15 +38,16 @@ def grow_vocabulary(model: "UniDiffForBlockDiffusion", layout: TokenLayout) -> r
         raise ValueError(f"the new layout moves the ids of {moved}: keep them, add behind them")
     if getattr(model, "peft_config", None):
         raise ValueError("the vocabulary grows before adapters are loaded: load this one first")
+    new_ids = range(old_layout.num_ids, layout.num_ids)
     model.config.token_layout = layout.to_dict()
     if layout.num_ids <= held:
-        return range(held, held)
+        return new_ids
     scale = model.model.embed_tokens.weight.float().std()
     model.resize_token_embeddings(layout.num_ids, mean_resizing=False)
     for weight in {model.model.embed_tokens.weight, model.lm_head.weight}:
         new_ND = _normal(layout.num_ids - held, weight.shape[1], held) * scale.cpu()
         weight[held:] = new_ND.to(weight)
-    return range(held, layout.num_ids)
+    return new_ids
 
 
 def _normal(num_rows: int, width: int, first: int) -> Tensor:

@@ -20,7 +20,6 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from unidiff.generation.config import UniDiffGenerationConfig
-from unidiff.tokens.layout import MODALITIES
 
 from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
@@ -276,7 +275,7 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
         layout = self.config.layout
         loss_BQ = hidden_BQD.new_zeros(labels_BQ.shape, dtype=torch.float32)
         num_scored = 0
-        for modality in MODALITIES:
+        for modality in layout.modalities:
             if modality not in layout.ranges:
                 continue
             id_range = layout.range_of(modality)

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from .answers import answer_examples
     from .contract import PluginContract
     from .conversations import ChatTask, shown, user
+    from .extending import add_modalities
     from .holes import InfillTask
+    from .modality import Modality
     from .plugin import API_VERSION, Plugin
     from .registry import (
         all_plugins,
@@ -34,9 +36,11 @@ _HOMES = {
     "InfillTask": "holes",
     "LoRADefaults": "task",
     "Metric": "task",
+    "Modality": "modality",
     "Plugin": "plugin",
     "PluginContract": "contract",
     "Task": "task",
+    "add_modalities": "extending",
     "all_plugins": "registry",
     "answer_examples": "answers",
     "find_task": "registry",
@@ -57,9 +61,11 @@ __all__ = [
     "InfillTask",
     "LoRADefaults",
     "Metric",
+    "Modality",
     "Plugin",
     "PluginContract",
     "Task",
+    "add_modalities",
     "all_plugins",
     "answer_examples",
     "find_task",

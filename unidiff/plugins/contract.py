@@ -18,6 +18,7 @@ from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import TrainingRow
 
 from .answers import answer_examples
+from .extending import add_modalities
 from .plugin import API_VERSION, Plugin
 from .registry import installed_plugins, load_plugin
 from .task import Example, Task
@@ -37,8 +38,8 @@ class PluginContract:
     num_examples: ClassVar[int] = _NUM_EXAMPLES
 
     def load_model(self) -> tuple[Any, Any]:
-        """(model, processor) that know every modality of the plugin; override where it adds one."""
-        return _bundled()
+        """(model, processor) that know every modality of the plugin."""
+        return _bundled(tuple(one.name for one in self.plugin.modalities))
 
     def examples(self, task: Task) -> list[Example]:
         """Examples of a task with their answers; override where it has no data of its own."""
@@ -138,8 +139,8 @@ class PluginContract:
 
 
 @cache
-def _bundled() -> tuple[Any, Any]:
-    """The bundled checkpoint, loaded once."""
+def _bundled(modalities: tuple[str, ...]) -> tuple[Any, Any]:
+    """The bundled checkpoint with further modalities that it has not learnt, loaded once."""
     import torch
 
     from unidiff.model.modeling import UniDiffForBlockDiffusion
@@ -148,7 +149,9 @@ def _bundled() -> tuple[Any, Any]:
     torch.set_num_threads(1)
     folder = bundled_checkpoint()
     model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32).eval()
-    return model, UniDiffProcessor.from_pretrained(folder)
+    processor = UniDiffProcessor.from_pretrained(folder)
+    add_modalities(model, processor, modalities)
+    return model, processor
 
 
 def _assert_same(first: BatchFeature, second: BatchFeature) -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from .modality import Modality
 from .task import Task
 
 API_VERSION = 1
@@ -17,13 +18,13 @@ class Plugin:
     Attributes:
         name: the entry point's name.
         tasks: one object for each task.
-        modalities: classes of `Modality` that it brings.
+        modalities: classes of `Modality` that it brings; their `name` is known without an object.
         api_version: version of this interface that it was written for.
     """
 
     name: str
     tasks: tuple[Task, ...] = ()
-    modalities: tuple[type, ...] = ()
+    modalities: tuple[type[Modality], ...] = ()
     api_version: int = API_VERSION
 
     def task(self, name: str) -> Task:
@@ -58,13 +59,27 @@ def check_plugin(name: str, value: Any) -> Plugin:
         raise ValueError(f"its name is {plugin.name!r} but the entry point's is {name!r}")
     for task in plugin.tasks:
         _check_task(task)
+    for modality in plugin.modalities:
+        _check_modality(modality, name)
     return plugin
+
+
+def _check_modality(modality: type[Modality], plugin: str) -> None:
+    """Raise an error unless this is a modality's class that names its plugin."""
+    parts = [*_parts_of(Modality), "name", "plugin"]
+    missing = [part for part in parts if not hasattr(modality, part)]
+    if missing:
+        raise TypeError(f"{modality!r} is no unidiff.plugins.Modality: it lacks {missing}")
+    if modality.plugin != plugin:
+        raise ValueError(
+            f"modality {modality.name!r} names plugin {modality.plugin!r}, not its own"
+        )
 
 
 def _check_task(task: Any) -> None:
     """Raise an error unless this is a task with a good name."""
     if not isinstance(task, Task):
-        missing = [part for part in _parts() if not hasattr(task, part)]
+        missing = [part for part in _task_parts() if not hasattr(task, part)]
         raise TypeError(f"{task!r} is no unidiff.plugins.Task: it lacks {missing}")
     if not _NAME.fullmatch(task.name):
         raise ValueError(
@@ -72,7 +87,11 @@ def _check_task(task: Any) -> None:
         )
 
 
-def _parts() -> list[str]:
-    """Attributes and methods of the protocol."""
-    methods = [name for name in vars(Task) if not name.startswith("_")]
-    return sorted({*Task.__annotations__, *methods})
+def _task_parts() -> list[str]:
+    """Attributes and methods of a task."""
+    return sorted({*Task.__annotations__, *_parts_of(Task)})
+
+
+def _parts_of(protocol: type) -> list[str]:
+    """Public methods and given values of a protocol."""
+    return [name for name in vars(protocol) if not name.startswith("_")]

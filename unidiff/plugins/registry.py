@@ -13,6 +13,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, requires, version
 from typing import Any
 
+from .modality import Modality
 from .plugin import Plugin, check_plugin
 from .task import Task
 
@@ -137,6 +138,42 @@ def find_task(name: str) -> Task:
     known = sorted(task.name for plugin in plugins.values() for task in plugin.tasks)
     broken = "".join(f"; plugin {one!r} is broken: {why}" for one, why in errors.items())
     raise ValueError(f"no installed plugin has a task {name!r}; the tasks are {known}{broken}")
+
+
+def find_modality(name: str, plugin: str | None = None) -> type[Modality]:
+    """The class of a further modality.
+
+    Args:
+        name: of the modality.
+        plugin: that brings it; None: any one.
+
+    Raises:
+        ImportError: if the plugin is not installed, not allowed or cannot be loaded, or brings no
+            such modality.
+        ValueError: if no plugin was named, and none or several bring it.
+    """
+    if plugin is None:
+        plugins, errors = all_plugins()
+        owners = [key for key, one in plugins.items() if name in _brought(one)]
+        if len(owners) != 1:
+            broken = f" (broken: {errors})" if errors else ""
+            raise ValueError(
+                f"the modality {name!r} must be brought by one installed plugin, got {owners}"
+                f"{broken}: install it, or name the allowed plugins in {ALLOW_LIST}"
+            )
+        return _brought(plugins[owners[0]])[name]
+    try:
+        brought = _brought(load_plugin(plugin))
+    except ValueError as error:
+        raise ImportError(f"the checkpoint holds {name!r} of plugin {plugin!r}: {error}") from error
+    if name not in brought:
+        raise ImportError(f"plugin {plugin!r} brings no modality {name!r} but {sorted(brought)}")
+    return brought[name]
+
+
+def _brought(plugin: Plugin) -> dict[str, type[Modality]]:
+    """A plugin's modalities by name."""
+    return {one.name: one for one in plugin.modalities}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from .actions import BinTokenizer
 from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
-from .layout import MODALITY_IDS, TokenLayout
+from .layout import TokenLayout
 from .prompts import canvas_modalities, canvases_of
 from .sequence import TokenSequence
 from .text import decode_plain
@@ -51,7 +51,7 @@ def decode_text(
     text = layout.range_of("text")
     is_kept = (array >= text.start) & (array < min(text.stop, len(tokenizer)))
     if skip_special_tokens:
-        is_kept &= ~np.isin(array, [*layout.reserved_token_ids, *layout.end_token_ids])
+        is_kept &= ~np.isin(array, layout.special_ids)
     return decode_plain(tokenizer, array[is_kept].tolist())
 
 
@@ -97,6 +97,7 @@ class AnswerDecoder:
     image_processor: UniDiffImageProcessor
     image_tokenizer: FSQImageTokenizer
     bins_of: Callable[[str], BinTokenizer]
+    modality: Callable[[str], Any]
 
     def decode_text(self, ids: ArrayLike | Tensor) -> str:
         """Text of (L,) ids up to the end of the turn, special tokens and codes left out."""
@@ -142,8 +143,8 @@ class AnswerDecoder:
             inputs: what a `for_...` method returned.
 
         Returns:
-            For each row a str, a PIL image or a (T, D) array; for a canvas with several modalities
-            a dictionary of them by modality.
+            For each row a str, a PIL image, a (T, D) array, or what a further modality decodes to;
+            for a canvas with several modalities a dictionary of them by modality.
 
         Raises:
             ValueError: if a canvas did not come back whole.
@@ -165,20 +166,31 @@ class AnswerDecoder:
         prompt = as_ids(inputs["input_ids"])
         return self.post_process(np.concatenate([prompt, as_ids(ids)[None]], axis=1), inputs)[0]
 
+    def decode_value(self, modality: str, ids: ArrayLike | Tensor) -> Any:
+        """Value of the ids of one text, image, action chunk, state or further modality.
+
+        Raises:
+            ValueError: if the number of ids is wrong, or the layout has no such modality.
+        """
+        if modality == "text":
+            return self.decode_text(ids)
+        if modality == "image":
+            return self.decode_image(ids)
+        if modality == "action":
+            return self.decode_actions(ids)
+        if modality == "state":
+            return self.bins_of("state").decode(self.layout.decode("state", as_ids(ids)))
+        grid = self.layout.grid_of(modality)
+        count = as_ids(ids).size if grid is None else math.prod(grid)
+        codes = select_codes(self.layout, modality, ids, count)
+        return self.modality(modality).decode(codes)
+
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
         """Answer of one filled canvas."""
         if len(ids) < len(canvas):
             raise ValueError(f"a canvas of {len(canvas)} tokens came back with {len(ids)}")
-        decoders = {
-            "text": self.decode_text,
-            "image": self.decode_image,
-            "action": self.decode_actions,
-            "state": lambda part: self.bins_of("state").decode(
-                self.layout.decode("state", as_ids(part))
-            ),
-        }
-        answers = {
-            name: decoders[name](ids[: len(canvas)][canvas.modality_L == MODALITY_IDS[name]])
-            for name in canvas_modalities(canvas, self.layout)
-        }
+        answers = {}
+        for name in canvas_modalities(canvas, self.layout):
+            here = canvas.modality_L == self.layout.modality_id(name)
+            answers[name] = self.decode_value(name, ids[: len(canvas)][here])
         return next(iter(answers.values())) if len(answers) == 1 else answers

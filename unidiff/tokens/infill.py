@@ -23,7 +23,8 @@ def infill_sequence(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]
     Args:
         encoder: tokenizer and layout.
         parts: in the order image, text; either may be left out. One part is
-            `{"type": "image", "codes": ints, "is_hole": bools of the same shape}`, or
+            `{"type": "image", "codes": ints, "is_hole": bools of the same shape}`, likewise any
+            other modality with codes, or
             `{"type": "text", "ids": (n,) ids, "is_hole": (n,) bool}`, or
             `{"type": "text", "text": str or a list of str and int}`, where an int stands for a
             hole of that many tokens whose ids are the mask id. Without `is_hole` nothing is wanted.
@@ -68,8 +69,8 @@ def split_at_markers(text: str, hole_length: int, allow_none: bool = False) -> l
 def _part(encoder: SequenceEncoder, part: Mapping[str, Any]) -> TokenSequence:
     """The pinned and wanted tokens of one part."""
     kind = part.get("type")
-    if kind == "image":
-        sequence = encoder.codes("image", part["codes"])
+    if kind != "text" and kind in encoder.layout.modalities:
+        sequence = encoder.codes(kind, part["codes"])
         is_hole = _holes(part, len(sequence) - 2)
         return TokenSequence(
             sequence.ids_L, sequence.modality_L, np.concatenate([[False], is_hole, [False]])
@@ -80,7 +81,8 @@ def _part(encoder: SequenceEncoder, part: Mapping[str, Any]) -> TokenSequence:
     if kind == "text":
         pieces = [part["text"]] if isinstance(part["text"], str) else part["text"]
         return join([_text_piece(encoder, piece) for piece in pieces])
-    raise ValueError(f"an infilling's part must be of type image or text, got {kind!r}")
+    names = encoder.layout.modalities
+    raise ValueError(f"an infilling's part must be of one of the types {names}, got {kind!r}")
 
 
 def _holes(part: Mapping[str, Any], length: int) -> np.ndarray:

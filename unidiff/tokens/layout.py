@@ -2,22 +2,26 @@
 
 Knows ids, ranges and grids; knows nothing of strings, pixels or models. Ids are contiguous per
 modality, a modality's own tokenizer speaks in codes that start at 0, and this module moves between
-the two.
+the two. Four modalities have fixed names and places; a layout may hold further ones behind them.
 """
 
 # Shapes: B batch, L sequence.
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-MODALITIES = ("text", "image", "action", "state")
+MODALITIES = ("text", "image", "action", "state")  # of every layout; further ones follow
 MODALITY_IDS = {name: index for index, name in enumerate(MODALITIES)}
 CANVAS_PADDING = -1  # in canvas_modality_ids: no position
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NO_MODALITIES = frozenset({"uncond"})  # content parts that are none
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,10 @@ class TokenLayout:
         reserved_token_ids: ids inside the text range that a text canvas may never contain.
         image_grid: (rows, columns) of one image's codes.
         action_grid: (timesteps, dimensions) of one action chunk.
+        grids: (rows, columns) of one value of a further modality; one that is absent is a line of
+            any length, like a state.
+        delimiters: ids of the opening and the closing token of each further modality. They lie in
+            no range, count as text, and no canvas may contain them.
     """
 
     ranges: Mapping[str, IdRange]
@@ -62,6 +70,8 @@ class TokenLayout:
     reserved_token_ids: tuple[int, ...] = ()
     image_grid: tuple[int, int] = (8, 8)
     action_grid: tuple[int, int] = (8, 2)
+    grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    delimiters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     _allowed: dict[tuple[str, int], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -70,17 +80,56 @@ class TokenLayout:
     )
 
     def __post_init__(self) -> None:
-        """Check that the modalities are known and that a text range exists."""
-        unknown = set(self.ranges) - set(MODALITIES)
-        if unknown:
-            raise ValueError(f"unknown modalities {sorted(unknown)}; known are {MODALITIES}")
+        """Check that a text range exists and that further modalities are described in full."""
         if "text" not in self.ranges:
             raise ValueError("a layout needs a 'text' range: special tokens live there")
+        further = set(self.ranges) - set(MODALITIES)
+        if set(self.delimiters) != further or not set(self.grids) <= further:
+            raise ValueError(
+                f"each modality besides {MODALITIES} needs delimiters and may have a grid: the "
+                f"ranges have {sorted(further)}, the delimiters {sorted(self.delimiters)} and the "
+                f"grids {sorted(self.grids)}"
+            )
+        for name in further:
+            self._check_further(name)
+
+    def _check_further(self, name: str) -> None:
+        """Raise ValueError if a further modality's name, ids or grid cannot be used."""
+        if not _NAME.fullmatch(name) or name in _NO_MODALITIES:
+            raise ValueError(
+                "a modality's name must be lower case letters, digits and underscores and none of "
+                f"{sorted(_NO_MODALITIES)}, got {name!r}"
+            )
+        own = self.ranges[name]
+        for other, ids in self.ranges.items():
+            if other != name and own.start < ids.stop and ids.start < own.stop:
+                raise ValueError(f"the ids of {name!r} overlap those of {other!r}")
+        others = [i for pair in self.delimiters.values() for i in pair] + [self.mask_token_id]
+        for i in self.delimiters[name]:
+            if i < 0 or any(r.start <= i < r.stop for r in self.ranges.values()):
+                raise ValueError(f"delimiter {i} of {name!r} must lie in no modality's range")
+            if others.count(i) > 1:
+                raise ValueError(f"delimiter {i} of {name!r} is used twice")
+        if min(self.grids.get(name, (1, 1))) < 1:
+            raise ValueError(f"the grid of {name!r} needs at least one row and one column")
+
+    @cached_property
+    def modalities(self) -> tuple[str, ...]:
+        """Names by index: the four fixed ones, then further ones in the order of their ids."""
+        further = set(self.ranges) - set(MODALITIES)
+        return (*MODALITIES, *sorted(further, key=lambda name: self.ranges[name].start))
+
+    def modality_id(self, modality: str) -> int:
+        """Index of a modality; raises ValueError if there is none of that name."""
+        if modality not in self.modalities:
+            raise ValueError(f"unknown modality {modality!r}; this layout has {self.modalities}")
+        return self.modalities.index(modality)
 
     @property
     def num_ids(self) -> int:
         """Smallest vocabulary that holds every range and special id."""
         stops = [id_range.stop for id_range in self.ranges.values()]
+        stops += [max(pair) + 1 for pair in self.delimiters.values()]
         return max([*stops, self.mask_token_id + 1, self.pad_token_id + 1])
 
     def range_of(self, modality: str) -> IdRange:
@@ -94,13 +143,44 @@ class TokenLayout:
 
     def grid_of(self, modality: str) -> tuple[int, int] | None:
         """(rows, columns) of a modality laid out as a grid, None for a line of tokens."""
-        return {"image": self.image_grid, "action": self.action_grid}.get(modality)
+        fixed = {"image": self.image_grid, "action": self.action_grid}
+        return fixed.get(modality) or self.grids.get(modality)
+
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids that are no content of a text: reserved ones, ends and delimiters."""
+        pairs = (i for pair in self.delimiters.values() for i in pair)
+        return (*self.reserved_token_ids, *self.end_token_ids, *pairs)
+
+    def extended(
+        self, modality: str, num_codes: int, grid: tuple[int, int] | None = None
+    ) -> "TokenLayout":
+        """The layout with one modality more: its delimiters and codes follow the last id.
+
+        Args:
+            modality: a new name, lower case.
+            num_codes: size of its codebook.
+            grid: (rows, columns) of one value; None for a line of any length.
+
+        Raises:
+            ValueError: if there is a modality of that name, or the name or a size is not valid.
+        """
+        if modality in self.modalities:
+            raise ValueError(f"this layout has a modality {modality!r}: choose another name")
+        first = self.num_ids
+        grids = dict(self.grids) if grid is None else {**self.grids, modality: tuple(grid)}
+        return replace(
+            self,
+            ranges={**self.ranges, modality: IdRange(first + 2, num_codes)},
+            delimiters={**self.delimiters, modality: (first, first + 1)},
+            grids=grids,
+        )
 
     def encode(self, modality: str, codes: np.ndarray) -> np.ndarray:
         """Ids of a modality's codes.
 
         Args:
-            modality: one of `MODALITIES`.
+            modality: one of `modalities`.
             codes: int array of any shape, each in [0, size of the range).
 
         Returns:
@@ -122,7 +202,7 @@ class TokenLayout:
         """Codes of a modality's ids; ids outside its range are clamped to the nearest code.
 
         Args:
-            modality: one of `MODALITIES`.
+            modality: one of `modalities`.
             ids: int array of any shape.
 
         Returns:
@@ -138,7 +218,7 @@ class TokenLayout:
         for name, id_range in self.ranges.items():
             if name != "text":
                 inside = (ids_L >= id_range.start) & (ids_L < id_range.stop)
-                modality_L[inside] = MODALITY_IDS[name]
+                modality_L[inside] = self.modality_id(name)
         return modality_L
 
     def allowed_ids(self, modality: str, vocab_size: int) -> Tensor:
@@ -179,7 +259,8 @@ class TokenLayout:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for `config.json`."""
+        """Plain dictionary for `config.json`; `grids` and `delimiters` only if there are any."""
+        further = {"grids": self.grids, "delimiters": self.delimiters}
         return {
             "ranges": {name: [r.start, r.size] for name, r in self.ranges.items()},
             "mask_token_id": self.mask_token_id,
@@ -188,33 +269,35 @@ class TokenLayout:
             "reserved_token_ids": list(self.reserved_token_ids),
             "image_grid": list(self.image_grid),
             "action_grid": list(self.action_grid),
+            **{key: _lists(pairs) for key, pairs in further.items() if pairs},
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TokenLayout":
         """Layout from `to_dict`'s dictionary; raises ValueError naming a missing or unknown key."""
-        expected = {
-            "ranges",
-            "mask_token_id",
-            "pad_token_id",
-            "end_token_ids",
-            "reserved_token_ids",
-            "image_grid",
-            "action_grid",
-        }
-        if set(values) != expected:
+        if set(values) - _FURTHER_KEYS != _KEYS:
             raise ValueError(
-                f"token layout needs exactly the keys {sorted(expected)}, got {sorted(values)}"
+                f"token layout needs exactly the keys {sorted(_KEYS)} and may have "
+                f"{sorted(_FURTHER_KEYS)}, got {sorted(values)}"
             )
+        pairs = {key: values.get(key, {}) for key in _FURTHER_KEYS}
         return cls(
             ranges={name: IdRange(*pair) for name, pair in values["ranges"].items()},
             mask_token_id=values["mask_token_id"],
             pad_token_id=values["pad_token_id"],
-            end_token_ids=tuple(values["end_token_ids"]),
-            reserved_token_ids=tuple(values["reserved_token_ids"]),
-            image_grid=tuple(values["image_grid"]),
-            action_grid=tuple(values["action_grid"]),
+            **{key: tuple(values[key]) for key in _LISTS},
+            **{key: {name: tuple(pair) for name, pair in pairs[key].items()} for key in pairs},
         )
+
+
+_LISTS = ("end_token_ids", "reserved_token_ids", "image_grid", "action_grid")
+_KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
+_FURTHER_KEYS = {"grids", "delimiters"}
+
+
+def _lists(pairs: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:
+    """Pairs by name, as JSON writes them."""
+    return {name: list(pair) for name, pair in pairs.items()}
 
 
 def contiguous_layout(

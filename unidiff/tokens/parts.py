@@ -1,4 +1,4 @@
-"""Content parts of a message: pictures, states and actions become codes.
+"""Content parts of a message: pictures, states, actions and further modalities become codes.
 
 Knows the values that people pass; knows nothing of ids, turns or canvases.
 """
@@ -6,7 +6,7 @@ Knows the values that people pass; knows nothing of ids, turns or canvases.
 # Shapes: h x w image codes, T timesteps, D dimensions.
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ class PartCoder:
     image_tokenizer: FSQImageTokenizer
     action_bins: BinTokenizer | None
     state_bins: BinTokenizer | None
+    modality: Callable[[str], Any]
     _known_codes: dict[bytes, NDArray[np.int64]]
 
     def image_codes(self, image: Any) -> NDArray[np.int64]:
@@ -72,7 +73,7 @@ class PartCoder:
         return Image.fromarray(np.ascontiguousarray(np.moveaxis(channels, 0, -1)))
 
     def coded(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The conversation with every image, state and action replaced by its codes."""
+        """The conversation with every value but text replaced by its codes."""
         coded = []
         for message in messages:
             content = message["content"]
@@ -98,12 +99,13 @@ class PartCoder:
         kind = part.get("type")
         if kind == "text" and not isinstance(part.get("text"), str):
             raise TypeError(f"a text part needs a str under 'text', got {part.get('text')!r}")
-        if kind not in _VALUE_NAMES:
+        if kind == "text" or kind not in self.layout.modalities:
             return dict(part)
         codes = part.get("codes")
         codes = as_ids(self._codes_of(kind, part) if codes is None else codes).reshape(-1)
-        if len(codes) != self._num_codes(kind):
-            raise ValueError(f"{kind} needs {self._num_codes(kind)} codes, got {len(codes)}")
+        count = self._num_codes(kind)
+        if count is not None and len(codes) != count:
+            raise ValueError(f"{kind} needs {count} codes, got {len(codes)}")
         return {"type": kind, "codes": codes}
 
     def bins_of(self, modality: str) -> BinTokenizer:
@@ -116,20 +118,26 @@ class PartCoder:
         return bins
 
     def _codes_of(self, kind: str, part: Mapping[str, Any]) -> NDArray[np.int64]:
-        """Codes of the value that an image, state or action part carries."""
-        names = _VALUE_NAMES[kind]
+        """Codes of the value that a part carries."""
+        names = _VALUE_NAMES.get(kind, (kind,))
         value = next((part[name] for name in names if part.get(name) is not None), None)
         if value is None:
             raise ValueError(
                 f"a part of type {kind!r} needs one of {(*names, 'codes')}, got {sorted(part)}"
             )
-        return self.image_codes(value) if kind == "image" else self.bins_of(kind).encode(value)
+        if kind == "image":
+            return self.image_codes(value)
+        coder = self.bins_of(kind) if kind in _VALUE_NAMES else self.modality(kind)
+        codes: NDArray[np.int64] = coder.encode(value)
+        return codes
 
-    def _num_codes(self, kind: str) -> int:
-        """Codes of one image, state or action chunk."""
+    def _num_codes(self, kind: str) -> int | None:
+        """Codes of one value; None for a modality without a grid, whose lines have any length."""
         self.layout.range_of(kind)
         grid = self.layout.grid_of(kind)
-        return self.bins_of(kind).num_tokens if grid is None else math.prod(grid)
+        if grid is not None:
+            return math.prod(grid)
+        return self.bins_of(kind).num_tokens if kind in _VALUE_NAMES else None
 
 
 def _opened(path: str | Path) -> Image.Image:

@@ -1,16 +1,17 @@
 """Three-section positions (time, row, column) of a token sequence.
 
 Text and state tokens move all three sections together, which is exactly one-dimensional RoPE. An
-image is a grid at one time; an action chunk is a timestep x dimension grid. The next token
-continues after the largest position used. Own derivation along the lines of M-RoPE (Qwen2-VL, arXiv
-2409.12191, section 2.1); checked in tests/tokens/test_positions.py.
+image is a grid at one time, and so is a value of a further modality with a grid; an action chunk is
+a timestep x dimension grid. The next token continues after the largest position used. Own
+derivation along the lines of M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1); checked in
+tests/tokens/test_positions.py.
 """
 
 # Shapes: L sequence.
 
 import numpy as np
 
-from .layout import MODALITIES, MODALITY_IDS, TokenLayout
+from .layout import MODALITY_IDS, TokenLayout
 
 
 def sequence_positions(
@@ -19,8 +20,8 @@ def sequence_positions(
     """Positions of a sequence and the position at which the next token continues.
 
     Args:
-        modality_L: (L,) int. Index into `MODALITIES` of each token; a run of one grid modality
-            holds whole grids one after the other, the last of which may be cut short.
+        modality_L: (L,) int. Index into `layout.modalities` of each token; a run of one grid
+            modality holds whole grids one after the other, the last of which may be cut short.
         layout: gives the grid of each modality.
         start: position of the first token.
 
@@ -34,13 +35,14 @@ def sequence_positions(
     modality_L = np.asarray(modality_L, dtype=np.int64)
     if modality_L.size == 0:
         return np.zeros((3, 0), dtype=np.int64), start
-    if modality_L.min() < 0 or modality_L.max() >= len(MODALITIES):
-        raise ValueError(f"modality indices must lie in [0, {len(MODALITIES)}), got {modality_L}")
+    names = layout.modalities
+    if modality_L.min() < 0 or modality_L.max() >= len(names):
+        raise ValueError(f"modality indices must lie in [0, {len(names)}), got {modality_L}")
     cuts = np.flatnonzero(np.diff(modality_L)) + 1
     runs = zip(np.r_[0, cuts], np.r_[cuts, len(modality_L)], strict=True)
     parts = []
     for first, stop in runs:
-        grid = layout.grid_of(MODALITIES[modality_L[first]])
+        grid = layout.grid_of(names[modality_L[first]])
         if grid is None:
             part = np.broadcast_to(np.arange(start, start + stop - first), (3, stop - first))
         else:

@@ -26,6 +26,7 @@ from .decoding import AnswerDecoder
 from .image import FSQImageTokenizer, FSQImageTokenizerConfig
 from .image_processing import UniDiffImageProcessor
 from .layout import TokenLayout
+from .modalities import FurtherModalities
 from .parts import PartCoder
 from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
 from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
@@ -34,7 +35,9 @@ from .sequence import CHAT_TEMPLATE
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
-class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin):
+class UniDiffProcessor(
+    RequestBuilders, PartCoder, AnswerDecoder, FurtherModalities, ProcessorMixin
+):
     """Everything between what people use and token ids.
 
     Args:
@@ -70,6 +73,8 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
         self.state_bins = _as_bins(state_bins)
         self._image_tokenizer: FSQImageTokenizer | None = None
         self._image_source: tuple[str, dict[str, Any]] | None = None
+        self._modalities = {}
+        self._modality_source = None
         self._encoder = None
         self._known_codes = {}
         if token_layout is None:
@@ -124,7 +129,7 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
         }
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
-        """Write all files of the processor, the image tokenizer included.
+        """Write all files of the processor, those of image tokenizer and modalities included.
 
         Returns:
             Paths of the files, as transformers does.
@@ -139,13 +144,13 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
             folder = Path(save_directory) / IMAGE_TOKENIZER_FOLDER
             self.image_tokenizer.save_pretrained(folder)
             files += [str(folder / name) for name in ("config.json", "model.safetensors")]
-        return files
+        return files + self.save_modalities(Path(save_directory))
 
     @classmethod
     def from_pretrained(
         cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
     ) -> "UniDiffProcessor":
-        """Processor of a checkpoint; the image tokenizer is loaded when it is first used.
+        """Processor of a checkpoint; what codes pictures and the like is loaded at first use.
 
         Raises:
             FileNotFoundError: if a file is missing in a local folder.
@@ -158,11 +163,12 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
             pretrained_model_name_or_path, **kwargs
         )
         check_template(processor.tokenizer, processor.chat_template, folder)
+        options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
+        source, subfolder = str(pretrained_model_name_or_path), kwargs.get("subfolder", "")
+        processor._modality_source = (source, {"subfolder": subfolder, **options})
         if "image" in processor.layout.ranges:
-            options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-            subfolder = Path(kwargs.get("subfolder", ""), IMAGE_TOKENIZER_FOLDER).as_posix()
-            source = str(pretrained_model_name_or_path)
-            processor._image_source = (source, {"subfolder": subfolder, **options})
+            place = Path(subfolder, IMAGE_TOKENIZER_FOLDER).as_posix()
+            processor._image_source = (source, {"subfolder": place, **options})
         return processor
 
     def __getstate__(self) -> dict[str, Any]:
@@ -220,8 +226,8 @@ class UniDiffProcessor(RequestBuilders, PartCoder, AnswerDecoder, ProcessorMixin
             conversation: a list of messages {"role", "content"}, or a list of such lists. Content
                 is a str or a list of parts: {"type": "text", "text": str};
                 {"type": "image", "image": PIL image, array or path};
-                {"type": "state", "state": (D,)}; {"type": "action", "action": (T, D)}; each of the
-                last three may carry "codes" instead.
+                {"type": "state", "state": (D,)}; {"type": "action", "action": (T, D)}; a further
+                modality's {"type": name, name: value}; all but text may carry "codes" instead.
             add_generation_prompt: end with the opening of the assistant's turn.
             tokenize: False returns a str (or a list of them) with the special tokens spelled out.
             return_dict: False returns the ids only.

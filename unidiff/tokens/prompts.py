@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import BatchFeature
 
 from .infill import INFILL_PROMPT_LENGTH, masked_ids
-from .layout import CANVAS_PADDING, MODALITY_IDS, TokenLayout, contiguous_layout
+from .layout import CANVAS_PADDING, TokenLayout, contiguous_layout
 from .sequence import TokenSequence, run_of
 from .text import SPECIAL_TOKENS
 
@@ -72,12 +72,13 @@ def left_padded(values: Sequence[np.ndarray], length: int, fill: int) -> np.ndar
 
 
 def empty_canvas(modality: str, layout: TokenLayout) -> TokenSequence:
-    """One whole image or action chunk of which nothing is known."""
+    """One whole value of a modality with a grid, of which nothing is known."""
     grid = layout.grid_of(modality)
     if grid is None:
         raise ValueError(f"{modality!r} has no fixed length: its prompt needs no canvas")
     layout.range_of(modality)
-    return run_of([layout.mask_token_id] * math.prod(grid), modality, wanted=True)
+    masks = [layout.mask_token_id] * math.prod(grid)
+    return run_of(masks, layout.modality_id(modality), wanted=True)
 
 
 def prompts_with_canvases(
@@ -148,10 +149,9 @@ def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:
 
 def canvas_modalities(canvas: TokenSequence, layout: TokenLayout) -> list[str]:
     """Modalities that a canvas holds; text counts if it is more than pinned special tokens."""
-    special = [*layout.reserved_token_ids, *layout.end_token_ids]
-    is_content = canvas.is_wanted_L | ~np.isin(canvas.ids_L, special)
+    is_content = canvas.is_wanted_L | ~np.isin(canvas.ids_L, layout.special_ids)
     present = set(canvas.modality_L[is_content].tolist())
-    return [name for name, index in MODALITY_IDS.items() if index in present]
+    return [name for index, name in enumerate(layout.modalities) if index in present]
 
 
 def converted(result: BatchFeature, return_tensors: str | None) -> BatchFeature:

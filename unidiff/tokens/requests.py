@@ -21,7 +21,6 @@ from .prompts import batch_prompts, empty_canvas, infill_inputs, prompts_with_ca
 from .sequence import SequenceEncoder, TokenSequence, run_of
 
 Conversation = Sequence[Mapping[str, Any]]
-WANTED = ("text", "image", "action")
 
 
 class RequestBuilders:
@@ -50,17 +49,18 @@ class RequestBuilders:
 
         Args:
             conversations: one conversation or several; see `UniDiffProcessor.apply_chat_template`.
-            want: "text", "image" or "action".
+            want: "text", or a modality whose values have a grid: "image", "action", ...
 
         Returns:
-            `BatchFeature` of input_ids and attention_mask, (B, L); for an image or an action also
+            `BatchFeature` of input_ids and attention_mask, (B, L); unless text is wanted also
             canvas, pinned_mask and canvas_modality_ids, (B, K).
 
         Raises:
             ValueError: if `want` is unknown or a conversation is empty or malformed.
         """
-        if want not in WANTED:
-            raise ValueError(f"want must be one of {WANTED}, got {want!r}")
+        names = [n for n in self.layout.modalities if n == "text" or self.layout.grid_of(n)]
+        if want not in names:
+            raise ValueError(f"want must be one of {tuple(names)}, got {want!r}")
         prompts = [
             self.encoder.conversation(self.coded(messages), add_generation_prompt=True)
             for messages in as_batch(conversations)
@@ -68,7 +68,7 @@ class RequestBuilders:
         if want == "text":
             return BatchFeature(batch_prompts(prompts, self.layout))
         canvas = empty_canvas(want, self.layout)
-        opening = run_of([self.encoder.special(f"<|{want}|>")], "text")
+        opening = run_of([self.encoder.delimiters(want)[0]], "text")
         return prompts_with_canvases(
             [prompt + opening for prompt in prompts], [canvas] * len(prompts), self.layout
         )

@@ -43,7 +43,7 @@ class TokenSequence:
 
     Attributes:
         ids_L: (L,) int64 token ids.
-        modality_L: (L,) int64 index into `MODALITIES`.
+        modality_L: (L,) int64 index into the layout's `modalities`.
         is_wanted_L: (L,) bool, tokens that the model is to produce.
     """
 
@@ -75,12 +75,21 @@ def join(parts: Sequence[TokenSequence]) -> TokenSequence:
     )
 
 
-def run_of(ids: Sequence[int] | np.ndarray, modality: str, wanted: bool = False) -> TokenSequence:
-    """A run of tokens of one modality, all wanted or none."""
+def run_of(
+    ids: Sequence[int] | np.ndarray, modality: str | int, wanted: bool = False
+) -> TokenSequence:
+    """A run of tokens of one modality, all wanted or none.
+
+    Args:
+        ids: (L,) token ids.
+        modality: name of a fixed modality, or `layout.modality_id` of any.
+        wanted: whether the model is to produce them.
+    """
     ids_L = np.asarray(ids, dtype=np.int64).reshape(-1)
+    index = MODALITY_IDS[modality] if isinstance(modality, str) else modality
     return TokenSequence(
         ids_L,
-        np.full(len(ids_L), MODALITY_IDS[modality], dtype=np.int64),
+        np.full(len(ids_L), index, dtype=np.int64),
         np.full(len(ids_L), wanted, dtype=bool),
     )
 
@@ -113,11 +122,16 @@ class SequenceEncoder:
         return run_of(self._plain(text), "text", wanted)
 
     def codes(self, modality: str, codes: np.ndarray, wanted: bool = False) -> TokenSequence:
-        """Delimited codes of an image, a state or an action chunk; delimiters are not wanted."""
+        """Delimited codes of an image, a state, an action chunk ...; delimiters are not wanted."""
         ids = self.layout.encode(modality, np.asarray(codes).reshape(-1))
-        opening = run_of([self.special(f"<|{modality}|>")], "text")
-        closing = run_of([self.special(f"<|/{modality}|>")], "text")
-        return join([opening, run_of(ids, modality, wanted), closing])
+        opening, closing = (run_of([token], "text") for token in self.delimiters(modality))
+        return join([opening, run_of(ids, self.layout.modality_id(modality), wanted), closing])
+
+    def delimiters(self, modality: str) -> tuple[int, int]:
+        """Ids around a modality's codes: the layout's, or the tokenizer's special tokens."""
+        if modality in self.layout.delimiters:
+            return self.layout.delimiters[modality]
+        return self.special(f"<|{modality}|>"), self.special(f"<|/{modality}|>")
 
     def part(self, part: Mapping[str, Any], wanted: bool) -> TokenSequence:
         """One content part: {"type": "text", "text": ...} or {"type": modality, "codes": ...}.
@@ -132,10 +146,10 @@ class SequenceEncoder:
             return self.text(part["text"], wanted)
         if kind == "uncond":
             return run_of([self.special("<|uncond|>")], "text")
-        if kind in ("image", "state", "action"):
+        if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)
         raise ValueError(
-            f"a content part's type must be text, image, state, action or uncond, got {kind!r}"
+            f"a content part's type must be uncond or one of {self.layout.modalities}, got {kind!r}"
         )
 
     def conversation(

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def record_of(model: Any, task: str) -> AdapterRecord:
         base=base_reference(model),
         base_fingerprint=known_fingerprint(model),
         base_vocab_size=model.config.vocab_size,
+        token_layout=model.config.token_layout,
     )
 
 
@@ -80,8 +82,7 @@ def save_adapter(
     config.save_pretrained(partial)
     config.inference_mode = False
     layout = model.config.token_layout
-    grown = layout if model.config.vocab_size != record.base_vocab_size else record.token_layout
-    whole = AdapterRecord(**{**vars(record), "token_layout": grown})
+    whole = replace(record, token_layout=None if layout == record.token_layout else layout)
     (partial / RECORD_FILE).write_text(whole.to_json(), encoding="utf-8")
     model.config.save_pretrained(partial)
     processor.save_pretrained(partial)

@@ -5,6 +5,7 @@ checkpoint; the rate is warmed up, held, and decayed over the last steps, so tha
 continues a shorter one.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,7 @@ from unidiff.tokens.sequence import SequenceEncoder
 
 from .carried import load_carried_weights, note_start, read_carried, start_of
 from .code_embeddings import initialise_code_embeddings
+from .guidance_term import GuidanceTerm
 from .objective import BlockObjective, ModalityLoss
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
@@ -65,6 +67,15 @@ FILLING_MIXTURE = {  # third phase: drawn scenes and lines of code to fill
     "scene_drawing": 48,
     "demonstrated": 8,
     "library_text": 40,
+    "scene_talk": 16,
+}
+GUIDING_MIXTURE = {  # fourth phase: what is to be kept, while guidance is learnt beside it
+    "garment_talk": 8,
+    "garment_drawing": 8,
+    "picture_infill": 4,
+    "scene_drawing": 8,
+    "demonstrated": 8,
+    "library_text": 28,
     "scene_talk": 16,
 }
 MICRO_BATCH = 16
@@ -99,6 +110,10 @@ class BundledRecipe:
         short_share: share of the library's stretches that are cut into short blocks.
         infill_share: share of the library's stretches that have holes.
         line_share: share of those whose hole is a line.
+        guided_rows: scenes of each step that are drawn as the guided model draws them.
+        guidance_scale: of that model, which is the one that the run goes on from.
+        guided_temperature: at which scenes are drawn.
+        guided_weight: factor on the divergence from it.
     """
 
     steps: int = 8900
@@ -118,6 +133,10 @@ class BundledRecipe:
     short_share: float = 0.0
     infill_share: float = 0.2
     line_share: float = 0.0
+    guided_rows: int = 0
+    guidance_scale: float = 1.0
+    guided_temperature: float = 1.0
+    guided_weight: float = 1.0
 
     def __post_init__(self) -> None:
         """Check that warm-up and decay fit into the run."""
@@ -158,6 +177,26 @@ def filling_recipe(**given: Any) -> BundledRecipe:
         "short_share": 0.75,
         "infill_share": 0.6,
         "line_share": 0.75,
+    }
+    return BundledRecipe(**(standard | given))
+
+
+def guiding_recipe(**given: Any) -> BundledRecipe:
+    """The fourth phase: scenes are drawn by one branch as guidance drew them; after the third."""
+    standard: dict[str, Any] = {
+        "steps": 12300,
+        "warmup_steps": 50,
+        "decay_steps": 400,
+        "learning_rate": 1.5e-3,
+        "mixture": GUIDING_MIXTURE,
+        "text_full_share": 0.3,
+        "short_share": 0.75,
+        "infill_share": 0.6,
+        "line_share": 0.75,
+        "guided_rows": 64,
+        "guidance_scale": 1.4,
+        "guided_temperature": 0.4,
+        "guided_weight": 8.0,
     }
     return BundledRecipe(**(standard | given))
 
@@ -227,6 +266,31 @@ def bundled_stream(
     return MixtureStream(weighted, length, recipe.seed, first)
 
 
+def guidance_of_scenes(
+    model: UniDiffForBlockDiffusion,
+    data_dir: Path,
+    encoder: SequenceEncoder,
+    recipe: BundledRecipe,
+    steps: int,
+    first_step: int,
+) -> GuidanceTerm:
+    """The term by which scenes are drawn as a copy of the model draws them under guidance."""
+    maker = RowMaker(encoder)
+    source = SceneDrawing(maker, load_arrays(data_dir, "scenes_train"))
+    rows = recipe.guided_rows
+    return GuidanceTerm(
+        teacher=copy.deepcopy(model),
+        stream=MixtureStream(
+            [Weighted(source, rows)], steps * rows, recipe.seed + 1, first_step * rows
+        ),
+        maker=maker,
+        scale=recipe.guidance_scale,
+        temperature=recipe.guided_temperature,
+        weight=recipe.guided_weight,
+        batch_size=rows,
+    )
+
+
 def bundled_objective(seed: int, text_full_share: float = 0.0) -> BlockObjective:
     """Loss of the recipe: ELBO for text, cosine and unweighted for images and actions."""
     return BlockObjective(
@@ -268,15 +332,22 @@ def train_bundled(
     cycle = sum(recipe.mixture.values())
     encoder = SequenceEncoder(tokenizer, layout)
     stream = bundled_stream(data_dir, encoder, recipe, steps * cycle, start.steps * cycle)
+    term = None
+    if recipe.guided_rows:
+        if carried is None:
+            raise ValueError("guidance is learnt from a finished run: give --carried")
+        term = guidance_of_scenes(model, data_dir, encoder, recipe, steps, start.steps)
     if recipe.compile_layers:
-        for layer in model.model.layers:
-            layer.compile(dynamic=True)
+        for read in [model] if term is None else [model, term.teacher]:
+            for layer in read.model.layers:
+                layer.compile(dynamic=True)
     trainer = BlockDiffusionTrainer(
         model=model,
         args=training_arguments(output_dir, replace(recipe, steps=steps), cycle, MICRO_BATCH),
         train_dataset=stream,
         data_collator=BlockCollator(),
         objective=bundled_objective(recipe.seed, recipe.text_full_share),
+        term=term,
     )
     if carried is not None and trainer.is_world_process_zero():
         note_start(start, output_dir)

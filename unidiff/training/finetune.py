@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainerState
 
@@ -94,29 +93,7 @@ class TaskSource:
 
 
 class AdapterTrainer(BlockDiffusionTrainer):
-    """Trains an adapter with AdamW, and holds the rest to the base where a retain term is given."""
-
-    def __init__(self, *args: Any, retain: RetainTerm | None = None, **kwargs: Any) -> None:
-        """As `BlockDiffusionTrainer`, plus the retain term."""
-        super().__init__(*args, **kwargs)
-        self.retain = retain
-        self._retained_step = -1
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: Mapping[str, Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> Any:
-        """The task's loss; the retain term joins the first micro-batch of each step."""
-        loss, parts = super().compute_loss(model, inputs, True, num_items_in_batch)
-        step = self.state.global_step
-        is_due = model.training and step != self._retained_step
-        if self.retain is not None and self.retain.weight > 0 and is_due:
-            self._retained_step = step
-            loss = loss + self.retain(model, self.model, step)
-        return (loss, parts) if return_outputs else loss
+    """Trains an adapter, and resumes with the adapter alone."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The adapter of a checkpoint; transformers looks for a whole model's weights."""
@@ -193,7 +170,7 @@ def finetune(
         train_dataset=stream,
         data_collator=BlockCollator(),
         objective=objective,
-        retain=retain,
+        term=retain if retain is not None and retain.weight > 0 else None,
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(StepBar())

@@ -69,6 +69,7 @@ class BlockObjective:
         image: loss of image codes.
         action: loss of action tokens.
         state: loss of state tokens.
+        further: loss of the tokens of every further modality of the layout.
         ar_weight: factor on the autoregressive reading of text responses.
         seed: key of the rotations that stratify the times.
     """
@@ -77,8 +78,14 @@ class BlockObjective:
     image: ModalityLoss = _UNWEIGHTED
     action: ModalityLoss = _UNWEIGHTED
     state: ModalityLoss = _UNWEIGHTED
+    further: ModalityLoss = _UNWEIGHTED
     ar_weight: float = 0.5
     seed: int = 0
+
+    def loss_of(self, index: int) -> ModalityLoss:
+        """How the modality of an index is noised and weighted."""
+        loss: ModalityLoss = getattr(self, (*MODALITIES, "further")[min(index, len(MODALITIES))])
+        return loss
 
     def corrupt(self, streams: TrainingStreams) -> tuple[Tensor, Tensor]:
         """((B, K) bool masked positions, (B, K) float32 loss weights)."""
@@ -87,8 +94,8 @@ class BlockObjective:
         modality_BK = streams.canvas_values("modality_ids")
         rate_BK, is_elbo_BK = torch.ones_like(time_BK), torch.zeros_like(modality_BK).bool()
         scale_BK = torch.ones_like(time_BK)
-        for index, name in enumerate(MODALITIES):
-            loss: ModalityLoss = getattr(self, name)
+        for index in modality_BK.unique().tolist():
+            loss = self.loss_of(index)
             here = modality_BK == index
             rate_BK[here] = loss.mask_rate(time_BK[here])
             scale_BK[here] = loss.coefficient
@@ -99,7 +106,7 @@ class BlockObjective:
             streams.canvas_values("token_index"),
             streams.canvas_values("modality_ids"),
         )
-        group_BK = streams.canvas_group_BK * len(MODALITIES) + modality_BK
+        group_BK = streams.canvas_group_BK * (int(modality_BK.max()) + 1) + modality_BK
         is_masked_BK, weight_BK = mask_exact_count(draw_BK, group_BK, rate_BK, streams.can_mask_BK)
         weight_BK = torch.where(is_elbo_BK, weight_BK, 1.0) * scale_BK
         return is_masked_BK, torch.where(is_masked_BK, weight_BK, 0.0).float()
@@ -142,17 +149,24 @@ class BlockObjective:
         if num_response_tokens is None:
             num_response_tokens = (batch["labels"] != -100).sum()
         total = (diffusion_BK.sum() + self.ar_weight * ar) / num_response_tokens
-        return total, self._parts(streams, diffusion_BK.detach(), ar.detach(), successor_BC)
+        return total, self._parts(
+            streams, diffusion_BK.detach(), ar.detach(), successor_BC, config.layout.modalities
+        )
 
     def _parts(
-        self, streams: TrainingStreams, diffusion_BK: Tensor, ar: Tensor, successor_BC: Tensor
+        self,
+        streams: TrainingStreams,
+        diffusion_BK: Tensor,
+        ar: Tensor,
+        successor_BC: Tensor,
+        names: tuple[str, ...],
     ) -> dict[str, Tensor]:
         """Sums and counts by modality, for the log."""
         modality_BK = streams.canvas_values("modality_ids")
         parts = {"ar_sum": ar, "ar_count": (successor_BC != -100).sum()}
-        for index, name in enumerate(MODALITIES):
+        for index, name in enumerate(names):
             here = (modality_BK == index) & streams.can_mask_BK
-            coefficient = getattr(self, name).coefficient or 1.0
+            coefficient = self.loss_of(index).coefficient or 1.0
             parts[f"{name}_sum"] = diffusion_BK[here].sum() / coefficient
             parts[f"{name}_count"] = here.sum()
         return parts

@@ -4,7 +4,7 @@ A retain batch is noised like any other, and the divergence of the base's law fr
 is added to the loss. The base is the same model with its adapter off, so it costs no memory.
 """
 
-# Shapes: B batch, K canvas tokens, N masked positions, V ids.
+# Shapes: B batch, K canvas tokens, N masked positions.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream
-from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, training_streams
-from unidiff.tokens.layout import MODALITIES
 
+from .laws import MaskedInputs, divergence
 from .objective import BlockObjective
 
 WEIGHTINGS = ("uniform", "low_noise")
@@ -73,35 +72,14 @@ class RetainTerm:
         batch = {name: value.to(base.device) for name, value in BlockCollator()(samples).items()}
         streams = training_streams(batch, base.config.grid)
         is_masked_BK, _ = self.objective.corrupt(streams)
-        inputs = streams.inputs(is_masked_BK, base.config.mask_token_id)
-        wanted_BQ = inputs.pop("labels") != -100
-        modality_N = streams.canvas_values("modality_ids")[is_masked_BK]
+        rows = MaskedInputs.of(streams, is_masked_BK, base.config)
         with adapters_off(base), torch.no_grad():
-            before_NV = allowed_law(
-                base(**inputs, logits_at=wanted_BQ).logits, modality_N, base.config
-            )
-        now_NV = allowed_law(model(**inputs, logits_at=wanted_BQ).logits, modality_N, base.config)
-        terms_NV = before_NV.exp() * (before_NV - now_NV)
-        divergence_N = torch.where(before_NV.isfinite(), terms_NV, 0.0).sum(-1)
+            before_NV = rows.law(base, base.config)
+        divergence_N = divergence(before_NV, rows.law(model, base.config))
         weight_N = torch.ones_like(divergence_N)
         if self.weighting == "low_noise":
             weight_N = visible_share(streams, is_masked_BK)[is_masked_BK]
         return self.weight * (divergence_N * weight_N).sum() / max(1, len(divergence_N))
-
-
-def allowed_law(logits_NV: Tensor, modality_N: Tensor, config: UniDiffConfig) -> Tensor:
-    """(N, V) float32 log-probabilities over the ids that each position may take, -inf elsewhere.
-
-    Args:
-        logits_NV: (N, V) float.
-        modality_N: (N,) int64.
-        config: of the model.
-    """
-    blocked_NV = torch.ones_like(logits_NV, dtype=torch.bool)
-    for kind in modality_N.unique().tolist():
-        allowed_V = config.layout.allowed_ids(MODALITIES[kind], logits_NV.shape[1])
-        blocked_NV[modality_N == kind] = ~allowed_V.to(logits_NV.device)
-    return logits_NV.float().masked_fill(blocked_NV, float("-inf")).log_softmax(-1)
 
 
 def visible_share(streams: TrainingStreams, is_masked_BK: Tensor) -> Tensor:

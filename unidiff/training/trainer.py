@@ -4,7 +4,7 @@ Everything else (bf16, accumulation, checkpoints, resume, accelerate launch) is 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from .optimizer import OptimizerOptions, build_optimizer
 
 AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "trainer_state.json"
+# (model, possibly wrapped; the model inside; optimiser step) -> what is added to the step's loss.
+StepTerm = Callable[[nn.Module, nn.Module, int], Tensor]
 
 
 @dataclass
@@ -143,6 +145,7 @@ class BlockDiffusionTrainer(Trainer):
         *args: Any,
         objective: BlockObjective | None = None,
         optimizer_options: OptimizerOptions | None = None,
+        term: StepTerm | None = None,
         **kwargs: Any,
     ) -> None:
         """As HF's Trainer, plus the objective.
@@ -151,12 +154,15 @@ class BlockDiffusionTrainer(Trainer):
             args: as HF's.
             objective: loss of a batch; None: the defaults.
             optimizer_options: None: the rates of the training arguments.
+            term: draws rows of its own and joins the first micro-batch of each optimiser step.
             kwargs: as HF's.
         """
         super().__init__(*args, **kwargs)
         self.objective = objective or BlockObjective()
         self.optimizer_options = optimizer_options
         self.model_accepts_loss_kwargs = True  # the loss below is normalised globally
+        self.term = term
+        self._termed_step = -1
         self._sums: dict[str, float] = {}
         self.average: WeightAverage | None = None
         if isinstance(self.args, BlockTrainingArguments) and self.args.average_decay > 0:
@@ -211,7 +217,18 @@ class BlockDiffusionTrainer(Trainer):
         if model.training:
             for name, value in parts.items():
                 self._sums[name] = self._sums.get(name, 0.0) + float(value)
+            loss = loss + self._step_term(model)
         return (loss, parts) if return_outputs else loss
+
+    def _step_term(self, model: nn.Module) -> Tensor | float:
+        """The term's part of this micro-batch's loss."""
+        if self.term is None or self.state.global_step == self._termed_step:
+            return 0.0
+        self._termed_step = self.state.global_step
+        value = self.term(model, self.model, self._termed_step)
+        self._sums["term_sum"] = self._sums.get("term_sum", 0.0) + float(value.detach())
+        self._sums["term_count"] = self._sums.get("term_count", 0.0) + 1.0
+        return value
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """HF's log with nats per token of each modality, over all ranks, since the last line."""

@@ -21,7 +21,6 @@ from unidiff.diffusion.schedules import SCHEDULES
 from unidiff.diffusion.uniform import uniform_nelbo_rate
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
-from unidiff.tokens.layout import MODALITIES
 
 from .objective import DRAW_MASK, DRAW_TIME
 
@@ -57,7 +56,7 @@ class UniformObjective:
         modality_BK = streams.canvas_values("modality_ids")
         for kind in modality_BK[streams.can_mask_BK].unique().tolist():
             here = streams.can_mask_BK & (modality_BK == kind)
-            allowed_V = config.layout.allowed_ids(MODALITIES[kind], config.vocab_size)
+            allowed_V = config.layout.allowed_ids(config.layout.modalities[kind], config.vocab_size)
             process = Uniform(allowed_V.to(noisy_BK.device))
             noisy_BK[here] = process.corrupt(
                 noisy_BK[here], alpha_BK[here], keep_BK[here], token_BK[here]
@@ -115,7 +114,7 @@ class UniformObjective:
         total = logits_NV.new_zeros((), dtype=torch.float64)
         for kind in modality_N.unique().tolist():
             here_N = modality_N == kind
-            support_V = config.layout.allowed_ids(MODALITIES[kind], config.vocab_size)
+            support_V = config.layout.allowed_ids(config.layout.modalities[kind], config.vocab_size)
             support_V = support_V.to(logits_NV.device)
             logits = logits_NV[here_N].to(torch.float64).masked_fill(~support_V, -torch.inf)
             rate_N = uniform_nelbo_rate(
