@@ -73,7 +73,7 @@ def _described(fast: bool) -> list[dict[str, Any]]:
                 }
                 for task in plugin.tasks
             ]
-            report["modalities"] = [kind.__name__ for kind in plugin.modalities]
+            report["modalities"] = [kind.name for kind in plugin.modalities]
         if one.name in errors:
             report["error"] = errors[one.name]
         reports.append(report)
