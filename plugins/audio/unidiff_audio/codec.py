@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from unidiff.tokens.image import FiniteScalarQuantizer
-from unidiff_audio.speech import NUM_SAMPLES
 from unidiff_audio.spectrum import NUM_FREQUENCIES, magnitudes, waveforms_of
+from unidiff_audio.speech import NUM_SAMPLES
 
 PRETRAINED_FOLDER = Path(__file__).with_name("tokenizer")
 

@@ -20,8 +20,8 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from tqdm.auto import tqdm
 
-from unidiff_audio.speech import NUM_SAMPLES, WORDS, Utterances, load_corpus, utterances
 from unidiff_audio.spectrum import magnitudes, mel_filters
+from unidiff_audio.speech import NUM_SAMPLES, WORDS, Utterances, load_corpus, utterances
 
 WEIGHTS_FILE = Path(__file__).with_name("judge.safetensors")
 

@@ -22,8 +22,8 @@ from tqdm.auto import tqdm
 
 from unidiff_audio.codec import SpeechTokenizer, SpeechTokenizerConfig, log_spectrogram
 from unidiff_audio.judge import accuracy
-from unidiff_audio.speech import Utterances, load_corpus, utterances
 from unidiff_audio.spectrum import magnitudes, mel_filters
+from unidiff_audio.speech import Utterances, load_corpus, utterances
 
 _STATE_FILE = "training_state.pt"
 _NUM_BANDS = 40
