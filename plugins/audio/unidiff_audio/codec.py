@@ -167,9 +167,10 @@ class SpeechTokenizer(nn.Module):
                     f"`python -m unidiff_audio.train_codec --out {folder}`"
                 )
         settings = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-        model = cls(SpeechTokenizerConfig(**settings))
+        with torch.device("meta"):  # draws no initial weights: the random state is the caller's
+            model = cls(SpeechTokenizerConfig(**settings))
         stored = load_file(folder / _WEIGHTS_FILE)
-        model.load_state_dict({key: weight.float() for key, weight in stored.items()})
+        model.load_state_dict({key: weight.float() for key, weight in stored.items()}, assign=True)
         return model.eval()
 
     def _quantized(self, waveforms: Tensor) -> Tensor:

@@ -151,7 +151,8 @@ def _disturbed(waveforms: NDArray[np.float32], random: np.random.Generator) -> T
 
 @lru_cache(maxsize=1)
 def _judge() -> Judge:
-    model = Judge()
+    with torch.random.fork_rng(devices=[]):  # the random state is the caller's
+        model = Judge()
     model.load_state_dict(load_file(WEIGHTS_FILE))
     return model.eval()
 
