@@ -31,7 +31,7 @@ def source(tiny):
 
 
 def adapter_weights(model):
-    return {n: w.detach().clone() for n, w in model.named_parameters() if "lora_" in n}
+    return {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
 
 
 def trained(tiny, source, folder, options=SMALL, **kwargs):
@@ -64,17 +64,20 @@ def test_adapter_off_gives_the_logits_of_the_base_bit_for_bit(tiny, source, tmp_
     assert not torch.equal(on, before)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tiny, source, tmp_path, monkeypatch):
-    whole = adapter_weights(trained(tiny, source, tmp_path / "whole"))
+@pytest.mark.parametrize("new_ids", [(), (7, 9)])
+def test_a_stopped_run_goes_on_to_the_same_weights(tiny, source, tmp_path, monkeypatch, new_ids):
+    options = replace(SMALL, lora=replace(LORA, new_ids=new_ids))
+    whole = adapter_weights(trained(tiny, source, tmp_path / "whole", options))
+    assert any("trainable_tokens" in name for name in whole) == bool(new_ids)
     monkeypatch.setattr(
         "unidiff.training.finetune.AdapterTrainer.training_step",
         _interrupted_after("unidiff.training.finetune", 6),
     )
     with pytest.raises(KeyboardInterrupt):
-        trained(tiny, source, tmp_path / "cut")
+        trained(tiny, source, tmp_path / "cut", options)
     monkeypatch.undo()
     assert (tmp_path / "cut" / "checkpoint-2").is_dir()
-    again = adapter_weights(trained(tiny, source, tmp_path / "cut"))
+    again = adapter_weights(trained(tiny, source, tmp_path / "cut", options))
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 

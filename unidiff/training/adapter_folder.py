@@ -61,9 +61,6 @@ def save_adapter(
         ValueError: if the model has no adapter of that name.
         FileExistsError: if the folder holds something else than an adapter.
     """
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
     configs = getattr(model, "peft_config", {})
     if name not in configs:
         raise ValueError(f"the model has no adapter {name!r}; it has {sorted(configs)}")
@@ -72,11 +69,7 @@ def save_adapter(
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    # Rows that the vocabulary grew by are made again on loading; peft would ask the hub about them.
-    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-    save_file(
-        {key: value.contiguous().cpu() for key, value in weights.items()}, partial / WEIGHTS_FILE
-    )
+    write_adapter_weights(model, partial, name)
     config = configs[name]
     config.base_model_name_or_path, config.inference_mode = record.base, True
     config.save_pretrained(partial)
@@ -91,6 +84,18 @@ def save_adapter(
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
+
+
+def write_adapter_weights(model: Any, folder: Path, name: str = "default") -> None:
+    """Write what an adapter has learnt into `folder / WEIGHTS_FILE`, in peft's own form."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    # Rows that the vocabulary grew by are made again on loading; peft would ask the hub about them.
+    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    save_file(
+        {key: value.contiguous().cpu() for key, value in weights.items()}, folder / WEIGHTS_FILE
+    )
 
 
 def check_replaceable(folder: Path) -> None:

@@ -18,6 +18,7 @@ from unidiff.data.stream import MixtureStream, Source, Weighted
 from unidiff.model.adapters import WEIGHTS_FILE
 from unidiff.plugins.task import Example, Task
 
+from .adapter_folder import write_adapter_weights
 from .lora import LoRAOptions
 from .objective import BlockObjective
 from .retain import RetainTerm
@@ -94,6 +95,13 @@ class TaskSource:
 
 class AdapterTrainer(BlockDiffusionTrainer):
     """Trains an adapter, and resumes with the adapter alone."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """The adapter alone; transformers refuses rows that embedding and head share."""
+        del state_dict
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_adapter_weights(self.model, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The adapter of a checkpoint; transformers looks for a whole model's weights."""

@@ -77,12 +77,14 @@ class SpeechTokenizer(nn.Module):
 
     Attributes:
         name: "audio".
+        plugin: "audio", the entry point that brings it.
         num_codes: number of different codes.
         grid: (1, 48): rows and columns of the codes of one waveform.
         config: its sizes.
     """
 
     name = "audio"
+    plugin = "audio"
     grid = (1, _NUM_FRAMES // _FRAMES_PER_CODE)
 
     def __init__(self, config: SpeechTokenizerConfig | None = None) -> None:
@@ -172,6 +174,11 @@ class SpeechTokenizer(nn.Module):
         stored = load_file(folder / _WEIGHTS_FILE)
         model.load_state_dict({key: weight.float() for key, weight in stored.items()}, assign=True)
         return model.eval()
+
+    @classmethod
+    def default(cls) -> Self:
+        """The tokenizer of the package."""
+        return cls.from_pretrained()
 
     def _quantized(self, waveforms: Tensor) -> Tensor:
         """(B, d, 1, n) quantized values of (B, 4800) waveforms."""

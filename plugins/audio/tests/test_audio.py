@@ -1,0 +1,50 @@
+"""The plugin keeps its contract; words and waveforms pass through prompts and canvases."""
+
+import numpy as np
+import pytest
+from unidiff_audio.speech import WORDS, load_corpus
+from unidiff_audio.tasks import HearDigit, SayDigit, drawn
+
+from unidiff.plugins import PluginContract
+
+
+class TestAudio(PluginContract):
+    plugin_name = "audio"
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return TestAudio().load_model()[1]
+
+
+def test_an_utterance_is_heard_as_the_codes_of_its_waveform(processor):
+    (example,) = HearDigit().dataset("test", 1)
+    ids = HearDigit().build(processor, example)["input_ids"][0].numpy()
+    own = processor.layout.range_of("audio")
+    codes = processor.layout.decode("audio", ids[(ids >= own.start) & (ids < own.stop)])
+    assert np.array_equal(codes, processor.modality("audio").encode(example["audio"]))
+
+
+def test_what_is_spoken_is_a_waveform_of_the_codes_on_the_canvas(processor):
+    (example,) = SayDigit().dataset("test", 1)
+    inputs = SayDigit().build(processor, example)
+    codes = processor.modality("audio").encode(example["audio"])
+    wave = SayDigit().parse(processor, processor.layout.encode("audio", codes), inputs)
+    assert np.array_equal(wave, processor.modality("audio").decode(codes))
+
+
+def test_the_metrics_tell_right_from_wrong():
+    spoken = load_corpus("test")
+    examples = HearDigit().dataset("test", 20)
+    assert HearDigit().metrics()["accuracy"]([e["word"] for e in examples], examples).all()
+    assert not HearDigit().metrics()["accuracy"](["ten"] * 20, examples).any()
+    others = [{"word": WORDS[(WORDS.index(e["word"]) + 1) % 10]} for e in examples]
+    heard = SayDigit().metrics()["heard"]
+    assert heard(list(spoken.waveforms[:20]), examples).mean() >= 0.95
+    assert heard(list(spoken.waveforms[:20]), others).mean() <= 0.05
+
+
+def test_silence_is_drawn_as_a_line_and_speech_is_not():
+    silence, speech = drawn(np.zeros(4800)), drawn(load_corpus("test").waveforms[0])
+    assert silence.shape == speech.shape == (64, 128, 3)
+    assert (silence == 0).all(2).sum(0).max() <= 2 < (speech == 0).all(2).sum(0).max()

@@ -1,0 +1,151 @@
+"""Two tasks over spoken digits: a waveform in and its word out, a word in and a waveform out."""
+
+# Shapes: N examples.
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from unidiff.plugins import ChatTask, DemoExample, Example, LoRADefaults, Metric, user
+
+from .judge import recognise
+from .speech import WORDS, load_corpus
+
+WHICH = "which digit is spoken?"
+SAY = "say {word}."
+_LORA = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=600, batch_size=32)
+_PLOT = (128, 64)  # pixels of a drawn waveform
+
+
+class HearDigit(ChatTask):
+    """The user plays a digit, the model says which."""
+
+    name = "hear_digit"
+    summary = "Say which digit is spoken."
+    modalities = frozenset({"text", "audio"})
+    columns = {"audio": "waveform of at most 0.6 s at 8 kHz", "word": "the digit, as a word"}
+    decoding = {
+        "unmasking_strategy": "entropy_bound",
+        "entropy_bound": 0.4,
+        "block_length": 8,
+        "max_new_tokens": 8,
+        "do_sample": False,
+    }
+    lora = _LORA
+    is_in_base = False
+
+    def messages(self, example: Example) -> Sequence[Mapping[str, Any]]:
+        """The user plays the waveform and asks."""
+        return [user(played(example["audio"]), WHICH)]
+
+    def answer(self, example: Example) -> str:
+        """The word."""
+        return str(example["word"])
+
+    def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
+        """The package's utterances; no voice of "test" is in "train"."""
+        return _utterances(split, limit)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Is it the word?"""
+        return {
+            "accuracy": lambda said, examples: np.array(
+                [one.strip() == other["word"] for one, other in zip(said, examples, strict=True)],
+                dtype=np.float64,
+            )
+        }
+
+    def demo(self, seed: int) -> Sequence[DemoExample]:
+        """Four utterances of voices that training has not heard."""
+        return [
+            DemoExample(
+                example,
+                WHICH,
+                example["word"],
+                lambda said, word=example["word"]: bool(said.strip() == word),
+                pictures=lambda said, wave=example["audio"]: [drawn(wave)],
+            )
+            for example in _utterances("test", 4 * (seed + 1))[-4:]
+        ]
+
+
+class SayDigit(ChatTask):
+    """The user names a digit, the model speaks it; a network that knows speech judges it."""
+
+    name = "say_digit"
+    summary = "Speak a digit."
+    modalities = frozenset({"text", "audio"})
+    columns = {"word": "the digit, as a word", "audio": "waveform of at most 0.6 s at 8 kHz"}
+    decoding = {
+        "unmasking_strategy": "entropy_bound",
+        "entropy_bound": 1.0,
+        "do_sample": True,
+        "temperature": 0.7,
+    }
+    lora = _LORA
+    wanted = "audio"
+    is_in_base = False
+
+    def messages(self, example: Example) -> Sequence[Mapping[str, Any]]:
+        """The user names the digit."""
+        return [user(SAY.format(word=example["word"]))]
+
+    def answer(self, example: Example) -> Sequence[Mapping[str, Any]]:
+        """The waveform."""
+        return [played(example["audio"])]
+
+    def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
+        """The package's utterances; no voice of "test" is in "train"."""
+        return _utterances(split, limit)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Does the judge hear the word?"""
+        return {"heard": _is_heard}
+
+    def demo(self, seed: int) -> Sequence[DemoExample]:
+        """Four digits."""
+        words = [WORDS[(seed + number) % len(WORDS)] for number in range(4)]
+        return [
+            DemoExample(
+                {"word": word},
+                SAY.format(word=word),
+                word,
+                lambda wave, word=word: bool(_is_heard([wave], [{"word": word}])[0]),
+                said=lambda wave: f"judged: {WORDS[int(recognise(wave[None])[0])]}",
+                pictures=lambda wave: [drawn(wave)],
+            )
+            for word in words
+        ]
+
+
+def played(audio: Any) -> Mapping[str, Any]:
+    """Part that plays a waveform: (n,) floats, or {"codes": ...}."""
+    part = audio if isinstance(audio, Mapping) else {"audio": audio}
+    return {**part, "type": "audio"}
+
+
+def drawn(waveform: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 picture of a waveform: its loudest samples, column by column."""
+    width, height = _PLOT
+    image = Image.new("RGB", _PLOT, "white")
+    draw = ImageDraw.Draw(image)
+    for column, part in enumerate(np.array_split(np.asarray(waveform), width)):
+        top, bottom = (height / 2 * (1 - value) for value in (part.max(), part.min()))
+        draw.line([(column, top), (column, max(bottom, top + 1))], fill="black")
+    return np.asarray(image)
+
+
+def _is_heard(waves: Sequence[np.ndarray], examples: Sequence[Example]) -> np.ndarray:
+    """(N,) float64, 1 where the judge hears the example's word."""
+    heard = recognise(np.stack(list(waves)))
+    wanted = [WORDS.index(example["word"]) for example in examples]
+    return (heard == np.array(wanted)).astype(np.float64)
+
+
+def _utterances(split: str, limit: int | None) -> list[Example]:
+    """The package's utterances of a split, at most `limit`."""
+    spoken = load_corpus(split)
+    pairs = zip(spoken.waveforms[:limit], spoken.digits[:limit].tolist(), strict=True)
+    return [{"audio": wave, "word": WORDS[digit]} for wave, digit in pairs]
