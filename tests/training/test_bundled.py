@@ -27,6 +27,7 @@ from unidiff.training.bundled import (
     drafting_recipe,
     filling_recipe,
     guiding_recipe,
+    settling_recipe,
     train_bundled,
 )
 from unidiff.training.carried import carry
@@ -212,6 +213,16 @@ def test_the_guiding_phase_learns_from_the_weights_that_it_goes_on_from(
     terms = [line["term_nats"] for line in history if "term_nats" in line]
     assert terms
     assert min(terms) > 0.0
+
+
+def test_the_settling_phase_describes_more_and_keeps_what_it_draws() -> None:
+    phase, before = settling_recipe(), guiding_recipe()
+    assert phase.steps > before.steps
+    assert phase.mixture["garment_talk"] > before.mixture["garment_talk"]
+    assert phase.guided_rows > 0
+    assert phase.guidance_scale == 1.0 < before.guidance_scale
+    for recipe in (phase, before):
+        assert sum(recipe.mixture.values()) % bundled.MICRO_BATCH == 0
 
 
 @pytest.mark.usefixtures("small_cycle")

@@ -14,7 +14,7 @@ from .options import takes_options
 from .progress import progress_bars
 from .session import quiet_transformers
 
-RECIPES = ("bundled", "drafting", "filling", "guiding", "full")
+RECIPES = ("bundled", "drafting", "filling", "guiding", "settling", "full")
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 
 
@@ -110,6 +110,7 @@ class RecipeOptions:
             drafting_recipe,
             filling_recipe,
             guiding_recipe,
+            settling_recipe,
         )
         from unidiff.training.full_variant import FullRecipe
 
@@ -121,6 +122,7 @@ class RecipeOptions:
             "drafting": drafting_recipe,
             "filling": filling_recipe,
             "guiding": guiding_recipe,
+            "settling": settling_recipe,
             "full": FullRecipe,
         }[name]
         if name == "full":

@@ -78,6 +78,15 @@ GUIDING_MIXTURE = {  # fourth phase: what is to be kept, while guidance is learn
     "library_text": 28,
     "scene_talk": 16,
 }
+SETTLING_MIXTURE = {  # fifth phase: photographs to describe, which the fourth saw too little of
+    "garment_talk": 40,
+    "garment_drawing": 8,
+    "picture_infill": 4,
+    "scene_drawing": 4,
+    "demonstrated": 8,
+    "library_text": 16,
+    "scene_talk": 16,
+}
 MICRO_BATCH = 16
 IMAGE_COEFFICIENT = 0.3  # 64 codes of an image weigh as much as some 20 words
 # A few visible actions of a chunk give the others away; only a chunk that is masked whole makes
@@ -195,6 +204,27 @@ def guiding_recipe(**given: Any) -> BundledRecipe:
         "line_share": 0.75,
         "guided_rows": 64,
         "guidance_scale": 1.4,
+        "guided_temperature": 0.4,
+        "guided_weight": 8.0,
+    }
+    return BundledRecipe(**(standard | given))
+
+
+def settling_recipe(**given: Any) -> BundledRecipe:
+    """The fifth phase: photographs are described again; scenes are drawn as before it."""
+    standard: dict[str, Any] = {
+        "steps": 12520,
+        "warmup_steps": 20,
+        "decay_steps": 160,
+        "learning_rate": 1e-3,
+        "average_decay": 0.98,
+        "mixture": SETTLING_MIXTURE,
+        "text_full_share": 0.3,
+        "short_share": 0.75,
+        "infill_share": 0.6,
+        "line_share": 0.75,
+        "guided_rows": 48,
+        "guidance_scale": 1.0,
         "guided_temperature": 0.4,
         "guided_weight": 8.0,
     }

@@ -49,8 +49,12 @@ class Editing(ChatTask):
 
     @property
     def decoding(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """The measured options of drawing scenes, with a scale for each condition."""
-        return {**samplers.drawing(), "guidance_scale": [PICTURE_GUIDANCE, WORDS_GUIDANCE]}
+        """The measured options of drawing scenes, with a scale for each condition.
+
+        The weaker prompts are read in every second step.
+        """
+        scales = [PICTURE_GUIDANCE, WORDS_GUIDANCE]
+        return {**samplers.drawing(), "guidance_scale": scales, "guidance_refresh": 2}
 
     def messages(self, example: Example) -> Sequence[Mapping[str, Any]]:
         """The user says what to change and shows the picture."""
