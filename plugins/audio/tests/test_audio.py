@@ -48,3 +48,15 @@ def test_silence_is_drawn_as_a_line_and_speech_is_not():
     silence, speech = drawn(np.zeros(4800)), drawn(load_corpus("test").waveforms[0])
     assert silence.shape == speech.shape == (64, 128, 3)
     assert (silence == 0).all(2).sum(0).max() <= 2 < (speech == 0).all(2).sum(0).max()
+
+
+def test_training_utterances_are_varied_and_the_same_each_time():
+    data, again = (HearDigit().dataset("train") for _ in range(2))
+    assert len(data) == 6000
+    first, later = data[7], data[607]
+    assert first["word"] == later["word"]
+    assert not np.array_equal(first["audio"], later["audio"])
+    assert np.array_equal(later["audio"], again[607]["audio"])
+    assert len(HearDigit().dataset("train", 3)) == len(data[:3]) == 3
+    with pytest.raises(IndexError):
+        data[6000]

@@ -11,12 +11,14 @@ from PIL import Image, ImageDraw
 from unidiff.plugins import ChatTask, DemoExample, Example, LoRADefaults, Metric, user
 
 from .judge import recognise
-from .speech import WORDS, load_corpus
+from .speech import NUM_SAMPLES, WORDS, load_corpus
 
 WHICH = "which digit is spoken?"
 SAY = "say {word}."
 _LORA = LoRADefaults(r=32, alpha=64, learning_rate=3e-3, steps=600, batch_size=32)
 _PLOT = (128, 64)  # pixels of a drawn waveform
+_COPIES = 10  # of each training utterance, all but the first varied
+_LATEST, _SPEEDS, _GAINS = 400, (0.88, 1.12), (0.5, 1.0)  # samples; ratios
 
 
 class HearDigit(ChatTask):
@@ -45,8 +47,8 @@ class HearDigit(ChatTask):
         return str(example["word"])
 
     def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
-        """The package's utterances; no voice of "test" is in "train"."""
-        return _utterances(split, limit)
+        """The package's utterances, varied in "train"; no voice of "test" is in it."""
+        return _Utterances(split, limit)
 
     def metrics(self) -> Mapping[str, Metric]:
         """Is it the word?"""
@@ -67,7 +69,7 @@ class HearDigit(ChatTask):
                 lambda said, word=example["word"]: bool(said.strip() == word),
                 pictures=lambda said, wave=example["audio"]: [drawn(wave)],
             )
-            for example in _utterances("test", 4 * (seed + 1))[-4:]
+            for example in _Utterances("test", 4 * (seed + 1))[-4:]
         ]
 
 
@@ -97,8 +99,8 @@ class SayDigit(ChatTask):
         return [played(example["audio"])]
 
     def dataset(self, split: str, limit: int | None = None) -> Sequence[Example]:
-        """The package's utterances; no voice of "test" is in "train"."""
-        return _utterances(split, limit)
+        """The package's utterances, varied in "train"; no voice of "test" is in it."""
+        return _Utterances(split, limit)
 
     def metrics(self) -> Mapping[str, Metric]:
         """Does the judge hear the word?"""
@@ -144,8 +146,32 @@ def _is_heard(waves: Sequence[np.ndarray], examples: Sequence[Example]) -> np.nd
     return (heard == np.array(wanted)).astype(np.float64)
 
 
-def _utterances(split: str, limit: int | None) -> list[Example]:
-    """The package's utterances of a split, at most `limit`."""
-    spoken = load_corpus(split)
-    pairs = zip(spoken.waveforms[:limit], spoken.digits[:limit].tolist(), strict=True)
-    return [{"audio": wave, "word": WORDS[digit]} for wave, digit in pairs]
+def varied(waveform: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(4800,) float32: the utterance later, slower or faster, and softer."""
+    places = np.arange(NUM_SAMPLES) * rng.uniform(*_SPEEDS) - rng.integers(_LATEST)
+    known = np.arange(len(waveform))
+    moved = np.interp(places, known, waveform, left=0.0, right=0.0)
+    return (moved * rng.uniform(*_GAINS)).astype(np.float32)
+
+
+class _Utterances(Sequence[Example]):
+    """The package's utterances of a split; in training the same ones again, varied."""
+
+    def __init__(self, split: str, limit: int | None) -> None:
+        self.spoken = load_corpus(split)
+        most = len(self.spoken) * (_COPIES if split == "train" else 1)
+        self.length = most if limit is None else min(limit, most)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: Any) -> Any:
+        """The example of an index, or those of a slice."""
+        if isinstance(index, slice):
+            return [self[at] for at in range(*index.indices(self.length))]
+        index = range(self.length)[index]
+        copy, at = divmod(index, len(self.spoken))
+        wave = self.spoken.waveforms[at]
+        if copy:
+            wave = varied(wave, np.random.default_rng(index))
+        return {"audio": wave, "word": WORDS[int(self.spoken.digits[at])]}
