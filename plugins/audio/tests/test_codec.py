@@ -27,8 +27,8 @@ def test_round_trip_stays_intelligible(tokenizer):
     measured = measure(tokenizer, spoken)
     assert measured.accuracy_on_round_trips >= 0.95 * measured.accuracy_on_originals
     assert measured.accuracy_on_originals >= 0.97
-    assert measured.mel_distance < 0.35
-    assert measured.code_use > 0.8
+    assert measured.mel_distance < 0.2
+    assert measured.code_use > 0.95
 
 
 def test_codes_in_range_and_deterministic(tokenizer):
