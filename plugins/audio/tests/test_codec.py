@@ -58,6 +58,13 @@ def test_loud_reconstruction_is_scaled_into_range(small, monkeypatch):
     assert small.decode(np.zeros(48, np.int64)).max() == 1
 
 
+def test_extreme_spectrogram_stays_finite(small):
+    extreme = SpeechTokenizer(SMALL).eval()
+    extreme.load_state_dict(small.state_dict())
+    torch.nn.init.constant_(extreme.decoder[-1].bias, 1e4)
+    assert np.isfinite(extreme.decode(np.zeros(48, np.int64))).all()
+
+
 def test_short_waveform_is_padded(tokenizer):
     waveform = load_corpus("test").waveforms[0][:3000]
     padded = np.pad(waveform, (0, 1800))
@@ -148,6 +155,7 @@ def test_mel_distance_measures_loudness():
     # Noise stands far above the floor, so that halving it moves every band by ln 2.
     noise = np.random.default_rng(0).normal(size=(2, 4800)).astype(np.float32)
     assert mel_distance(noise, noise / 2) == pytest.approx(np.log(2), abs=0.02)
+    assert mel_distance(noise / 2, noise) == pytest.approx(np.log(2), abs=0.02)
 
 
 def test_measure_counts_codes_and_errors(small, monkeypatch):
