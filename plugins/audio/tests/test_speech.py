@@ -111,6 +111,7 @@ def test_missing_espeak_says_what_to_install(monkeypatch):
 
 def test_failing_espeak_says_why(monkeypatch):
     def run(command, **options):
+        assert options["check"]  # as the real one, it raises only when asked to
         raise subprocess.CalledProcessError(1, command, stderr=b"no voices found")
 
     speech._synthesise.cache_clear()

@@ -72,12 +72,24 @@ def test_state_of_another_run_is_refused(waveforms, tmp_path):
 
 
 def test_seed_decides(waveforms, tmp_path):
-    state = torch.get_rng_state()
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        torch.rand(1)  # another random state, which must not matter
+        state = torch.get_rng_state()
         training.train_codec(waveforms, SMALL, options(steps=2, seed=seed), tmp_path / name)
-    assert torch.equal(torch.get_rng_state(), state)
+        assert torch.equal(torch.get_rng_state(), state)
     assert weights_of(tmp_path / "a") == weights_of(tmp_path / "b")
     assert weights_of(tmp_path / "a") != weights_of(tmp_path / "c")
+
+
+def test_batches_depend_on_seed_and_step(waveforms):
+    batches = {
+        (seed, step): training._draw_batch(waveforms, options(seed=seed), step)
+        for seed in (0, 1)
+        for step in (0, 1)
+    }
+    assert torch.equal(batches[0, 0], training._draw_batch(waveforms, options(), 0))
+    for other in ((0, 1), (1, 0)):
+        assert not torch.equal(batches[0, 0], batches[other])
 
 
 def test_returned_tokenizer_is_the_saved_one(waveforms, tmp_path):
