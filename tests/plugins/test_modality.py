@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import BlockOptions, blocks_row
@@ -190,6 +191,123 @@ def test_a_modality_that_does_not_fit_is_refused(grown):
             processor.add_modality(kind())
     with pytest.raises(ValueError, match="one installed plugin, got"):
         add_modalities(None, UniDiffProcessor.from_pretrained(bundled_checkpoint()), {"smell"})
+
+
+def loaded():
+    folder = bundled_checkpoint()
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32).eval()
+    return model, UniDiffProcessor.from_pretrained(folder)
+
+
+def test_a_model_grows_to_a_processor_that_knew_the_modality_before():
+    model, processor = loaded()
+    processor.add_modality(Tones())
+    with registered(PLUGIN):
+        new_ids = add_modalities(model, processor, {"tone"})
+    assert len(new_ids) == 8
+    assert model.config.layout == processor.layout
+
+
+def test_nothing_is_changed_where_one_modality_is_brought_by_nobody():
+    model, processor = loaded()
+    before = processor.layout
+    with registered(PLUGIN), pytest.raises(ValueError, match="'smell' must be brought by one"):
+        add_modalities(model, processor, {"tone", "smell"})
+    assert processor.layout == model.config.layout == before
+
+
+def adapter(folder, new_ids=(), base=None):
+    """An adapter folder with random weights; with new ids it knows tones."""
+    model, processor = loaded()
+    record = record_of(model, "t")
+    if new_ids:
+        processor = base[1]
+        grow_vocabulary(model, processor.layout)
+    add_lora(model, LoRAOptions(r=2, target_modules=("q_proj",), new_ids=tuple(new_ids)))
+    for name, weight in model.named_parameters():
+        if "lora_B" in name or "trainable_tokens_delta" in name:
+            torch.nn.init.normal_(weight.data, std=0.1)
+    save_adapter(model, folder, processor, record)
+    return folder
+
+
+@torch.no_grad()
+def test_adapters_with_and_without_rows_load_in_any_order_and_are_saved_again(grown, tmp_path):
+    with_rows = adapter(tmp_path / "a", grown[2], grown)
+    without = adapter(tmp_path / "t")
+    ids = torch.arange(4, 40)[None]
+    logits = []
+    for first, second in ((with_rows, without), (without, with_rows)):
+        model, _ = loaded()
+        record = record_of(model, "t")
+        model.load_adapter(first, adapter_name=first.name)
+        model.load_adapter(second, adapter_name=second.name)
+        for name in ("a", "t"):
+            model.set_adapter(name)
+            logits.append(model(ids).logits)
+        save_adapter(model, tmp_path / f"again-{first.name}", grown[1], record, name="t")
+    assert torch.equal(logits[0], logits[2])
+    assert torch.equal(logits[1], logits[3])
+    one, other = (
+        load_file(folder / "adapter_model.safetensors")
+        for folder in (without, tmp_path / "again-a")
+    )
+    assert set(one) == set(other)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_adapter_fits_a_model_that_knows_more(grown, tmp_path):
+    folder = adapter(tmp_path / "a", grown[2], grown)
+    model, _ = loaded()
+    grow_vocabulary(model, grown[1].layout.extended("smell", 3))
+    model.load_adapter(folder)
+    other, _ = loaded()
+    grow_vocabulary(other, other.config.layout.extended("smell", 3))
+    with pytest.raises(ValueError, match=r"does not hold \['smell'\]"):
+        other.load_adapter(folder)
+
+
+def test_a_modality_that_was_never_needed_is_saved_without_its_plugin(grown, tmp_path):
+    grown[1].save_pretrained(tmp_path / "first")
+    UniDiffProcessor.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    first, second = (
+        sorted((tmp_path / name / "modalities").rglob("*.json")) for name in ("first", "second")
+    )
+    assert [one.read_bytes() for one in first] == [one.read_bytes() for one in second] != []
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "image"}, "none of"),
+        ({"name": "Bad Name"}, "lower case"),
+        ({"plugin": "other"}, "not its own"),
+    ],
+)
+def test_a_plugin_whose_modality_has_no_good_name_is_refused(fields, words):
+    kind = type("Odd", (Tones,), fields)
+    with pytest.raises(ValueError, match=words), registered(Plugin("tones", modalities=(kind,))):
+        pass
+    with (
+        pytest.raises(ValueError, match="of one name"),
+        registered(Plugin("tones", modalities=(Tones, Tones))),
+    ):
+        pass
+
+
+def test_two_adapters_of_one_seed_begin_alike():
+    first, second, third = (
+        add_lora(loaded()[0], LoRAOptions(r=2), seed=seed).state_dict() for seed in (0, 0, 1)
+    )
+    name = next(key for key in first if "lora_A" in key)
+    assert torch.equal(first[name], second[name])
+    assert not torch.equal(first[name], third[name])
+
+
+@pytest.mark.parametrize("grid", [(1, 2, 3), (1.0, 2), (0, 1)])
+def test_a_grid_is_two_whole_numbers(grid):
+    with pytest.raises(ValueError, match="must be"):
+        loaded()[1].layout.extended("tone", 6, grid)
 
 
 def test_an_adapter_folder_brings_modality_and_rows(grown, tmp_path):

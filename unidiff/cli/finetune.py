@@ -168,7 +168,7 @@ def finetune(
     run = out.with_name(f"{out.name}.{RUN_FOLDER}")
     before = _measured(session, chosen, held_out, "base", rates.seed)
     start = time.perf_counter()
-    add_lora(session.model, options.lora)
+    add_lora(session.model, options.lora, seed=options.seed)
     source = TaskSource(chosen, session.processor, train_examples)
     retain = _retain(session, chosen, rates, options.steps)
     try:

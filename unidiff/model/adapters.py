@@ -124,9 +124,9 @@ class AdapterMethods:
         if peft_model_id is not None and is_adapter_folder(peft_model_id):
             record = read_record(peft_model_id)
             check_base(self, record, peft_model_id)
-            layout = record.token_layout
-            if layout is not None and layout != self.config.token_layout:  # type: ignore[attr-defined]
-                grow_vocabulary(self, TokenLayout.from_dict(layout))  # type: ignore[arg-type]
+            layout = record.token_layout and TokenLayout.from_dict(record.token_layout)
+            if layout and not self.config.layout.holds(layout):  # type: ignore[attr-defined]
+                grow_vocabulary(self, layout)  # type: ignore[arg-type]
             peft_model_id = str(peft_model_id)
         loaded = super().load_adapter(peft_model_id, adapter_name, **kwargs)  # type: ignore[misc]
         self.set_adapter(adapter_name or "default")

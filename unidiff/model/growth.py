@@ -5,7 +5,7 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unidiff.diffusion.random import uniform
 from unidiff.tokens.layout import TokenLayout
@@ -24,20 +24,24 @@ def grow_vocabulary(model: "UniDiffForBlockDiffusion", layout: TokenLayout) -> r
     into the padding of the old vocabulary keep its rows.
 
     Args:
-        model: without adapters; changed in place.
+        model: changed in place; its adapters, if any, have no rows of their own.
         layout: of all tokens, the old ones where they were.
 
     Raises:
-        ValueError: if an old range moved, or the model has adapters.
+        ValueError: if an old range is not where it was, or embedding or head are adapted.
     """
     old_layout, held = model.config.layout, model.config.vocab_size
-    moved = [
-        name for name, ids in old_layout.ranges.items() if layout.ranges.get(name, None) != ids
-    ]
-    if moved:
-        raise ValueError(f"the new layout moves the ids of {moved}: keep them, add behind them")
-    if getattr(model, "peft_config", None):
-        raise ValueError("the vocabulary grows before adapters are loaded: load this one first")
+    if not layout.holds(old_layout):
+        moved = [name for name, ids in old_layout.ranges.items() if layout.ranges.get(name) != ids]
+        raise ValueError(
+            f"the new layout does not hold {moved or 'the grids'} where the model has them: new "
+            "ids follow the model's; adapters that add different ones need models of their own"
+        )
+    if type(model.model.embed_tokens) is not nn.Embedding or type(model.lm_head) is not nn.Linear:
+        raise ValueError(
+            "an adapter on the model has rows of the embedding, which cannot grow under it: load "
+            "the adapter with the most modalities first"
+        )
     new_ids = range(old_layout.num_ids, layout.num_ids)
     model.config.token_layout = layout.to_dict()
     if layout.num_ids <= held:

@@ -8,7 +8,9 @@ All checks run on the bundled checkpoint, on one thread, in seconds.
 
 # Shapes: N examples.
 
+import math
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -122,6 +124,22 @@ class PluginContract:
                 for picture in shown.pictures(answer.value) if shown.pictures else ():
                     assert picture.ndim == 3, task.name
                     assert picture.dtype == np.uint8, task.name
+
+    def test_modalities_code_what_they_decode_and_load_what_they_save(self, tmp_path: Path) -> None:
+        """Any codes are a value, a value has the codes that its grid asks for, files are whole."""
+        for kind in self.plugin.modalities:
+            modality = kind.default()
+            number = math.prod(modality.grid or (7,))
+            codes = np.random.default_rng(0).integers(0, modality.num_codes, number)
+            value = modality.decode(codes)
+            found = np.asarray(modality.encode(value))
+            assert found.shape == (number,) or modality.grid is None, modality.name
+            assert ((found >= 0) & (found < modality.num_codes)).all(), modality.name
+            folder = tmp_path / modality.name
+            folder.mkdir()
+            modality.save_pretrained(folder)
+            again = kind.from_pretrained(folder)
+            assert np.array_equal(np.asarray(again.encode(value)), found), modality.name
 
     @property
     def plugin(self) -> Plugin:

@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from unidiff.tokens.layout import MODALITIES
+
 from .modality import Modality
 from .task import Task
 
@@ -61,6 +63,9 @@ def check_plugin(name: str, value: Any) -> Plugin:
         _check_task(task)
     for modality in plugin.modalities:
         _check_modality(modality, name)
+    names = [modality.name for modality in plugin.modalities]
+    if len(set(names)) != len(names):
+        raise ValueError(f"it brings two modalities of one name: {sorted(names)}")
     return plugin
 
 
@@ -70,6 +75,11 @@ def _check_modality(modality: type[Modality], plugin: str) -> None:
     missing = [part for part in parts if not hasattr(modality, part)]
     if missing:
         raise TypeError(f"{modality!r} is no unidiff.plugins.Modality: it lacks {missing}")
+    if not _NAME.fullmatch(modality.name) or modality.name in MODALITIES:
+        raise ValueError(
+            f"a modality's name must be lower case letters, digits and underscores and none of "
+            f"{MODALITIES}, got {modality.name!r}"
+        )
     if modality.plugin != plugin:
         raise ValueError(
             f"modality {modality.name!r} names plugin {modality.plugin!r}, not its own"

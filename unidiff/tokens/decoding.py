@@ -180,10 +180,10 @@ class AnswerDecoder:
             return self.decode_actions(ids)
         if modality == "state":
             return self.bins_of("state").decode(self.layout.decode("state", as_ids(ids)))
-        grid = self.layout.grid_of(modality)
-        count = as_ids(ids).size if grid is None else math.prod(grid)
-        codes = select_codes(self.layout, modality, ids, count)
-        return self.modality(modality).decode(codes)
+        grid, own = self.layout.grid_of(modality), self.layout.range_of(modality)
+        array = as_ids(ids).reshape(-1)
+        count = math.prod(grid or (int(((array >= own.start) & (array < own.stop)).sum()),))
+        return self.modality(modality).decode(select_codes(self.layout, modality, array, count))
 
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
         """Answer of one filled canvas."""

@@ -21,7 +21,7 @@ MODALITIES = ("text", "image", "action", "state")  # of every layout; further on
 MODALITY_IDS = {name: index for index, name in enumerate(MODALITIES)}
 CANVAS_PADDING = -1  # in canvas_modality_ids: no position
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-_NO_MODALITIES = frozenset({"uncond"})  # content parts that are none
+_NO_MODALITIES = frozenset({"uncond", "type", "codes"})  # what a content part says otherwise
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class TokenLayout:
                 f"{sorted(_NO_MODALITIES)}, got {name!r}"
             )
         own = self.ranges[name]
+        if not isinstance(own.size, int):
+            raise ValueError(f"the number of codes of {name!r} must be an int, got {own.size!r}")
         for other, ids in self.ranges.items():
             if other != name and own.start < ids.stop and ids.start < own.stop:
                 raise ValueError(f"the ids of {name!r} overlap those of {other!r}")
@@ -110,8 +112,12 @@ class TokenLayout:
                 raise ValueError(f"delimiter {i} of {name!r} must lie in no modality's range")
             if others.count(i) > 1:
                 raise ValueError(f"delimiter {i} of {name!r} is used twice")
-        if min(self.grids.get(name, (1, 1))) < 1:
-            raise ValueError(f"the grid of {name!r} needs at least one row and one column")
+        grid = self.grids.get(name, (1, 1))
+        if len(grid) != 2 or not all(isinstance(side, int) and side >= 1 for side in grid):
+            raise ValueError(
+                f"the grid of {name!r} must be (rows, columns), at least one row and one column, "
+                f"got {grid}"
+            )
 
     @cached_property
     def modalities(self) -> tuple[str, ...]:
@@ -131,6 +137,15 @@ class TokenLayout:
         stops = [id_range.stop for id_range in self.ranges.values()]
         stops += [max(pair) + 1 for pair in self.delimiters.values()]
         return max([*stops, self.mask_token_id + 1, self.pad_token_id + 1])
+
+    def holds(self, other: "TokenLayout") -> bool:
+        """Whether every modality of another layout is in this one, with the same ids and grid."""
+        return all(
+            self.ranges.get(name) == ids
+            and self.delimiters.get(name) == other.delimiters.get(name)
+            and self.grid_of(name) == other.grid_of(name)
+            for name, ids in other.ranges.items()
+        )
 
     def range_of(self, modality: str) -> IdRange:
         """Id range of a modality; raises ValueError if the checkpoint has none."""

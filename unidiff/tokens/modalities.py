@@ -5,6 +5,7 @@ of the installed plugins, so no checkpoint can name code that the user has not i
 """
 
 import json
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,8 @@ class FurtherModalities:
         missing = [part for part in _PARTS if not hasattr(modality, part)]
         if missing:
             raise TypeError(f"{modality!r} is no unidiff.plugins.Modality: it lacks {missing}")
+        if isinstance(modality, type):
+            raise TypeError(f"add_modality takes an object, got the class {modality.__name__}")
         name, size, grid = modality.name, modality.num_codes, modality.grid
         if name in MODALITIES or name not in self.layout.modalities:
             self.layout = self.layout.extended(name, size, grid)
@@ -77,14 +80,29 @@ class FurtherModalities:
         """Write every further modality into `folder/modalities/`; returns the files' paths."""
         files = []
         for name in self.layout.modalities[len(MODALITIES) :]:
-            modality = self.modality(name)
             own = folder / MODALITIES_FOLDER / name
+            if self._copied(name, own):
+                continue
+            modality = self.modality(name)
             own.mkdir(parents=True, exist_ok=True)
             modality.save_pretrained(own)
             record = {"name": name, "plugin": modality.plugin}
             (own / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n")
-            files += [str(path) for path in sorted(own.rglob("*")) if path.is_file()]
+        kept = folder / MODALITIES_FOLDER
+        files += [str(path) for path in sorted(kept.rglob("*")) if path.is_file()]
         return files
+
+    def _copied(self, name: str, own: Path) -> bool:
+        """Copy the files of a modality that was never needed, whose plugin may be missing."""
+        if name in self._modalities or self._modality_source is None:
+            return False
+        source, options = self._modality_source
+        there = Path(source, options.get("subfolder", ""), MODALITIES_FOLDER, name)
+        if not there.is_dir():
+            return False
+        if there.resolve() != own.resolve():
+            shutil.copytree(there, own, dirs_exist_ok=True)
+        return True
 
 
 def load_modality(name: str, source: str, subfolder: str = "", **options: Any) -> Any:

@@ -91,8 +91,16 @@ def write_adapter_weights(model: Any, folder: Path, name: str = "default") -> No
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    # Rows that the vocabulary grew by are made again on loading; peft would ask the hub about them.
-    weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+    if model.peft_config[name].trainable_token_indices is None:
+        # Peft looks for rows of this adapter wherever another one has rows.
+        weights = {
+            key.replace(f".{name}.", "."): value
+            for key, value in model.state_dict().items()
+            if "lora_" in key and f".{name}." in key
+        }
+    else:
+        # Rows that the vocabulary grew by are made again on loading; peft would ask the hub.
+        weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file(
         {key: value.contiguous().cpu() for key, value in weights.items()}, folder / WEIGHTS_FILE
     )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import nn
 
 from unidiff.plugins.task import LoRADefaults
@@ -83,13 +84,14 @@ def lora_options(text: str, defaults: LoRADefaults) -> LoRAOptions:
     return options
 
 
-def add_lora(model: Any, options: LoRAOptions, name: str = "default") -> Any:
+def add_lora(model: Any, options: LoRAOptions, name: str = "default", seed: int = 0) -> Any:
     """Put a fresh adapter on a model, active; everything else is frozen. Returns the model.
 
     Args:
         model: `UniDiffForBlockDiffusion`, changed in place.
         options: what is adapted.
         name: of the adapter.
+        seed: of its first weights.
 
     Raises:
         ValueError: if a target module, a layer or an id does not exist.
@@ -106,7 +108,9 @@ def add_lora(model: Any, options: LoRAOptions, name: str = "default") -> Any:
         layers_pattern=None if options.layers is None else "layers",
         trainable_token_indices=list(options.new_ids) or None,
     )
-    model.add_adapter(config, name)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model.add_adapter(config, name)
     for parameter_name, parameter in model.named_parameters():
         parameter.requires_grad_(f".{name}" in parameter_name and _is_adapter(parameter_name))
     return model

@@ -60,3 +60,15 @@ def test_training_utterances_are_varied_and_the_same_each_time():
     assert len(HearDigit().dataset("train", 3)) == len(data[:3]) == 3
     with pytest.raises(IndexError):
         data[6000]
+
+
+@pytest.mark.parametrize("value", ["seven", {"a": 1}, object(), None])
+def test_what_is_no_array_is_no_waveform(processor, value):
+    with pytest.raises(TypeError, match="a waveform must be"):
+        processor.modality("audio").encode(value)
+
+
+def test_a_waveform_read_backwards_is_one(processor):
+    wave = load_corpus("test").waveforms[0]
+    codec = processor.modality("audio")
+    assert np.array_equal(codec.encode(wave[::-1]), codec.encode(wave[::-1].copy()))

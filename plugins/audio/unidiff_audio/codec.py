@@ -252,7 +252,12 @@ def _build_decoder(config: SpeechTokenizerConfig) -> nn.Sequential:
 
 
 def _checked_waveform(value: ArrayLike | Tensor) -> Tensor:
-    waveform = torch.as_tensor(value)
+    if not isinstance(value, Tensor):
+        array = np.ascontiguousarray(np.asarray(value))
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"a waveform must be an array of floats; got {type(value).__name__}")
+        value = torch.from_numpy(array)
+    waveform = value
     if not waveform.is_floating_point():
         raise TypeError(
             f"a waveform must be floats in [-1, 1]; got {waveform.dtype}. "
