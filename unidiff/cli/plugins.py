@@ -31,6 +31,8 @@ def plugins(
             typer.secho(f"    broken: {report['error']}", fg="red")
         for task in report.get("tasks", []):
             typer.echo(f"    {task['name']}: {task['summary']}")
+        if report.get("modalities"):
+            typer.echo(f"    kinds of tokens: {', '.join(report['modalities'])}")
         if report["commands"]:
             typer.echo(f"    commands: {', '.join(report['commands'])}")
 

@@ -183,7 +183,9 @@ class TokenLayout:
         if modality in self.modalities:
             raise ValueError(f"this layout has a modality {modality!r}: choose another name")
         first = self.num_ids
-        grids = dict(self.grids) if grid is None else {**self.grids, modality: tuple(grid)}
+        grids: dict[str, Any] = dict(self.grids)
+        if grid is not None:
+            grids[modality] = tuple(grid)
         return replace(
             self,
             ranges={**self.ranges, modality: IdRange(first + 2, num_codes)},
@@ -295,13 +297,14 @@ class TokenLayout:
                 f"token layout needs exactly the keys {sorted(_KEYS)} and may have "
                 f"{sorted(_FURTHER_KEYS)}, got {sorted(values)}"
             )
-        pairs = {key: values.get(key, {}) for key in _FURTHER_KEYS}
+        fields: dict[str, Any] = {key: tuple(values[key]) for key in _LISTS}
+        for key in _FURTHER_KEYS:
+            fields[key] = {name: tuple(pair) for name, pair in values.get(key, {}).items()}
         return cls(
             ranges={name: IdRange(*pair) for name, pair in values["ranges"].items()},
             mask_token_id=values["mask_token_id"],
             pad_token_id=values["pad_token_id"],
-            **{key: tuple(values[key]) for key in _LISTS},
-            **{key: {name: tuple(pair) for name, pair in pairs[key].items()} for key in pairs},
+            **fields,
         )
 
 

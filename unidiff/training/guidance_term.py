@@ -81,7 +81,7 @@ class GuidanceTerm:
                 torch.cat([asked.logits(self.teacher), dropped.logits(self.teacher)])
             )
         laws = (
-            allowed_law(logits_NV / self.temperature, asked.modality_N, base.config)
+            allowed_law(logits_NV / self.temperature, asked.modality_N, self.teacher.config)
             for logits_NV in (guided_NV, asked.logits(model))
         )
         return self.weight * divergence(*laws).mean()
