@@ -63,6 +63,7 @@ def test_an_adapter_is_made_measured_and_used_as_a_checkpoint(run_command, tmp_p
     assert json.loads((out / "finetune.json").read_text()) == result.report
     told = run_command("generate", "def", "--max-new-tokens", 2, "--json", checkpoint=out)
     assert told.code == 0, (told.err, told.exception)
+    assert run_command("info", "--json", checkpoint=out).report["checkpoint"]["task"] == "colours"
 
 
 def test_a_second_run_of_the_same_command_finds_it_done(run_command, tmp_path):

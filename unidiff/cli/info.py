@@ -61,13 +61,17 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: if a file is damaged.
     """
+    from unidiff.model.adapters import WEIGHTS_FILE, is_adapter_folder, read_record
     from unidiff.model.configuration import UniDiffConfig
     from unidiff.tokens.processor import UniDiffProcessor
 
     quiet_transformers()
     config = UniDiffConfig.from_pretrained(folder)
     processor = UniDiffProcessor.from_pretrained(folder)
-    count, dtypes = _count_parameters(folder / "model.safetensors")
+    is_adapter = is_adapter_folder(folder)
+    count, dtypes = _count_parameters(
+        folder / (WEIGHTS_FILE if is_adapter else "model.safetensors")
+    )
     layout = config.layout
     card = folder / "README.md"
     bins = {"action": processor.action_bins, "state": processor.state_bins}
@@ -85,6 +89,9 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
         "action grid": list(layout.action_grid),
         "bins": {name: one.to_dict() for name, one in bins.items() if one is not None},
     }
+    if is_adapter:
+        record = read_record(folder)
+        facts["adapter of"], facts["task"] = record.base, record.task
     if "image" in layout.ranges:
         image = processor.image_tokenizer
         facts["image tokenizer"] = (

@@ -1,11 +1,17 @@
 """The plugin keeps its contract; words and waveforms pass through prompts and canvases."""
 
+import json
+
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 from unidiff_audio.speech import WORDS, load_corpus
 from unidiff_audio.tasks import HearDigit, SayDigit, drawn
 
-from unidiff.plugins import PluginContract
+from unidiff.cli.app import app
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.plugins import PluginContract, answer_examples
+from unidiff.tokens.processor import UniDiffProcessor
 
 
 class TestAudio(PluginContract):
@@ -72,3 +78,18 @@ def test_a_waveform_read_backwards_is_one(processor):
     wave = load_corpus("test").waveforms[0]
     codec = processor.modality("audio")
     assert np.array_equal(codec.encode(wave[::-1]), codec.encode(wave[::-1].copy()))
+
+
+def test_finetuning_teaches_the_new_ids_and_the_adapter_is_a_checkpoint(tmp_path):
+    out = tmp_path / "hear"
+    line = ["finetune", "--task", "hear_digit", "--out", out, "--steps", 2, "--batch-size", 2]
+    line += ["--limit", 4, "--held-out", 2, "--json"]
+    result = CliRunner().invoke(app, [str(one) for one in line])
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    report = json.loads(result.stdout)
+    assert len(report["settings"]["lora"]["new_ids"]) == 242
+    model = UniDiffForBlockDiffusion.from_pretrained(out).eval()
+    processor = UniDiffProcessor.from_pretrained(out)
+    task = HearDigit()
+    (answer,) = answer_examples(task, model, processor, task.dataset("test", 1))
+    assert isinstance(answer.value, str)
