@@ -99,6 +99,9 @@ def test_a_value_in_a_message_is_coded_between_delimiters_on_its_grid(grown):
     first = int(np.flatnonzero(ids == opening)[0])
     assert ids[first + 7] == closing
     assert processor.layout.decode("tone", ids[first + 1 : first + 7]).tolist() == [*range(6)]
+    spelled = processor.decode(ids, skip_special_tokens=False)
+    assert "<|user|><|tone|><|/tone|>which tune?<|end|>" in spelled
+    assert "tone" not in processor.decode(ids)
     row = processor.encoder.conversation(processor.coded(message))
     kinds = processor.layout.modality_ids(row.ids_L)
     assert (kinds == row.modality_L).all()

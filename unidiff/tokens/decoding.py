@@ -52,7 +52,15 @@ def decode_text(
     is_kept = (array >= text.start) & (array < min(text.stop, len(tokenizer)))
     if skip_special_tokens:
         is_kept &= ~np.isin(array, layout.special_ids)
-    return decode_plain(tokenizer, array[is_kept].tolist())
+        return decode_plain(tokenizer, array[is_kept].tolist())
+    names = layout.delimiter_names
+    cuts = np.flatnonzero(np.isin(array, list(names)))
+    texts = [
+        decode_plain(tokenizer, array[first:stop][is_kept[first:stop]].tolist())
+        for first, stop in zip([0, *(cuts + 1)], [*cuts, len(array)], strict=True)
+    ]
+    spelled = [names[int(array[cut])] for cut in cuts]
+    return "".join(part for pair in zip(texts, [*spelled, ""], strict=True) for part in pair)
 
 
 def select_codes(

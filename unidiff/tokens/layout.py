@@ -167,6 +167,16 @@ class TokenLayout:
         pairs = (i for pair in self.delimiters.values() for i in pair)
         return (*self.reserved_token_ids, *self.end_token_ids, *pairs)
 
+    @cached_property
+    def delimiter_names(self) -> dict[int, str]:
+        """How the delimiters of further modalities are spelled, by id."""
+        pairs = self.delimiters.items()
+        return {
+            i: text
+            for name, (opening, closing) in pairs
+            for i, text in ((opening, f"<|{name}|>"), (closing, f"<|/{name}|>"))
+        }
+
     def extended(
         self, modality: str, num_codes: int, grid: tuple[int, int] | None = None
     ) -> "TokenLayout":
