@@ -13,11 +13,12 @@ from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.data.collator import BlockCollator
 from unidiff.model.growth import grow_vocabulary
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.model.streams import training_streams
 from unidiff.plugins import Plugin, add_modalities, registered
 from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.training.adapter_folder import record_of, save_adapter
 from unidiff.training.lora import LoRAOptions, add_lora
-from unidiff.training.objective import BlockObjective
+from unidiff.training.objective import BlockObjective, ModalityLoss
 
 PITCHES = np.linspace(100.0, 600.0, 6)
 
@@ -151,6 +152,10 @@ def test_a_training_row_is_one_block_and_its_loss_is_counted_by_name(grown):
     batch = BlockCollator()([{"row": row, "key": 1, "stream_position": 0}])
     loss, parts = BlockObjective()(model, batch, model.config)
     assert int(parts["tone_count"]) == 6
+    full = ModalityLoss("cosine", elbo_weights=False, coefficient=0.5, full_share=1.0)
+    for kind, number in (({"further": full}, 6), ({"image": full}, None)):
+        masked, weight = BlockObjective(**kind).corrupt(training_streams(batch, None))
+        assert (int(masked.sum()) == 6 and float(weight.sum()) == 3.0) == (number == 6)
     assert float(parts["tone_sum"].detach()) == pytest.approx(6 * float(loss.detach()), rel=1e-5)
 
 
@@ -209,6 +214,13 @@ def test_a_model_grows_to_a_processor_that_knew_the_modality_before():
         new_ids = add_modalities(model, processor, {"tone"})
     assert len(new_ids) == 8
     assert model.config.layout == processor.layout
+
+
+def test_an_encoder_that_was_used_before_learns_of_the_modality():
+    _, processor = loaded()
+    processor.build(turns({"type": "text", "text": "hello"}))
+    processor.add_modality(Tones())
+    assert processor.build(turns({"type": "tone", "tone": TUNE}))["input_ids"].shape[1] > 8
 
 
 def test_nothing_is_changed_where_one_modality_is_brought_by_nobody():
