@@ -49,6 +49,7 @@ HELPERS = {
     (GenerationConfig, "_get_default_generation_params"): [],
     (PreTrainedModel, "_init_weights"): ["self", "module"],
     (Trainer, "_get_train_sampler"): ["self", "train_dataset"],
+    (Trainer, "_save"): ["self", "output_dir", "state_dict"],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
     (PilBackend, "_prepare_images_structure"): ["self", "images", "expected_ndims"],
     (PilBackend, "_preprocess"): [

@@ -15,9 +15,13 @@ from unidiff_infilling.readings import cut_to_length, prefix_only, suffix_first
 from unidiff.plugins import PluginContract
 
 
+class Contract(PluginContract):
+    plugin_name = "infilling"
+
+
 @pytest.fixture(scope="module")
 def loaded():
-    return PluginContract().load_model()
+    return Contract().load_model()
 
 
 def test_unbiased_cuts_are_ahead_where_holes_start_inside_a_word(loaded):
