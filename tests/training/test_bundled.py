@@ -17,20 +17,22 @@ from unidiff.model import UniDiffForBlockDiffusion
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.tokens.text import SPECIAL_TOKENS
 from unidiff.training.bundled import (
-    MIXTURE,
-    BundledRecipe,
     bins_of,
     bundled_config,
     bundled_layout,
     bundled_objective,
     bundled_stream,
+    train_bundled,
+)
+from unidiff.training.carried import carry
+from unidiff.training.recipes import (
+    MIXTURE,
+    BundledRecipe,
     drafting_recipe,
     filling_recipe,
     guiding_recipe,
     settling_recipe,
-    train_bundled,
 )
-from unidiff.training.carried import carry
 from unidiff.training.trainer import AVERAGE_FILE
 
 LEVELS = (8, 6, 5)
@@ -237,7 +239,7 @@ def test_a_carried_recipe_goes_on_with_the_weights_and_the_data(
         bundled, "bundled_stream", lambda *args: firsts.append(args[-1]) or stream(*args)
     )
     model = train(data_dir, tmp_path / "second", tokenizer, carried=tmp_path / "carried")
-    assert firsts == [2 * sum(bundled.MIXTURE.values())]
+    assert firsts == [2 * sum(MIXTURE.values())]
     state = json.loads((tmp_path / "second" / "checkpoint-2" / "trainer_state.json").read_text())
     assert state["max_steps"] == 2  # four in all
     carried = load_file(tmp_path / "carried" / "model.safetensors")

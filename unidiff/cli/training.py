@@ -105,14 +105,14 @@ class RecipeOptions:
         Raises:
             ValueError: if the numbers do not fit together.
         """
-        from unidiff.training.bundled import (
+        from unidiff.training.full_variant import FullRecipe
+        from unidiff.training.recipes import (
             BundledRecipe,
             drafting_recipe,
             filling_recipe,
             guiding_recipe,
             settling_recipe,
         )
-        from unidiff.training.full_variant import FullRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
         if given.get("hidden_size", 64) % 64:

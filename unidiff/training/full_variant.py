@@ -23,8 +23,9 @@ from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.layout import TokenLayout
 from unidiff.tokens.sequence import SequenceEncoder, join, run_of
 
-from .bundled import BundledRecipe, training_arguments
+from .bundled import training_arguments
 from .objective import BlockObjective
+from .recipes import BundledRecipe
 from .trainer import BlockDiffusionTrainer, newest_checkpoint
 
 CANVAS_LENGTH = 32
