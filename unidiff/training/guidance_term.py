@@ -17,15 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from unidiff.data.blocks import IGNORED, TrainingRow
-from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream
 from unidiff.data.tasks import RowMaker, drawing_messages
 from unidiff.generation.guidance import Guidance
 from unidiff.model.modeling import UniDiffForBlockDiffusion
-from unidiff.model.streams import training_streams
 from unidiff.tokens.layout import MODALITY_IDS
 
-from .laws import MaskedInputs, allowed_law, divergence
+from .laws import MaskedInputs, allowed_law, divergence, rows_of_step, streams_of
 from .objective import BlockObjective
 
 
@@ -73,9 +71,8 @@ class GuidanceTerm:
             base: `UniDiffForBlockDiffusion` inside it.
             step: optimiser step, which decides the rows.
         """
-        first = step * self.batch_size
-        items = [(first + number) % len(self.stream) for number in range(self.batch_size)]
-        asked, dropped = self.branches([self.stream[item] for item in items], base)
+        rows = rows_of_step(self.stream, step, self.batch_size)
+        asked, dropped = self.branches(rows, base)
         with torch.no_grad():
             guided_NV = Guidance((self.scale,)).mix(
                 torch.cat([asked.logits(self.teacher), dropped.logits(self.teacher)])
@@ -96,13 +93,7 @@ class GuidanceTerm:
             base: gives the configuration and the device.
         """
         weaker = [{**one, "row": dropped_row(self.maker, one["row"])} for one in samples]
-        streams = [
-            training_streams(
-                {name: value.to(base.device) for name, value in BlockCollator()(rows).items()},
-                base.config.grid,
-            )
-            for rows in (samples, weaker)
-        ]
+        streams = [streams_of(rows, base) for rows in (samples, weaker)]
         is_masked_BK, _ = self.objective.corrupt(streams[0])
         asked, dropped = (MaskedInputs.of(one, is_masked_BK, base.config) for one in streams)
         return asked, dropped

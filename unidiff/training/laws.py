@@ -1,14 +1,21 @@
-"""What a model says of masked positions, and how far two such laws are apart."""
+"""What a model says of masked positions, and how far two such laws are apart.
+
+Terms that join a step's loss draw the rows that they compare on from streams of their own.
+"""
 
 # Shapes: B batch, K canvas tokens, Q positions of a forward, N masked positions, V ids.
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from unidiff.data.collator import BlockCollator
+from unidiff.data.stream import MixtureStream
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.model.streams import TrainingStreams
+from unidiff.model.streams import TrainingStreams, training_streams
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,18 @@ class MaskedInputs:
     def law(self, model: nn.Module, config: UniDiffConfig) -> Tensor:
         """(N, V) the model's log-probabilities over allowed ids."""
         return allowed_law(self.logits(model), self.modality_N, config)
+
+
+def rows_of_step(stream: MixtureStream, step: int, number: int) -> list[dict[str, Any]]:
+    """Items step * number and the following ones of a stream, which begins again behind its end."""
+    first = step * number
+    return [stream[(first + place) % len(stream)] for place in range(number)]
+
+
+def streams_of(samples: Sequence[Mapping[str, Any]], base: Any) -> TrainingStreams:
+    """Both streams of some samples, on a model's device."""
+    batch = {name: value.to(base.device) for name, value in BlockCollator()(samples).items()}
+    return training_streams(batch, base.config.grid)
 
 
 def allowed_law(logits_NV: Tensor, modality_N: Tensor, config: UniDiffConfig) -> Tensor:

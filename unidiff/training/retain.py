@@ -14,11 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream
-from unidiff.model.streams import TrainingStreams, training_streams
+from unidiff.model.streams import TrainingStreams
 
-from .laws import MaskedInputs, divergence
+from .laws import MaskedInputs, divergence, rows_of_step, streams_of
 from .objective import BlockObjective
 
 WEIGHTINGS = ("uniform", "low_noise")
@@ -66,11 +65,7 @@ class RetainTerm:
             base: `UniDiffForBlockDiffusion` inside it, whose adapters can be switched off.
             step: optimiser step, which decides the rows.
         """
-        first = step * self.batch_size
-        items = [(first + number) % len(self.stream) for number in range(self.batch_size)]
-        samples = [self.stream[item] for item in items]
-        batch = {name: value.to(base.device) for name, value in BlockCollator()(samples).items()}
-        streams = training_streams(batch, base.config.grid)
+        streams = streams_of(rows_of_step(self.stream, step, self.batch_size), base)
         is_masked_BK, _ = self.objective.corrupt(streams)
         rows = MaskedInputs.of(streams, is_masked_BK, base.config)
         with adapters_off(base), torch.no_grad():
