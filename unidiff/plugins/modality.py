@@ -26,7 +26,11 @@ class Modality(Protocol):
     name: str
     plugin: str
     num_codes: int
-    grid: tuple[int, int] | None
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(rows, columns) of one value's codes; an attribute will do."""
+        ...
 
     def encode(self, value: Any) -> np.ndarray:
         """(n,) int codes of a value, row by row.

@@ -40,6 +40,7 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.filters: Tensor
         self.register_buffer("filters", mel_filters(_NUM_BANDS), persistent=False)
         layers: list[nn.Module] = []
         num_channels = 1

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -163,7 +163,7 @@ def write_corpus(path: str | Path) -> None:
     Raises:
         RuntimeError: if espeak-ng is missing or fails.
     """
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for split, number in _CORPUS_SIZES.items():
         spoken = utterances(split, number)
         arrays[f"{split}_mu_law"] = _compress(spoken.waveforms)
@@ -171,7 +171,7 @@ def write_corpus(path: str | Path) -> None:
         arrays[f"{split}_voices"] = np.array(spoken.voices)
     temporary = Path(f"{path}.partial")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     os.replace(temporary, path)
 
 

@@ -61,16 +61,7 @@ class HearDigit(ChatTask):
 
     def demo(self, seed: int) -> Sequence[DemoExample]:
         """Four utterances of voices that training has not heard."""
-        return [
-            DemoExample(
-                example,
-                WHICH,
-                example["word"],
-                lambda said, word=example["word"]: bool(said.strip() == word),
-                pictures=lambda said, wave=example["audio"]: [drawn(wave)],
-            )
-            for example in _Utterances("test", 4 * (seed + 1))[-4:]
-        ]
+        return [_shown_heard(example) for example in _Utterances("test", 4 * (seed + 1))[-4:]]
 
 
 class SayDigit(ChatTask):
@@ -108,18 +99,7 @@ class SayDigit(ChatTask):
 
     def demo(self, seed: int) -> Sequence[DemoExample]:
         """Four digits."""
-        words = [WORDS[(seed + number) % len(WORDS)] for number in range(4)]
-        return [
-            DemoExample(
-                {"word": word},
-                SAY.format(word=word),
-                word,
-                lambda wave, word=word: bool(_is_heard([wave], [{"word": word}])[0]),
-                said=lambda wave: f"judged: {WORDS[int(recognise(wave[None])[0])]}",
-                pictures=lambda wave: [drawn(wave)],
-            )
-            for word in words
-        ]
+        return [_shown_said(WORDS[(seed + number) % len(WORDS)]) for number in range(4)]
 
 
 def played(audio: Any) -> Mapping[str, Any]:
@@ -137,6 +117,29 @@ def drawn(waveform: np.ndarray) -> np.ndarray:
         top, bottom = (height / 2 * (1 - value) for value in (part.max(), part.min()))
         draw.line([(column, top), (column, max(bottom, top + 1))], fill="black")
     return np.asarray(image)
+
+
+def _shown_heard(example: Example) -> DemoExample:
+    """An utterance for the demonstration."""
+    return DemoExample(
+        example,
+        WHICH,
+        example["word"],
+        lambda said: bool(said.strip() == example["word"]),
+        pictures=lambda said: [drawn(example["audio"])],
+    )
+
+
+def _shown_said(word: str) -> DemoExample:
+    """A digit to say for the demonstration."""
+    return DemoExample(
+        {"word": word},
+        SAY.format(word=word),
+        word,
+        lambda wave: bool(_is_heard([wave], [{"word": word}])[0]),
+        said=lambda wave: f"judged: {WORDS[int(recognise(wave[None])[0])]}",
+        pictures=lambda wave: [drawn(wave)],
+    )
 
 
 def _is_heard(waves: Sequence[np.ndarray], examples: Sequence[Example]) -> np.ndarray:

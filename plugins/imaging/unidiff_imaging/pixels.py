@@ -122,7 +122,7 @@ def hole_at(hole: np.ndarray, picture: Image.Image, shape: tuple[int, int]) -> n
 def cells_of(hole: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(h, w) bool, the codes of which at least one pixel lies in an (H, W) hole."""
     rows, columns = hole.shape[0] // grid[0], hole.shape[1] // grid[1]
-    return hole.reshape(grid[0], rows, grid[1], columns).any(axis=(1, 3))
+    return hole.reshape(grid[0], rows, grid[1], columns).max(axis=(1, 3))
 
 
 def without_hole(pixels: np.ndarray, hole: np.ndarray) -> np.ndarray:

@@ -8,19 +8,25 @@ Source: the kinds of forms that the evaluation of VQA v2 maps (Goyal et al. 2017
 
 from itertools import combinations
 
-_NEGATED = ("ai", "are", "ca", "could", "did", "do", "does", "had", "has", "have", "is", "might")
-_NEGATED += ("must", "need", "ought", "sha", "should", "was", "were", "wo", "would")
-_WITH_HAVE = ("could", "i", "might", "must", "not", "should", "they", "we", "what", "when", "where")
-_WITH_HAVE += ("who", "would", "you")
+_NEGATED = (
+    *("ai", "are", "ca", "could", "did", "do", "does", "had", "has", "have", "is", "might"),
+    *("must", "need", "ought", "sha", "should", "was", "were", "wo", "would"),
+)
+_WITH_HAVE = (
+    *("could", "i", "might", "must", "not", "should", "they", "we", "what", "when", "where"),
+    *("who", "would", "you"),
+)
 _PEOPLE = ("somebody", "someone", "something")
 _WITH_WOULD = ("he", "how", "it", "that", "there", "they", "where", "who", "you", *_PEOPLE)
 _WITH_WILL = ("how", "it", "they", "what", "who", "why", "you", *_PEOPLE)
 _WITH_IS = ("he", "how", "she", "that", "there", "what", "where", "who", "why", *_PEOPLE)
 _WITH_ARE = ("there", "they", "what", "why", "you")
 _SINGLE = ("i'm", "ma'am", "o'clock", "'twas", "y'all", "y'all'll", "y'all'd've")
-_TWICE = ("couldn't've", "hadn't've", "mightn't've", "shouldn't've", "wouldn't've")
-_TWICE += tuple(f"{word}'d've" for word in ("he", "i", "it", "she", "there", "they", "we", "who"))
-_TWICE += ("you'd've", *(f"{word}'d've" for word in _PEOPLE))
+_TWICE = (
+    *("couldn't've", "hadn't've", "mightn't've", "shouldn't've", "wouldn't've", "you'd've"),
+    *(f"{word}'d've" for word in ("he", "i", "it", "she", "there", "they", "we", "who")),
+    *(f"{word}'d've" for word in _PEOPLE),
+)
 
 
 def _without_some(form: str) -> list[str]:
