@@ -13,8 +13,8 @@ TEXT: dict[str, Any] = {
     "max_new_tokens": 64,
     "unmasking_strategy": "cosine",
     "confidence_metric": "margin",
-    "max_denoising_steps": 6,
-    "block_length": 16,
+    "max_denoising_steps": 8,
+    "block_length": 20,
 }
 ANSWER: dict[str, Any] = {"max_new_tokens": 48}
 TEXT_HOLES: dict[str, Any] = {"unmasking_strategy": "static", "max_denoising_steps": 3}

@@ -74,11 +74,8 @@ class Inpainting(InfillTask):
 
     @property
     def decoding(self) -> Mapping[str, Any]:  # type: ignore[override]
-        """The options of drawing scenes, colder, and without guidance.
-
-        A canvas has no prompt whose condition could be dropped.
-        """
-        return {**samplers.drawing(), "guidance_scale": 1.0, "temperature": TEMPERATURE}
+        """The options of drawing scenes, colder."""
+        return {**samplers.drawing(), "temperature": TEMPERATURE}
 
     def hole(self, picture: Image.Image, example: Example) -> np.ndarray:
         """(rows, columns) bool hole of an example; the middle half where it names none."""
