@@ -89,5 +89,5 @@ def test_long_holes_are_filled_at_the_pace_of_short_ones():
 
 def test_weights_with_a_trained_grid_keep_their_blocks():
     free, gridded = (SimpleNamespace(attention_pattern=p) for p in ("full", "block_causal"))
-    assert samplers.completing(free)["block_length"] == 16
+    assert samplers.completing(free)["block_length"] == 20
     assert "block_length" not in samplers.completing(gridded)
