@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unidiff.cli.gallery import _one_line, draw_gallery
+from unidiff.cli.gallery import _one_line, _strips, draw_gallery
 from unidiff.cli.page import write_page
 from unidiff.cli.showcase import Row
 from unidiff.data.sources.garments import DEFAULT_ROOT
@@ -157,6 +157,20 @@ def test_the_gallery_draws_every_kind_of_section(tmp_path):
     assert whole.size[1] > 2 * part.size[1]
     red = np.asarray(part.convert("RGB")).astype(int) - [185, 28, 28]
     assert (np.abs(red).sum(-1) < 30).any()
+
+
+def test_groups_that_do_not_fit_into_a_line_begin_another(tmp_path):
+    picture = np.zeros((32, 32, 3), dtype=np.uint8)
+    three, four = ([row([picture] * 3)] * number for number in (3, 4))
+    assert [len(strip) for strip in _strips(four)] == [3, 1]
+    assert [len(strip) for strip in _strips([row([picture])] * 12)] == [12]
+    assert _strips([]) == []
+    sizes = []
+    for rows in (three, four):
+        draw_gallery(tmp_path / "x.png", {"groups": rows})
+        sizes.append(Image.open(tmp_path / "x.png").size)
+    assert sizes[0][0] == sizes[1][0]
+    assert sizes[1][1] > 1.5 * sizes[0][1]
 
 
 def test_a_line_of_the_gallery_stays_a_line():

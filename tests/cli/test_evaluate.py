@@ -4,8 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
+from peft import LoraConfig
 
+from unidiff.bundled import bundled_checkpoint
+from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.plugins import ChatTask, Plugin, registered, registry, user
+from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.training.adapter_folder import record_of, save_adapter
 
 
 class Parrot(ChatTask):
@@ -51,6 +57,21 @@ def test_all_tasks_are_measured_and_what_cannot_be_is_named(run_command, tmp_pat
     assert result.report["skipped"] == {"whale": "the checkpoint has no song tokens"}
     assert json.loads(out.read_text()) == result.report
     assert "| parrot | base | `said_something` | 1.000" in out.with_suffix(".md").read_text()
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_task_that_brings_an_adapter_is_measured_with_it_too(run_command, monkeypatch, tmp_path):
+    folder = tmp_path / "adapter"
+    processor = UniDiffProcessor.from_pretrained(bundled_checkpoint())
+    model = UniDiffForBlockDiffusion.from_pretrained(bundled_checkpoint(), dtype=torch.float32)
+    record = record_of(model, "parrot")
+    model.add_adapter(LoraConfig(r=1, target_modules=["q_proj"]))
+    save_adapter(model, folder, processor, record)
+    monkeypatch.setattr(Parrot, "adapter", folder)
+    result = run_command("eval", "tasks", "--limit", 1, "--json", checkpoint=None)
+    assert result.code == 0, (result.err, result.exception)
+    found = [(one["task"], one["model"]) for one in result.report["tasks"]]
+    assert found == [("parrot", "base"), ("parrot", "its own adapter")]
 
 
 @pytest.mark.usefixtures("parrot")

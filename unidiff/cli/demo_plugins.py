@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from unidiff.model.adapters import is_adapter_folder, read_record
 from unidiff.plugins.answer import Answer
+from unidiff.plugins.own_adapter import reads_own_adapter
 from unidiff.plugins.registry import absent_plugins, all_plugins
 from unidiff.plugins.task import DemoExample, Task
 
@@ -28,7 +29,8 @@ def ask_plugins(session: Session, seed: int) -> tuple[dict[str, list[Row]], dict
             if lacking:
                 missing[task.name] = f"this checkpoint has no {' and no '.join(lacking)} tokens"
                 continue
-            if not task.is_in_base and task.name != learnt:
+            is_known = task.is_in_base or task.name == learnt
+            if not is_known and not reads_own_adapter(task, session.model):
                 missing[task.name] = f"first: unidiff finetune --task {task.name} --out ADAPTER"
                 continue
             for title, rows in _rows(session, task, seed).items():
@@ -71,4 +73,5 @@ def _row(task: Task, shown: DemoExample, answer: Answer) -> Row:
         None if shown.is_right is None else shown.is_right(value),
         () if shown.pictures is None else list(shown.pictures(value)),
         None if shown.said is None else shown.said(value),
+        shown.labels,
     )

@@ -50,6 +50,7 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
     from unidiff.tokens.processor import UniDiffProcessor
 
     reports, skipped = _measured(session, run, "base")
+    reports += _with_own_adapters(session, run)
     for folder in run.adapters:
         session.model.load_adapter(folder, adapter_name=folder.name)
         adapted = replace(session, processor=UniDiffProcessor.from_pretrained(folder))
@@ -75,16 +76,31 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
         typer.echo(f"skipped: {name} ({why})")
 
 
+def _with_own_adapters(session: Session, run: TaskRun) -> list[Any]:
+    """Reports of the tasks that bring an adapter, each with its own and nothing else."""
+    from unidiff.plugins.own_adapter import own_adapter
+
+    reports = []
+    for task in _tasks(run.which)[0]:
+        with own_adapter(task, session.model) as is_read:
+            if is_read:
+                reports += _measured(session, replace(run, which=task.name), "its own adapter")[0]
+    return reports
+
+
+def _tasks(which: str) -> tuple[list[Any], dict[str, str]]:
+    """(tasks asked for, why a plugin's are not among them)."""
+    if which != ALL:
+        return [find_task(which)], {}
+    plugins, broken = all_plugins()
+    return [task for plugin in plugins.values() for task in plugin.tasks], broken
+
+
 def _measured(session: Session, run: TaskRun, name: str) -> tuple[list[Any], dict[str, str]]:
     """(reports of the model as it is now, why a task has none)."""
     from unidiff.evaluation.tasks import measure_task
 
-    skipped: dict[str, str] = {}
-    if run.which != ALL:
-        tasks = [find_task(run.which)]
-    else:
-        plugins, skipped = all_plugins()
-        tasks = [task for plugin in plugins.values() for task in plugin.tasks]
+    tasks, skipped = _tasks(run.which)
     reports = []
     with progress_bars() as progress:
         for task in tasks:

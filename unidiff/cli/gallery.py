@@ -17,7 +17,6 @@ _NOTE = "one masked-diffusion model, inputs it has never seen; green: right, red
 _INK, _DIM = "#18181b", "#71717a"
 _COLOURS = {True: "#15803d", False: "#b91c1c", None: _INK}
 _TRUTH = {False: "truth:", None: "original:"}
-_TRIPLE = ("given", "filled", "original")
 # Inches of height: the heading, a section's title, a panel, its caption, words over it, a line.
 _HEADING, _TITLE, _PANEL, _CAPTION, _LABEL, _LINE = 0.7, 0.42, 1.4, 0.76, 0.16, 0.17
 _SMALL = 7.6  # points
@@ -34,15 +33,19 @@ def draw_gallery(path: str | Path, sections: Mapping[str, Sequence[Row]]) -> Non
             side by side; neighbouring rows that share a picture are a conversation; rows without
             pictures are lines of text. An empty section is left out.
     """
-    filled = {title: rows for title, rows in sections.items() if rows}
-    heights = [_height(rows) for rows in filled.values()]
+    filled = [
+        (title if number == 0 else "", part)
+        for title, rows in sections.items()
+        for number, part in enumerate(_strips(rows))
+    ]
+    heights = [_height(rows) for _, rows in filled]
     figure = Figure(figsize=(WIDTH, sum(heights) + _HEADING), dpi=100, facecolor="white")
     ratios = [_HEADING, *heights]
     parts = figure.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False)
     heading, *others = parts[:, 0].tolist()
     heading.text(_left(0), 0.62, "UniDiff", size=22, weight="bold", color=_INK, va="center")
     heading.text(_left(0), 0.16, _NOTE, size=10, color=_DIM, va="center")
-    for part, height, (title, rows) in zip(others, heights, filled.items(), strict=True):
+    for part, height, (title, rows) in zip(others, heights, filled, strict=True):
         kind = _kind(rows)
         strip = _Strip(part, height, _LABEL if kind == "groups" else 0.0)
         strip.text(title, 0, 0.22, _INK, size=12, weight="bold", va="center")
@@ -112,6 +115,19 @@ def _kind(rows: Sequence[Row]) -> str:
     return "panels" if all(len(row.pictures) == 1 for row in rows) else "groups"
 
 
+def _strips(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows cut into what stands side by side; only those with several pictures need cutting."""
+    strips: list[list[Row]] = []
+    for row in rows:
+        before = strips[-1] if strips else []
+        is_full = sum(len(one.pictures) for one in [*before, row]) > COLUMNS
+        if not before or (is_full and _kind(rows) == "groups"):
+            strips.append([row])
+        else:
+            before.append(row)
+    return strips
+
+
 def _same(row: Row, other: Row) -> bool:
     """Whether two rows show the same one picture."""
     is_one = len(row.pictures) == len(other.pictures) == 1
@@ -143,9 +159,10 @@ def _groups(strip: _Strip, rows: Sequence[Row]) -> None:
     for row in rows:
         for offset, picture in enumerate(row.pictures):
             strip.show(picture, column + offset)
-            if len(row.pictures) == len(_TRIPLE):
+            if len(row.pictures) == len(row.labels):
                 down = _TITLE + strip.label
-                strip.text(_TRIPLE[offset], column + offset, down, _DIM, size=_SMALL, va="bottom")
+                label = row.labels[offset]
+                strip.text(label, column + offset, down, _DIM, size=_SMALL, va="bottom")
         strip.caption(row, column, _CHARACTERS * len(row.pictures))
         column += len(row.pictures) + min(0.5, max(0.0, spare))
 

@@ -72,6 +72,7 @@ def _described(fast: bool) -> list[dict[str, Any]]:
                     "summary": task.summary,
                     "modalities": sorted(task.modalities),
                     "columns": dict(task.columns),
+                    "adapter": task.adapter,
                 }
                 for task in plugin.tasks
             ]

@@ -30,7 +30,7 @@ class Session:
     def ask(
         self, task: "Task", examples: "Sequence[Example]", options: Mapping[str, Any]
     ) -> list[Answer]:
-        """The answers to examples of a plugin's task.
+        """The answers to examples of a plugin's task, which may bring an adapter of its own.
 
         Args:
             task: of a plugin.
@@ -41,10 +41,14 @@ class Session:
             ValueError: if the checkpoint lacks a modality, or an option does not fit.
         """
         from unidiff.plugins.answers import answer_examples
+        from unidiff.plugins.own_adapter import own_adapter
 
         given = dict(options)
         seed = given.pop("seed", 0)
-        return answer_examples(task, self.model, self.processor, examples, options=given, seed=seed)
+        with own_adapter(task, self.model):
+            return answer_examples(
+                task, self.model, self.processor, examples, options=given, seed=seed
+            )
 
     def answer(self, inputs: Mapping[str, Any], options: Mapping[str, Any]) -> list[Answer]:
         """The answer of each row of a processor's request.

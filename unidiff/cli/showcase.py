@@ -22,6 +22,7 @@ class Row:
         tokens_per_forward: tokens up to the end token / NFE.
         seconds: wall time.
         pictures: what the gallery shows of it, left to right.
+        labels: a word over each picture, where there are three.
     """
 
     task: str
@@ -33,6 +34,7 @@ class Row:
     tokens_per_forward: float
     seconds: float
     pictures: tuple[Picture, ...] = ()
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -44,6 +46,7 @@ class Row:
         is_right: bool | None,
         pictures: Sequence[Picture] = (),
         output: str | None = None,
+        labels: Sequence[str] = (),
     ) -> "Row":
         """Row of one answer; its text is the output unless another is given."""
         return cls(
@@ -56,6 +59,7 @@ class Row:
             tokens_per_forward=answer.tokens_per_forward,
             seconds=answer.seconds,
             pictures=tuple(pictures),
+            labels=tuple(labels),
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ of the base, the configuration, the processor and the task's decoding options. I
 
 import json
 import logging
+import warnings
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,9 @@ class AdapterMethods:
             if layout and not self.config.layout.holds(layout):  # type: ignore[attr-defined]
                 grow_vocabulary(self, layout)  # type: ignore[arg-type]
             peft_model_id = str(peft_model_id)
-        loaded = super().load_adapter(peft_model_id, adapter_name, **kwargs)  # type: ignore[misc]
+        with warnings.catch_warnings():  # peft warns of what this is for: several adapters
+            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+            loaded = super().load_adapter(peft_model_id, adapter_name, **kwargs)  # type: ignore[misc]
         self.set_adapter(adapter_name or "default")
         return loaded
 

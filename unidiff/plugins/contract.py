@@ -18,9 +18,11 @@ from transformers import BatchFeature
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import TrainingRow
+from unidiff.model.adapters import read_record
 
 from .answers import answer_examples
 from .extending import add_modalities
+from .own_adapter import own_adapter
 from .plugin import API_VERSION, Plugin
 from .registry import installed_plugins, load_plugin
 from .task import Example, Task
@@ -110,6 +112,17 @@ class PluginContract:
                 score = metric(results, examples)
                 assert np.shape(score) in ((), (len(examples),)), name
                 assert np.isfinite(score).all(), name
+
+    def test_own_adapters_belong_to_the_bundled_checkpoint(self) -> None:
+        """An adapter that comes with a task was trained on it, on this checkpoint, and loads."""
+        model, processor = self.load_model()
+        for task in self.plugin.tasks:
+            if task.adapter is not None:
+                assert not task.is_in_base, task.name
+                assert read_record(task.adapter).task == task.name
+                with own_adapter(task, model) as is_read:
+                    assert is_read, task.name
+                    answer_examples(task, model, processor, self.examples(task)[:1])
 
     def test_demo_examples_are_answered(self) -> None:
         """What the demonstration asks can be asked, and judged where it says so."""

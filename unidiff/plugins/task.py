@@ -9,6 +9,7 @@ is wanted. Knows nothing of command lines, adapters or files.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -62,8 +63,8 @@ class DemoExample:
         truth: what is right, in words; "" where nobody can say.
         is_right: judges the result; None where nobody can say.
         said: the result in words; None: `str` of it.
-        pictures: (H, W, 3) uint8 pictures of the question and the result, left to right; three are
-            labelled given, filled, original.
+        pictures: (H, W, 3) uint8 pictures of the question and the result, left to right.
+        labels: a word over each picture, where there are three.
         options: keywords of `generate()` over the task's own.
         section: heading under which it is shown; "": the task's summary.
     """
@@ -74,6 +75,7 @@ class DemoExample:
     is_right: Callable[[Any], bool] | None = None
     said: Callable[[Any], str] | None = None
     pictures: Callable[[Any], Sequence[np.ndarray]] | None = None
+    labels: tuple[str, str, str] = ("given", "filled", "original")
     options: Mapping[str, Any] = field(default_factory=dict)
     section: str = ""
 
@@ -93,6 +95,8 @@ class Task(Protocol):
             forget nothing holds on to what is.
         replaces: names of tasks whose requests this one answers in another way; its fine-tunes do
             not hold on to them.
+        adapter: folder of an adapter of the bundled checkpoint that comes with the plugin, for a
+            task that brings no tokens of its own; None: there is none. See `own_adapter.py`.
     """
 
     name: str
@@ -103,6 +107,7 @@ class Task(Protocol):
     lora: LoRADefaults = LoRADefaults()
     is_in_base: bool = True
     replaces: frozenset[str] = frozenset()
+    adapter: Path | None = None
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()` for one example: its prompt and, unless text is wanted, canvas.

@@ -5,17 +5,27 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.cli.app import app
+from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.processor import UniDiffProcessor
 
 
 @pytest.fixture(scope="session")
 def processor():
     return UniDiffProcessor.from_pretrained(bundled_checkpoint())
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The bundled checkpoint, on one thread."""
+    torch.set_num_threads(1)
+    folder = bundled_checkpoint()
+    return UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @pytest.fixture(scope="session")

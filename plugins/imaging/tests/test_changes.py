@@ -1,5 +1,7 @@
 """Editing and super-resolution: the data, the requests, guidance with two conditions."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 from unidiff_imaging.editing import Editing
@@ -8,6 +10,8 @@ from unidiff_imaging.examples import MadeExamples
 from unidiff_imaging.super_resolution import SuperResolution, coarse, enlarged_to_full
 
 from unidiff.data.sources.scenes import OPPOSITE, is_unseen_combination, scene_relations
+from unidiff.plugins.answers import answer_examples
+from unidiff.plugins.own_adapter import own_adapter
 
 FACTS = {"colour", "shape", "row", "column"}
 
@@ -129,3 +133,26 @@ def test_examples_are_made_when_they_are_asked_for():
     assert [one["number"] for one in examples] == [0, 1, 2, 3, 4]
     with pytest.raises(IndexError):
         examples[5]
+
+
+def test_the_adapter_that_comes_along_edits_unseen_scenes(model, processor):
+    """0.85 of 200 held-out edits (README); never one without the adapter."""
+    task = Editing()
+    examples = task.dataset("test", 32)
+    (metric, *_) = task.metrics().values()
+    right = []
+    for is_on in (True, False):
+        with own_adapter(task, model) if is_on else nullcontext():
+            answers = answer_examples(task, model, processor, examples)
+        right.append(metric([answer.value for answer in answers], examples).sum())
+    assert right[0] >= 22
+    assert right[1] == 0
+
+
+def test_the_adapter_that_comes_along_sharpens(model, processor):
+    """24.7 dB on 200 held-out pictures (README), 11.3 without the adapter."""
+    task = SuperResolution()
+    examples = task.dataset("test", 16)
+    with own_adapter(task, model):
+        answers = answer_examples(task, model, processor, examples)
+    assert task.metrics()["psnr_db"]([one.value for one in answers], examples).mean() > 21.0

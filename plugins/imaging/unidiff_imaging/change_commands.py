@@ -27,7 +27,7 @@ def edit(
         typer.Option(help="How much the picture counts; --guidance is about the instruction."),
     ] = PICTURE_GUIDANCE,
 ) -> None:
-    """Change a picture as an instruction says (needs an adapter for the task editing)."""
+    """Change a picture as an instruction says."""
     check_files([image])
     check_text(instruction, "instruction")
     files = written.files("edited.png")
@@ -46,7 +46,7 @@ def upscale(
     decoding: Decoding,
     written: Written,
 ) -> None:
-    """Make a coarse picture a full one (needs an adapter for the task super_resolution)."""
+    """Make a coarse picture a full one."""
     check_files([image])
     files = written.files("upscaled.png")
     session = open_session(model)

@@ -1,6 +1,7 @@
 """Editing: a picture and an instruction in, the changed picture out."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ class Editing(ChatTask):
     name = "editing"
     summary = "Change a picture as an instruction says."
     is_in_base = False
+    adapter = Path(__file__).parent / "adapters" / "editing"
     modalities = frozenset({"text", "image"})
     columns = {
         "image": "the picture",
@@ -122,5 +124,6 @@ def _shown(edit: Edit) -> DemoExample:
         is_right=lambda result: bool(edit_success([result], [example])[0]),
         said=lambda result: f"read back: {seen_objects(result)}",
         pictures=lambda result: [example["image"], np.asarray(result), example["edited"]],
+        labels=("given", "changed", "wanted"),
         section="Editing",
     )

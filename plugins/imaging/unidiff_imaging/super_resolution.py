@@ -1,6 +1,7 @@
 """Super-resolution: a coarse picture, or a small grid of codes, becomes a full grid of codes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ class SuperResolution(ChatTask):
     name = "super_resolution"
     summary = "Make a coarse picture, or a small grid of codes, a full picture."
     is_in_base = False
+    adapter = Path(__file__).parent / "adapters" / "super_resolution"
     modalities = frozenset({"text", "image"})
     columns = {
         "image": 'the coarse picture of any smaller size, or {"codes": a smaller grid}',
@@ -156,5 +158,6 @@ def _shown(picture: np.ndarray) -> DemoExample:
         f"{height // FACTOR} x {width // FACTOR} pixels",
         said=lambda result: f"{psnr_db(as_pixels(result), picture):.1f} dB",
         pictures=lambda result: [np.asarray(shrunk), as_pixels(result), picture],
+        labels=("given", "sharpened", "original"),
         section="Super-resolution",
     )

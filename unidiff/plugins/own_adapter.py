@@ -1,0 +1,49 @@
+"""The adapter that comes with a task: read while the task is asked of the bundled checkpoint.
+
+A task that the bundled checkpoint does not know may bring what it lacks (`Task.adapter`). Commands
+read it where the user has named no checkpoint and no adapter; `model.load_adapter(task.adapter)`
+does the same in Python.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from unidiff.model.adapters import BUNDLED, base_reference
+
+from .task import Task
+
+_PREFIX = "own_"  # of the name that such an adapter has in a model
+
+
+def reads_own_adapter(task: Task, model: Any) -> bool:
+    """Whether a task asked of this model is answered with the task's own adapter.
+
+    It is where the task has one and the model is the bundled checkpoint without another adapter.
+    """
+    others = [one for one in getattr(model, "peft_config", {}) if not one.startswith(_PREFIX)]
+    return task.adapter is not None and not others and base_reference(model) == BUNDLED
+
+
+@contextmanager
+def own_adapter(task: Task, model: Any) -> Iterator[bool]:
+    """Turn a task's own adapter on for a while, where `reads_own_adapter`; yields whether it is.
+
+    Behind it the model computes what it did before, bit for bit.
+
+    Raises:
+        ValueError: if the adapter belongs to another base.
+        FileNotFoundError: if a file of it is missing.
+    """
+    if not reads_own_adapter(task, model):
+        yield False
+        return
+    name = _PREFIX + task.name
+    if name not in getattr(model, "peft_config", {}):
+        model.load_adapter(task.adapter, adapter_name=name)
+    model.enable_adapters()
+    model.set_adapter(name)
+    try:
+        yield True
+    finally:
+        model.disable_adapters()
