@@ -26,6 +26,7 @@ def view_of(confidence: list, masked: list, **changes: object) -> StepView:
         "total_B": masked_BK.sum(1),
         "threshold_B": torch.full((rows,), 0.9, dtype=torch.float64),
         "index_BK": torch.arange(width).expand(rows, width),
+        "position_B3K": torch.arange(width).expand(rows, 3, width),
         "seed_B": torch.arange(rows),
         "logits_NV": torch.zeros(int(masked_BK.sum()), 2, dtype=torch.float64),
     }

@@ -10,6 +10,8 @@ from transformers.models.diffusion_gemma.generation_diffusion_gemma import (
     EntropyBoundSamplerConfig,
 )
 
+from unidiff.generation.order import StepView
+
 
 def test_threshold_reveals_all_that_are_certain_else_the_best() -> None:
     confidence = [[0.95, 0.2, 0.9, 0.89], [0.1, 0.3, 0.2, 0.3]]
@@ -138,6 +140,47 @@ def test_a_final_entropy_bound_of_the_same_height_changes_nothing() -> None:
     constant = strategy_of("entropy_bound", entropy_bound=0.7)(view)
     same = strategy_of("entropy_bound", entropy_bound=0.7, final_entropy_bound=0.7)(view)
     assert torch.equal(constant, same)
+
+
+def grid_view(rows: int, seed: int) -> StepView:
+    """Pictures of 3 x 4 positions, some of them known."""
+    generator = torch.Generator().manual_seed(seed)
+    masked = torch.rand(rows, 12, generator=generator) < 0.7
+    masked[:, 0] = True
+    place = torch.stack([torch.full((12,), 7), torch.arange(12) // 4, torch.arange(12) % 4])
+    logits = torch.randn(int(masked.sum()), 5, generator=generator).double() * 3
+    confidence = [[0.5] * 12] * rows
+    position = place.expand(rows, 3, 12)
+    return view_of(confidence, masked.tolist(), logits_NV=logits, position_B3K=position)
+
+
+@pytest.mark.parametrize(("local", "reach"), [(0.3, 1), (0.0, 1), (1.5, 2), (0.8, 0)])
+def test_a_local_entropy_bound_counts_near_positions_only(local: float, reach: int) -> None:
+    view = grid_view(40, seed=6)
+    options = {"entropy_bound": 2.5, "local_entropy_bound": local, "local_reach": reach}
+    reveal = strategy_of("entropy_bound", **options)(view)
+    alone = strategy_of("entropy_bound", entropy_bound=2.5)(view)
+    num_held = 0
+    for row in range(40):
+        open_ones = torch.nonzero(view.masked_BK[row])[:, 0].tolist()
+        order = sorted(open_ones, key=lambda k: (float(view.entropies[row, k]), k))
+        for rank, k in enumerate(order):
+            near = [
+                float(view.entropies[row, j])
+                for j in order[:rank]
+                if max(abs(j // 4 - k // 4), abs(j % 4 - k % 4)) <= reach
+            ]
+            wanted = bool(alone[row, k]) and sum(near) <= local
+            num_held += bool(alone[row, k]) and not wanted
+            assert bool(reveal[row, k]) == wanted
+    assert (num_held > 0) == (reach > 0)
+
+
+def test_a_local_entropy_bound_that_reaches_everywhere_is_the_entropy_bound() -> None:
+    view = grid_view(40, seed=7)
+    everywhere = {"entropy_bound": 100.0, "local_entropy_bound": 0.9, "local_reach": 3}
+    one = strategy_of("entropy_bound", entropy_bound=0.9)(view)
+    assert torch.equal(strategy_of("entropy_bound", **everywhere)(view), one)
 
 
 @pytest.mark.parametrize("bound", [0.05, 0.5, 2.0])

@@ -154,6 +154,8 @@ _CHECKS = {
     "frechet_margin": _check_number(0.0, 1.0, low_included=True),
     "entropy_bound": _check_number(0.0, float("inf"), low_included=True),
     "final_entropy_bound": _check_number(0.0, float("inf"), low_included=True),
+    "local_entropy_bound": _check_number(0.0, float("inf"), low_included=True),
+    "local_reach": _check_count(0),
     "hierarchy_threshold": _check_number(0.0, 1.0, low_included=True),
     "remdm_schedule": _check_name(REMDM_SCHEDULES),
     "remdm_eta": _check_number(0.0, 1.0, low_included=True),

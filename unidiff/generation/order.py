@@ -35,6 +35,8 @@ class StepView:
         total_B: (B,) int64, positions that were masked when the block began.
         threshold_B: (B,) float, `confidence_threshold` of each row.
         index_BK: (B, K) int64, index of each position in its row.
+        position_B3K: (B, 3, K) int64, place of each position along the axes of rotary positions:
+            text has three equal ones, a picture time, row and column.
         seed_B: (B,) int64, key of each row's random numbers.
         logits_NV: (N, V) float, -inf at ids that a position may not take; one line for each masked
             position, row by row.
@@ -49,6 +51,7 @@ class StepView:
     total_B: Tensor
     threshold_B: Tensor
     index_BK: Tensor
+    position_B3K: Tensor
     seed_B: Tensor
     logits_NV: Tensor
     num_kept_B: Tensor | None = None
@@ -82,6 +85,11 @@ class StepView:
         """(B, K) float entropy in nats; read where masked."""
         entropy_N = entropy(self.logits_NV)
         return entropy_N.new_zeros(self.masked_BK.shape).masked_scatter(self.masked_BK, entropy_N)
+
+    def are_near(self, reach: int) -> Tensor:
+        """(B, K, K) bool, pairs at most `reach` apart along every axis."""
+        apart_B3KK = self.position_B3K[:, :, :, None] - self.position_B3K[:, :, None, :]
+        return (apart_B3KK.abs() <= reach).all(1)
 
     def uniform(self, draw: int, step_B: Tensor | None = None) -> Tensor:
         """(B, K) float64 random numbers of this step, or of the given ones."""

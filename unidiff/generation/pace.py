@@ -131,14 +131,20 @@ class RevealEntropyBound:
         final: nats; the bound moves evenly from `bound`, while nothing of the block is revealed, to
             this, when all is. None: it stays. Late in a block most of the entropy left is each
             token's own noise, not what tokens owe to each other.
+        local: nats; a position waits while the less uncertain masked ones within `reach` of it have
+            more entropy than this together. Near tokens (an object's edge) owe each other more than
+            distant ones (two objects). None: no such bound.
+        reach: distance along each axis of position at which two positions are near.
 
-    Source: EB sampler, arXiv 2505.24857, section 4; `final` is our own, after measurements on drawn
-        scenes. Both checked by brute force, the first also against transformers' own sampler, in
-        tests/generation/test_pace.py.
+    Source: EB sampler, arXiv 2505.24857, section 4; `final` and `local` are our own, after
+        measurements on drawn scenes. All checked by brute force, the first also against
+        transformers' own sampler, in tests/generation/test_pace.py.
     """
 
     bound: float = 0.1
     final: float | None = None
+    local: float | None = None
+    reach: int = 2
 
     def __call__(self, view: StepView) -> Tensor:
         """(B, K) bool positions to reveal."""
@@ -148,8 +154,18 @@ class RevealEntropyBound:
         before_BK[:, 0] = 0.0
         fits_BK = (before_BK <= self._bounds(view)) & entropy_BK.isfinite()
         reveal_BK = reveal_highest(certainty_BK, view.masked_BK, leading_run(fits_BK))
+        if self.local is not None:
+            reveal_BK = reveal_BK & (self._entropy_around(view) <= self.local)
         share_BK = reveal_highest(certainty_BK, view.masked_BK, view.least_share)
         return reveal_BK | share_BK
+
+    def _entropy_around(self, view: StepView) -> Tensor:
+        """(B, K) float64 sum over the less uncertain masked positions near each position."""
+        rank_BK = rank_of(-view.entropies, view.masked_BK)
+        counts_BKK = view.are_near(self.reach) & view.masked_BK[:, None, :]
+        counts_BKK &= rank_BK[:, None, :] < rank_BK[:, :, None]
+        entropy_BK1 = view.entropies.to(torch.float64).masked_fill(~view.masked_BK, 0.0)[..., None]
+        return (counts_BKK.to(torch.float64) @ entropy_BK1)[..., 0]
 
     def _bounds(self, view: StepView) -> Tensor | float:
         """(B, 1) float64 bound of each row in nats, or the one of all."""

@@ -81,6 +81,7 @@ class Revealing(CanvasRows):
             total_B=canvases.total_B,
             threshold_B=tensors.threshold_B,
             index_BK=canvases.row_index,
+            position_B3K=canvases.position_B3K,
             seed_B=tensors.seed_B,
             logits_NV=found.logits_NV,
         )

@@ -45,7 +45,10 @@ STRATEGIES: dict[str, Callable[[Mapping[str, Any]], UnmaskingStrategy]] = {
     "factor": lambda options: RevealFactor(options["factor"]),
     "frechet": lambda options: RevealFrechet(options["frechet_margin"]),
     "entropy_bound": lambda options: RevealEntropyBound(
-        options["entropy_bound"], options["final_entropy_bound"]
+        options["entropy_bound"],
+        options["final_entropy_bound"],
+        options["local_entropy_bound"],
+        options["local_reach"],
     ),
     "cosine": lambda options: RevealCosine(options["confidence_noise"]),
     "ascending": lambda options: RevealAscending(),
