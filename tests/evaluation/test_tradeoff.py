@@ -130,6 +130,35 @@ def test_a_cell_is_measured_once(sweep, tmp_path):
         assert one.num_forwards == other.num_forwards
 
 
+def test_inputs_may_be_sampled_several_times(sweep, tmp_path, monkeypatch):
+    """Each sampling is a cell with its own seed of decoding; the scores of an input are averaged."""
+    seeds = []
+
+    def sampled(context, settings, number):
+        found = scripted_task(context, settings, number)
+        seeds.append((context.seed, context.sampling_seed))
+        return Scores({"is_right": found.by_name["is_right"] * (len(seeds) % 2)})
+
+    monkeypatch.setitem(TASKS, "captions", sampled)
+    sweep["captions"]["num_samplings"] = 2
+    found, calls = run(sweep, tmp_path, confirms=True, limit=6)
+    assert calls == 4
+    assert {seed for seed, _ in seeds} == {0}
+    assert seeds[0] == (0, 0)
+    assert seeds[:2] == seeds[2:]
+    assert seeds[0] != seeds[1]
+    assert [cell.label for cell, _ in found] == [REFERENCE, DEFAULT]
+    for _, measured in found:
+        assert set(measured.scores["is_right"]) <= {0.0, 0.5}
+        assert measured.num_samplings == 2
+    assert found[0][1].num_forwards == 2 * 6 * NUM_TOKENS
+    assert run(sweep, tmp_path, confirms=True, limit=6)[1] == 0
+    assert run(sweep, tmp_path, limit=6)[1] == 4  # exploring samples once
+    (row, _) = summarise(sweep, found)
+    assert row["num_samplings"] == 2
+    assert "6 inputs, each sampled 2 times" in markdown_table([row])
+
+
 def test_another_checkpoint_number_or_setting_is_another_cell(sweep, tmp_path):
     run(sweep, tmp_path)
     assert run(sweep, tmp_path, checkpoint="other")[1] == 4

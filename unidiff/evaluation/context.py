@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from unidiff.data.sources.garments import load_fashion_mnist, pad_to_canvas
+from unidiff.diffusion.random import hash_integers
 
 from .intervals import wilson_interval
 from .pictures import encode_pictures
@@ -26,6 +27,7 @@ class EvaluationContext:
         processor: layout, tokenizers and bins.
         seed: decides inputs and sampling.
         limit: largest number of inputs of a metric, None: as many as the suite says.
+        sampling: which of several samplings of the same inputs; drawings heed it.
     """
 
     responder: Responder
@@ -33,7 +35,13 @@ class EvaluationContext:
     processor: Any
     seed: int = 0
     limit: int | None = None
+    sampling: int = 0
     _photographs: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def sampling_seed(self) -> int:
+        """Seed of decoding; that of the inputs for the first sampling."""
+        return self.seed if not self.sampling else int(hash_integers(self.seed, self.sampling))
 
     def count(self, wanted: int) -> int:
         """The suite's number of inputs, or the limit where that is smaller."""

@@ -62,7 +62,7 @@ def draw_garments(
     """(N, h * w) codes, (N, H, W, 3) pictures and (N,) classes asked for."""
     requests, labels = garment_requests(number)
     codes = context.responder.images(
-        [user_turn(request) for request in requests], settings["sampler"], context.seed
+        [user_turn(request) for request in requests], settings["sampler"], context.sampling_seed
     )
     return codes, decode_pictures(context.processor, codes), labels
 
@@ -165,7 +165,7 @@ def draw_scenes(
     ]
     rng = np.random.default_rng([context.seed, number])
     requests = [user_turn(drawing_request(scene, rng)) for scene in scenes]
-    codes = context.responder.images(requests, settings["sampler"], context.seed)
+    codes = context.responder.images(requests, settings["sampler"], context.sampling_seed)
     drawings = decode_pictures(context.processor, codes)
     pairs = zip(drawings, scenes, strict=True)
     return np.array([scene_matches(drawing, scene) for drawing, scene in pairs]), scenes

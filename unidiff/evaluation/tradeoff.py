@@ -12,7 +12,7 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ class Cell:
         num_inputs: asked for.
         seed: of inputs and sampling.
         checkpoint: short name of the weights.
+        sampling: which of several samplings of the same inputs, from 0.
     """
 
     task: str
@@ -57,11 +58,14 @@ class Cell:
     num_inputs: int
     seed: int
     checkpoint: str
+    sampling: int = 0
 
     @property
     def key(self) -> str:
         """Name of its file; the label is no part of it."""
         facts = {name: value for name, value in asdict(self).items() if name != "label"}
+        if not self.sampling:
+            del facts["sampling"]
         text = json.dumps(facts, sort_keys=True)
         return f"{self.task}-{blake2b(text.encode(), digest_size=6).hexdigest()}"
 
@@ -77,6 +81,7 @@ class Measured:
         num_tokens: summed over requests, end tokens included.
         num_requests: requests answered; an episode makes several.
         cpu_seconds: processor time.
+        num_samplings: of each input.
     """
 
     scores: Mapping[str, np.ndarray]
@@ -85,6 +90,21 @@ class Measured:
     num_tokens: float
     num_requests: int
     cpu_seconds: float
+    num_samplings: int = 1
+
+    @classmethod
+    def pooled(cls, samplings: "Sequence[Measured]") -> "Measured":
+        """Several samplings of the same inputs: each input's mean score, all costs together."""
+        names = samplings[0].scores
+        return cls(
+            scores={name: np.mean([one.scores[name] for one in samplings], 0) for name in names},
+            details=samplings[0].details,
+            num_forwards=sum(one.num_forwards for one in samplings),
+            num_tokens=sum(one.num_tokens for one in samplings),
+            num_requests=sum(one.num_requests for one in samplings),
+            cpu_seconds=round(sum(one.cpu_seconds for one in samplings), 2),
+            num_samplings=len(samplings),
+        )
 
     @property
     def tokens_per_forward(self) -> float:
@@ -159,8 +179,17 @@ class Plan:
     limit: int | None = None
 
     def cells(self, checkpoint: str) -> list[Cell]:
-        """All cells, each task's reference first."""
-        return [cell for task in self.tasks for cell in self._of(task, checkpoint)]
+        """All cells, each task's reference first, samplings of a setting side by side."""
+        return [
+            replace(cell, sampling=sampling)
+            for task in self.tasks
+            for cell in self._of(task, checkpoint)
+            for sampling in range(self.num_samplings(task))
+        ]
+
+    def num_samplings(self, task: str) -> int:
+        """How often each input of a task is sampled: what two samplings differ by is noise."""
+        return self.sweep[task].get("num_samplings", 1) if self.confirms else 1
 
     def num_inputs(self, task: str) -> int:
         """Inputs of each cell of a task."""
@@ -223,7 +252,7 @@ def plan_sweep(
 
 def measure_cell(context: EvaluationContext, sweep: Mapping[str, Any], cell: Cell) -> Measured:
     """Ask the context's responder for everything in a cell; the context takes on its seed."""
-    context.seed = cell.seed
+    context.seed, context.sampling = cell.seed, cell.sampling
     context.responder.usage = usage = Usage()
     suite = load_suite(sweep["suite"])
     settings = {**suite[cell.task], "sampler": cell.options}
@@ -249,7 +278,7 @@ def run_sweep(
     progress: Progress | None = None,
     responder: Responder | None = None,
 ) -> list[tuple[Cell, Measured]]:
-    """Every cell of a plan with its result; those in the folder are not measured again.
+    """Every setting of a plan with its result; cells in the folder are not measured again.
 
     Args:
         model: `UniDiffForBlockDiffusion`.
@@ -261,14 +290,17 @@ def run_sweep(
         responder: answers in the model's place, in tests.
     """
     context = EvaluationContext(responder or ModelResponder(model, processor), model, processor)
-    store, found = CellStore(folder), []
+    store, found = CellStore(folder), list[tuple[Cell, list[Measured]]]()
     for cell in plan.cells(checkpoint):
         measured = store.get(cell)
         is_new = measured is None
         if measured is None:
             measured = measure_cell(context, plan.sweep, cell)
             store.put(cell, measured)
-        found.append((cell, measured))
+        if cell.sampling:
+            found[-1][1].append(measured)
+        else:
+            found.append((cell, [measured]))
         if progress is not None:
             progress(cell, measured, is_new)
-    return found
+    return [(cell, Measured.pooled(samplings)) for cell, samplings in found]

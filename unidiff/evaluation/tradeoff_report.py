@@ -51,6 +51,7 @@ def _row(
             "label": cell.label,
             "sampler": dict(cell.options),
             "num_inputs": len(next(iter(measured.scores.values()))),
+            "num_samplings": measured.num_samplings,
             "seed": cell.seed,
             "checkpoint": cell.checkpoint,
             "scores": scores,
@@ -71,7 +72,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     for task in dict.fromkeys(row["task"] for row in rows):
         ours = [row for row in rows if row["task"] == task]
         names = list(ours[0]["scores"])
-        lines += [f"\n### {task.replace('_', ' ')}: {ours[0]['num_inputs']} inputs", ""]
+        lines += [f"\n### {task.replace('_', ' ')}: {_inputs(ours[0])}", ""]
         columns = [f"{name} (difference, lower bound)" for name in names]
         heads = ["strategy", "setting", "tokens / forward", "forwards", *columns]
         lines += [_line(heads), _line(["---"] * len(heads))]
@@ -79,6 +80,12 @@ def markdown_table(rows: Sequence[Row]) -> str:
         lines += [_line(_cells(row, names, shared)) for row in ours]
         lines += ["", f"All with {_options(shared)}." if shared else ""]
     return "\n".join(lines).strip() + "\n"
+
+
+def _inputs(row: Row) -> str:
+    """How much was asked."""
+    times = f", each sampled {row['num_samplings']} times" if row["num_samplings"] > 1 else ""
+    return f"{row['num_inputs']} inputs{times}"
 
 
 def draw_tradeoff(rows: Sequence[Row], path: Path) -> None:
@@ -134,7 +141,7 @@ def _panel(axes: Any, rows: Sequence[Row], labels: Sequence[str]) -> None:
                     *place, s=size, marker=marker, edgecolors=colour, facecolors=face, label=label
                 )
     axes.set(
-        title=f"{rows[0]['task'].replace('_', ' ')} ({rows[0]['num_inputs']} inputs)",
+        title=f"{rows[0]['task'].replace('_', ' ')} ({_inputs(rows[0])})",
         xlabel="tokens per forward",
         ylabel=name.replace("_", " "),
     )
