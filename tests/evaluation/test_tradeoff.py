@@ -132,7 +132,7 @@ def test_a_cell_is_measured_once(sweep, tmp_path):
 
 
 def test_inputs_may_be_sampled_several_times(sweep, tmp_path, monkeypatch):
-    """Each sampling is a cell with its own seed of decoding; the scores of an input are averaged."""
+    """Each sampling is a cell with its own seed of decoding; scores of an input are averaged."""
     seeds = []
 
     def sampled(context, settings, number):
