@@ -1,6 +1,31 @@
-"""Pictures of what a task was asked: a hole shown as stripes."""
+"""Holes in pictures: a box as a mask, a hole shown as stripes."""
 
 import numpy as np
+
+Box = tuple[int, int, int, int]  # first row, first column, height, width
+
+
+def box_mask(size: tuple[int, int], box: Box) -> np.ndarray:
+    """(height, width) bool, True inside the box.
+
+    Args:
+        size: (width, height) of the picture.
+        box: first row, first column, height, width in pixels.
+
+    Raises:
+        ValueError: if the box is empty or not inside the picture.
+    """
+    width, height = size
+    row, column, box_height, box_width = box
+    fits = row >= 0 and column >= 0 and row + box_height <= height and column + box_width <= width
+    if box_height < 1 or box_width < 1 or not fits:
+        raise ValueError(
+            f"a box must lie inside the picture of {height} rows and {width} columns and hold a "
+            f"pixel; got row {row}, column {column}, height {box_height}, width {box_width}"
+        )
+    mask = np.zeros((height, width), dtype=bool)
+    mask[row : row + box_height, column : column + box_width] = True
+    return mask
 
 
 def with_hole(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:

@@ -11,10 +11,11 @@ from PIL import Image
 from unidiff.cli.checks import check_files
 from unidiff.cli.options import Decoding, ModelChoice, takes_options
 from unidiff.cli.session import open_session
+from unidiff.plugins.pictures import Box, box_mask
 
 from .command_options import Picture, Written
 from .filling import Inpainting, Outpainting, middle
-from .pixels import Box, box_mask, on_canvas
+from .pixels import on_canvas
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from unidiff.data.sources.held_out import held_out, scene_pictures
 from unidiff.data.sources.scene_language import caption
 from unidiff.data.sources.scenes import ALIGNED, IMAGE_SIZE, SceneObject, render_scene
 from unidiff.plugins import DemoExample, Example
-from unidiff.plugins.pictures import with_hole
+from unidiff.plugins.pictures import Box, box_mask, with_hole
 
 from .judges import seen_objects, text_match
 from .pictures import photograph, scene_of
-from .pixels import Box, as_pixels, box_mask
+from .pixels import as_pixels
 
 SMALLEST, LARGEST = 0.25, 0.75  # sides of a random box, as shares of the picture's
 _HALF = IMAGE_SIZE // 2

@@ -10,9 +10,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from unidiff.plugins.pictures import Box, box_mask
 from unidiff.tokens.image_processing import UniDiffImageProcessor
-
-Box = tuple[int, int, int, int]  # first row, first column, height, width
 
 
 def as_pixels(picture: Any) -> np.ndarray:
@@ -41,29 +40,6 @@ def fitted_to(picture: Any, shape: tuple[int, ...]) -> np.ndarray:
     """(H, W, 3) uint8: the picture at the size of a result, for measuring."""
     pixels = as_pixels(picture)
     return pixels if pixels.shape[:2] == shape[:2] else fitted(pixels, _processor(*shape[:2]))
-
-
-def box_mask(size: tuple[int, int], box: Box) -> np.ndarray:
-    """(height, width) bool, True inside the box.
-
-    Args:
-        size: (width, height) of the picture.
-        box: first row, first column, height, width in pixels.
-
-    Raises:
-        ValueError: if the box is empty or not inside the picture.
-    """
-    width, height = size
-    row, column, box_height, box_width = box
-    fits = row >= 0 and column >= 0 and row + box_height <= height and column + box_width <= width
-    if box_height < 1 or box_width < 1 or not fits:
-        raise ValueError(
-            f"a box must lie inside the picture of {height} rows and {width} columns and hold a "
-            f"pixel; got row {row}, column {column}, height {box_height}, width {box_width}"
-        )
-    mask = np.zeros((height, width), dtype=bool)
-    mask[row : row + box_height, column : column + box_width] = True
-    return mask
 
 
 def hole_in(picture: Image.Image, hole: Any) -> np.ndarray:

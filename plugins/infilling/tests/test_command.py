@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
-from unidiff_infilling.command import box_mask
 
 from unidiff.cli.app import app
+from unidiff.plugins.pictures import box_mask
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from unidiff.cli import samplers
@@ -12,10 +11,9 @@ from unidiff.cli.options import Decoding, JsonFlag, ModelChoice, takes_options
 from unidiff.cli.output import check_picture_path, enlarged, print_cost, print_json
 from unidiff.cli.session import Session, open_session
 from unidiff.plugins.answers import check_fits
+from unidiff.plugins.pictures import Box, box_mask
 
 from .middle_command import OneHole, fill_one_hole
-
-Box = tuple[int, int, int, int]
 
 
 @takes_options
@@ -81,29 +79,6 @@ def _request(
             raise ValueError("--image needs --box ROW COL HEIGHT WIDTH: nothing is to be filled")
         return processor.for_image_infill(image, hole)
     return processor.for_joint_infill(image, hole, text, hole_length)
-
-
-def box_mask(size: tuple[int, int], box: Box) -> np.ndarray:
-    """(height, width) bool, True inside the box.
-
-    Args:
-        size: (width, height) of the picture.
-        box: first row, first column, height, width in pixels.
-
-    Raises:
-        ValueError: if the box is empty or not inside the picture.
-    """
-    width, height = size
-    row, column, box_height, box_width = box
-    fits = row >= 0 and column >= 0 and row + box_height <= height and column + box_width <= width
-    if box_height < 1 or box_width < 1 or not fits:
-        raise ValueError(
-            f"--box must lie inside the picture of {height} rows and {width} columns and hold a "
-            f"pixel; got row {row}, column {column}, height {box_height}, width {box_width}"
-        )
-    mask = np.zeros((height, width), dtype=bool)
-    mask[row : row + box_height, column : column + box_width] = True
-    return mask
 
 
 def _saved(value: Any, out: Path, scale: int) -> dict[str, Any]:
