@@ -1,6 +1,7 @@
 """Known answers of the strategies that let certainty decide, and brute force over every count."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -176,9 +177,30 @@ def test_a_local_entropy_bound_counts_near_positions_only(local: float, reach: i
     assert (num_held > 0) == (reach > 0)
 
 
+def test_a_local_entropy_bound_moves_by_the_share_revealed() -> None:
+    view = grid_view(40, seed=8)
+    view = replace(view, total_B=torch.full((40,), 12))
+    moving = strategy_of(
+        "entropy_bound",
+        entropy_bound=2.5,
+        local_entropy_bound=0.2,
+        final_local_entropy_bound=2.0,
+        local_reach=1,
+    )(view)
+    sizes = set()
+    for row, num_open in enumerate(view.num_remaining.tolist()):
+        now = 0.2 + 1.8 * (1 - num_open / 12)
+        fixed = strategy_of(
+            "entropy_bound", entropy_bound=2.5, local_entropy_bound=now, local_reach=1
+        )(view)
+        assert torch.equal(moving[row], fixed[row])
+        sizes.add(num_open)
+    assert len(sizes) > 3
+
+
 def test_a_local_entropy_bound_that_reaches_everywhere_is_the_entropy_bound() -> None:
     view = grid_view(40, seed=7)
-    everywhere = {"entropy_bound": 100.0, "local_entropy_bound": 0.9, "local_reach": 3}
+    everywhere: dict = {"entropy_bound": 100.0, "local_entropy_bound": 0.9, "local_reach": 3}
     one = strategy_of("entropy_bound", entropy_bound=0.9)(view)
     assert torch.equal(strategy_of("entropy_bound", **everywhere)(view), one)
 

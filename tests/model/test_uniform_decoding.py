@@ -222,6 +222,11 @@ def test_the_left_to_right_reading_needs_no_noise(models: dict) -> None:
             {"revision": "renoise", "final_entropy_bound": 2.0},
             "final_entropy_bound goes by the share",
         ),
+        (
+            "uniform",
+            {"revision": "renoise", "final_local_entropy_bound": 2.0},
+            "final_local_entropy_bound goes by the share",
+        ),
         ("uniform", {"guidance_level": "words"}, "guidance_level must be one of"),
         ("uniform", {"stability_steps": -1}, "stability_steps must be >= 0"),
     ],

@@ -32,7 +32,7 @@ REFERENCE, DEFAULT = "one token per step", "default"
 PACE_OPTIONS = (
     *("unmasking_strategy", "max_denoising_steps", "confidence_threshold", "confidence_metric"),
     *("factor", "frechet_margin", "entropy_bound", "final_entropy_bound", "hierarchy_threshold"),
-    *("local_entropy_bound", "local_reach"),
+    *("local_entropy_bound", "final_local_entropy_bound", "local_reach"),
     "guidance_refresh",
 )
 Progress = Callable[["Cell", "Measured", bool], None]

@@ -22,6 +22,8 @@ from .uniform_noise import check_noise
 
 logger = logging.getLogger(__name__)
 
+_BY_SHARE = ("final_entropy_bound", "final_local_entropy_bound")
+
 
 def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
     """Whether the cache is exact.
@@ -101,9 +103,10 @@ def check_rows(denoiser: Denoiser[Any], rows: Sequence[Row], past: Any) -> None:
 def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
     """Raise ValueError if the options ask for a revision that cannot be."""
     revision, mode = revision_of(options), options["decoding_mode"]
-    if options["revision"] == "renoise" and options["final_entropy_bound"] is not None:
+    moving = [name for name in _BY_SHARE if options[name] is not None]
+    if options["revision"] == "renoise" and moving:
         raise ValueError(
-            "final_entropy_bound goes by the share of a block that is revealed, and "
+            f"{moving[0]} goes by the share of a block that is revealed, and "
             "revision='renoise' decides the whole block anew in every step: leave it out"
         )
     if revision is None:

@@ -155,6 +155,7 @@ _CHECKS = {
     "entropy_bound": _check_number(0.0, float("inf"), low_included=True),
     "final_entropy_bound": _check_number(0.0, float("inf"), low_included=True),
     "local_entropy_bound": _check_number(0.0, float("inf"), low_included=True),
+    "final_local_entropy_bound": _check_number(0.0, float("inf"), low_included=True),
     "local_reach": _check_count(0),
     "hierarchy_threshold": _check_number(0.0, 1.0, low_included=True),
     "remdm_schedule": _check_name(REMDM_SCHEDULES),

@@ -51,6 +51,7 @@ OPTIONS: dict[str, Any] = {
     "entropy_bound": 0.1,  # nats (entropy_bound)
     "final_entropy_bound": None,  # nats at the block's end (entropy_bound); None: entropy_bound
     "local_entropy_bound": None,  # nats among near positions (entropy_bound); None: no such bound
+    "final_local_entropy_bound": None,  # nats at the block's end; None: local_entropy_bound
     "local_reach": 2,  # distance along each axis at which positions are near (entropy_bound)
     "hierarchy_threshold": 0.4,  # least confidence of a run's best position (hierarchy)
     "remdm_schedule": "cap",  # when visible tokens are masked again (remdm)

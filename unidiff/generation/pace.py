@@ -134,6 +134,7 @@ class RevealEntropyBound:
         local: nats; a position waits while the less uncertain masked ones within `reach` of it have
             more entropy than this together. Near tokens (an object's edge) owe each other more than
             distant ones (two objects). None: no such bound.
+        final_local: nats; what `local` moves to as `bound` moves to `final`. None: it stays.
         reach: distance along each axis of position at which two positions are near.
 
     Source: EB sampler, arXiv 2505.24857, section 4; `final` and `local` are our own, after
@@ -144,6 +145,7 @@ class RevealEntropyBound:
     bound: float = 0.1
     final: float | None = None
     local: float | None = None
+    final_local: float | None = None
     reach: int = 2
 
     def __call__(self, view: StepView) -> Tensor:
@@ -152,10 +154,11 @@ class RevealEntropyBound:
         entropy_BK = -sorted_scores(certainty_BK, view.masked_BK, -torch.inf)
         before_BK = torch.cumsum(entropy_BK, 1).roll(1, 1)
         before_BK[:, 0] = 0.0
-        fits_BK = (before_BK <= self._bounds(view)) & entropy_BK.isfinite()
+        fits_BK = (before_BK <= _moving(self.bound, self.final, view)) & entropy_BK.isfinite()
         reveal_BK = reveal_highest(certainty_BK, view.masked_BK, leading_run(fits_BK))
         if self.local is not None:
-            reveal_BK = reveal_BK & (self._entropy_around(view) <= self.local)
+            local_B1 = _moving(self.local, self.final_local, view)
+            reveal_BK = reveal_BK & (self._entropy_around(view) <= local_B1)
         share_BK = reveal_highest(certainty_BK, view.masked_BK, view.least_share)
         return reveal_BK | share_BK
 
@@ -167,13 +170,14 @@ class RevealEntropyBound:
         entropy_BK1 = view.entropies.to(torch.float64).masked_fill(~view.masked_BK, 0.0)[..., None]
         return (counts_BKK.to(torch.float64) @ entropy_BK1)[..., 0]
 
-    def _bounds(self, view: StepView) -> Tensor | float:
-        """(B, 1) float64 bound of each row in nats, or the one of all."""
-        if self.final is None:
-            return self.bound
-        total_B = view.total_B.clamp(min=1).to(torch.float64)  # 0: a row that has finished
-        revealed_B = 1.0 - view.num_remaining / total_B
-        return (self.bound + (self.final - self.bound) * revealed_B)[:, None]
+
+def _moving(begin: float, end: float | None, view: StepView) -> Tensor | float:
+    """(B, 1) float64 between `begin` and `end` by the share revealed; no end: `begin`."""
+    if end is None:
+        return begin
+    total_B = view.total_B.clamp(min=1).to(torch.float64)  # 0: a row that has finished
+    revealed_B = 1.0 - view.num_remaining / total_B
+    return (begin + (end - begin) * revealed_B)[:, None]
 
 
 @dataclass(frozen=True)

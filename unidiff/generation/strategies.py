@@ -48,6 +48,7 @@ STRATEGIES: dict[str, Callable[[Mapping[str, Any]], UnmaskingStrategy]] = {
         options["entropy_bound"],
         options["final_entropy_bound"],
         options["local_entropy_bound"],
+        options["final_local_entropy_bound"],
         options["local_reach"],
     ),
     "cosine": lambda options: RevealCosine(options["confidence_noise"]),
