@@ -152,6 +152,13 @@ def test_what_is_not_there_is_named(source):
         load_examples(source, COLUMNS)
 
 
+@pytest.mark.parametrize("content", ["", '{"a": 1}\n{"a": '], ids=["empty", "cut short"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, content):
+    (tmp_path / "some.jsonl").write_text(content)
+    with pytest.raises(ValueError, match=r"some.jsonl holds no jsonl rows that can be read"):
+        load_examples(tmp_path / "some.jsonl", ["a"])
+
+
 def test_an_empty_folder_and_a_wrong_choice_are_errors(tmp_path):
     with pytest.raises(ValueError, match="no pictures"):
         load_examples(tmp_path, COLUMNS)

@@ -81,6 +81,28 @@ def test_each_task_reads_its_own(model, adapters):
     assert torch.equal(second, logits(alone.eval()))
 
 
+def test_one_inside_another_leaves_the_outer_one_on(model, adapters):
+    before = logits(model)
+    with own_adapter(task_with(adapters[0]), model):
+        outer = logits(model)
+        for task in (task_with(adapters[1], "whispering"), task_with(adapters[0])):
+            with own_adapter(task, model):
+                pass
+            assert torch.equal(logits(model), outer)
+    assert torch.equal(logits(model), before)
+
+
+def test_an_adapter_that_is_loaded_afterwards_reads(model, adapters, caplog):
+    """As `unidiff eval tasks --adapter` does; and nobody calls the first one's weights missing."""
+    alone = UniDiffForBlockDiffusion.from_pretrained(bundled_checkpoint(), dtype=torch.float32)
+    alone.load_adapter(adapters[1])
+    with own_adapter(task_with(adapters[0]), model):
+        pass
+    model.load_adapter(adapters[1], adapter_name="mine")
+    assert torch.equal(logits(model), logits(alone.eval()))
+    assert "MISSING" not in caplog.text
+
+
 def test_it_is_gone_after_an_error(model, adapters):
     before = logits(model)
     with pytest.raises(RuntimeError), own_adapter(task_with(adapters[0]), model):

@@ -56,8 +56,9 @@ def test_a_factory_is_called(install):
     assert load_plugin("made").name == "made"
 
 
-def test_a_plugin_that_raises_on_import_is_reported_and_the_others_live(install):
-    install("unidiff-bad", {GROUP: {"bad": "unidiff_bad:plugin"}}, "raise RuntimeError('no disk')")
+@pytest.mark.parametrize("ending", ["raise RuntimeError('no disk')", "raise SystemExit('no disk')"])
+def test_a_plugin_that_raises_on_import_is_reported_and_the_others_live(install, ending):
+    install("unidiff-bad", {GROUP: {"bad": "unidiff_bad:plugin"}}, ending)
     install("unidiff-good", {GROUP: {"good": "unidiff_good:plugin"}}, EMPTY.format(name="good"))
     plugins, errors = all_plugins()
     assert "good" in plugins

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file
 
 from unidiff.bundled import bundled_checkpoint
@@ -228,6 +229,19 @@ def test_an_adapter_folder_loads_as_a_model_with_its_decoding_options(adapter):
     assert processor.for_completion("def read(")["input_ids"].equal(adapter.ids)
 
 
+def test_pefts_own_loader_takes_the_folder(adapter):
+    base = UniDiffForBlockDiffusion.from_pretrained(bundled_checkpoint(), dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, adapter.folder).eval()
+    torch.testing.assert_close(model(adapter.ids).logits, adapter.logits, rtol=0, atol=1e-6)
+
+
+def test_an_adapter_without_a_processor_says_how_to_use_it(adapter, tmp_path):
+    shutil.copytree(adapter.folder, tmp_path / "bare")
+    (tmp_path / "bare" / "processor_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="load_adapter"):
+        UniDiffProcessor.from_pretrained(tmp_path / "bare")
+
+
 def test_merged_weights_give_the_adapters_logits(adapter):
     model = UniDiffForBlockDiffusion.from_pretrained(adapter.folder, dtype=torch.float32).eval()
     merged = model.merge_and_unload()
@@ -251,7 +265,7 @@ def test_an_adapter_for_another_base_is_refused_by_its_fingerprint(adapter, tiny
     model = UniDiffForBlockDiffusion.from_pretrained(bundled_checkpoint(), dtype=torch.float32)
     with torch.no_grad():
         model.model.layers[3].mlp.up_proj.weight[0, 0] += 0.5
-    with pytest.raises(ValueError, match="is an adapter for unidiff:bundled"):
+    with pytest.raises(ValueError, match=r"is an adapter for unidiff:bundled.*have changed since"):
         model.load_adapter(adapter.folder)
 
 

@@ -123,6 +123,8 @@ def opened_picture(value: Any, root: Path) -> Any:
     try:
         with Image.open(io.BytesIO(value)) as picture:
             return picture.convert("RGB")
+    except Image.UnidentifiedImageError as error:  # its own words name a place in memory
+        raise ValueError("no picture of a known format") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"no picture, or damaged or cut short ({error})") from error
 
@@ -135,9 +137,15 @@ def _table(source: str | Path, split: str) -> tuple[Any, Path]:
     if path.suffix in _READERS:
         if not path.is_file():
             raise FileNotFoundError(f"{path} is no file")
-        loaded = datasets.load_dataset(
-            _READERS[path.suffix], data_files={split: str(path)}, split=split
-        )
+        try:
+            loaded = datasets.load_dataset(
+                _READERS[path.suffix], data_files={split: str(path)}, split=split
+            )
+        except (StopIteration, datasets.exceptions.DatasetGenerationError) as error:
+            why = error.__cause__ or "it is empty"
+            raise ValueError(
+                f"{path} holds no {path.suffix[1:]} rows that can be read: {why}"
+            ) from error
         return loaded, path.parent
     if path.is_dir() and (path / "dataset_info.json").is_file():
         return datasets.load_from_disk(str(path)), path
@@ -190,7 +198,7 @@ def _checked(examples: Examples, source: str | Path, on_bad: str) -> Examples:
     if on_bad == "raise":
         raise ValueError(
             f"{len(bad)} of {len(examples)} pictures of {source} cannot be decoded ({shown}): mend "
-            "them, or leave them out with on_bad='skip'"
+            "them, or leave them out with on_bad='skip' (--skip-bad)"
         )
     kept = [index for index in range(len(examples)) if index not in bad]
     if not kept:

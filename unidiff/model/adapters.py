@@ -8,6 +8,8 @@ of the base, the configuration, the processor and the task's decoding options. I
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from unidiff.bundled import bundled_checkpoint
-from unidiff.tokens.checkpoint import check_exists, check_weights, read_json
+from unidiff.tokens.checkpoint import RECORD_FILE, check_exists, check_weights, read_json
 from unidiff.tokens.layout import TokenLayout
 
 from .fingerprint import base_fingerprint
@@ -24,7 +26,6 @@ from .growth import grow_vocabulary
 
 logger = logging.getLogger(__name__)
 
-RECORD_FILE = "unidiff_adapter.json"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 BUNDLED = "unidiff:bundled"  # the checkpoint in this package, wherever it is installed
 _EXACT = (torch.float32, torch.bfloat16, torch.float64)
@@ -107,6 +108,20 @@ def known_fingerprint(model: Any, vocab_size: int | None = None) -> str:
     return base_fingerprint(model, vocab_size) if weight.dtype in _EXACT else ""
 
 
+@contextmanager
+def _quiet_about_others() -> Iterator[None]:
+    """Silence peft and transformers on a second adapter, who call the first one's weights lost."""
+    report = logging.getLogger("transformers.integrations.peft")
+    level = report.level
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        report.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            report.setLevel(level)
+
+
 class AdapterMethods:
     """What transformers' `load_adapter` and `set_adapter` lack, and merging in place.
 
@@ -129,10 +144,20 @@ class AdapterMethods:
             if layout and not self.config.layout.holds(layout):  # type: ignore[attr-defined]
                 grow_vocabulary(self, layout)  # type: ignore[arg-type]
             peft_model_id = str(peft_model_id)
-        with warnings.catch_warnings():  # peft warns of what this is for: several adapters
-            warnings.filterwarnings("ignore", message="Already found a `peft_config`")
-            loaded = super().load_adapter(peft_model_id, adapter_name, **kwargs)  # type: ignore[misc]
-        self.set_adapter(adapter_name or "default")
+        name = adapter_name or "default"
+        # Renamings of the adapter's keys; saving the model would undo them in the model's own.
+        renamings = getattr(self, "_weight_conversions", None)
+        with _quiet_about_others():
+            load: Any = super().load_adapter  # type: ignore[misc]
+            loaded = load(peft_model_id, adapter_name, **kwargs)
+        self._weight_conversions = renamings
+        missing = sorted(key for key in loaded.missing_keys if f".{name}." in key)
+        if missing:
+            logger.warning(
+                "adapter %r lacks %d weights, such as %s", name, len(missing), missing[0]
+            )
+        self.enable_adapters()  # type: ignore[attr-defined]
+        self.set_adapter(name)
         return loaded
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
@@ -214,9 +239,12 @@ def check_base(model: Any, record: AdapterRecord, folder: str | Path) -> None:
             "%s: whether the adapter belongs to this base cannot be told in its precision", folder
         )
     elif found != record.base_fingerprint:
+        source = base_reference(model) or "of no folder"
+        if source == record.base:
+            source += " with weights that have changed since they were loaded, as by a merge,"
         raise ValueError(
             f"{folder} is an adapter for {record.base} (fingerprint {record.base_fingerprint}), "
-            f"and this model is {base_reference(model) or 'of no folder'} (fingerprint {found}): "
+            f"and this model is {source} (fingerprint {found}): "
             "load its own base, as from_pretrained(adapter folder) does, or train it anew"
         )
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from unidiff.model.adapters import BUNDLED, base_reference
+from unidiff.model.row_adapters import RowAdapters
 
 from .task import Task
 
@@ -29,7 +30,7 @@ def reads_own_adapter(task: Task, model: Any) -> bool:
 def own_adapter(task: Task, model: Any) -> Iterator[bool]:
     """Turn a task's own adapter on for a while, where `reads_own_adapter`; yields whether it is.
 
-    Behind it the model computes what it did before, bit for bit.
+    Behind it the model computes what it did before, bit for bit; one may stand inside another.
 
     Raises:
         ValueError: if the adapter belongs to another base.
@@ -38,7 +39,7 @@ def own_adapter(task: Task, model: Any) -> Iterator[bool]:
     if not reads_own_adapter(task, model):
         yield False
         return
-    name = _PREFIX + task.name
+    name, before = _PREFIX + task.name, RowAdapters(model).active
     if name not in getattr(model, "peft_config", {}):
         model.load_adapter(task.adapter, adapter_name=name)
     model.enable_adapters()
@@ -46,4 +47,7 @@ def own_adapter(task: Task, model: Any) -> Iterator[bool]:
     try:
         yield True
     finally:
-        model.disable_adapters()
+        if before:
+            model.set_adapter(before)
+        else:
+            model.disable_adapters()

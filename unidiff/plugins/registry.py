@@ -246,7 +246,7 @@ def _imported(one: Installed) -> Any:
     """What an entry point names; raises ImportError whatever goes wrong in it."""
     try:
         return EntryPoint(one.name, one.value, "").load()
-    except Exception as error:  # a plugin's own code: any error is its, and must not end the host
+    except (Exception, SystemExit) as error:  # a plugin's own code must not end the host
         kind = type(error).__name__
         raise ImportError(
             f"{one.name!r} of {one.distribution} {one.version} cannot be loaded ({kind}: {error})"

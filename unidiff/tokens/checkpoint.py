@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from .image import FSQImageTokenizer
 
+RECORD_FILE = "unidiff_adapter.json"  # of an adapter folder
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 TEMPLATE_FILE = "chat_template.jinja"
 _JSON_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
@@ -29,6 +30,11 @@ def check_processor_folder(folder: Path) -> None:
         FileNotFoundError: if a file is missing.
         ValueError: if a file is cut short or is no JSON.
     """
+    if (folder / RECORD_FILE).is_file() and not (folder / _JSON_FILES[0]).is_file():
+        raise FileNotFoundError(
+            f"{folder} is an adapter without a processor, as plugins bring it along: take model "
+            f"and processor of its base, and model.load_adapter({str(folder)!r})"
+        )
     for name in (*_JSON_FILES, TEMPLATE_FILE):
         check_exists(folder / name)
     if not (folder / TEMPLATE_FILE).read_bytes().strip():

@@ -17,6 +17,8 @@ from unidiff.model.adapters import (
     known_fingerprint,
 )
 
+_PREFIX = "base_model.model."  # of peft's own files: `PeftModel.from_pretrained` asks for it
+
 
 def record_of(model: Any, task: str) -> AdapterRecord:
     """What an adapter trained on this model belongs to; taken before the vocabulary grows.
@@ -102,8 +104,17 @@ def write_adapter_weights(model: Any, folder: Path, name: str = "default") -> No
         # Rows that the vocabulary grew by are made again on loading; peft would ask the hub.
         weights = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
     save_file(
-        {key: value.contiguous().cpu() for key, value in weights.items()}, folder / WEIGHTS_FILE
+        {_PREFIX + key: value.contiguous().cpu() for key, value in weights.items()},
+        folder / WEIGHTS_FILE,
     )
+
+
+def read_adapter_weights(folder: str | Path) -> dict[str, Any]:
+    """What `write_adapter_weights` wrote, by the names that the model knows it by."""
+    from safetensors.torch import load_file
+
+    weights = load_file(Path(folder) / WEIGHTS_FILE)
+    return {key.removeprefix(_PREFIX): value for key, value in weights.items()}
 
 
 def check_replaceable(folder: Path) -> None:

@@ -15,10 +15,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainerState
 from unidiff.data.blocks import TrainingRow
 from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream, Source, Weighted
-from unidiff.model.adapters import WEIGHTS_FILE
 from unidiff.plugins.task import Example, Task
 
-from .adapter_folder import write_adapter_weights
+from .adapter_folder import read_adapter_weights, write_adapter_weights
 from .lora import LoRAOptions
 from .objective import BlockObjective
 from .retain import RetainTerm
@@ -106,9 +105,8 @@ class AdapterTrainer(BlockDiffusionTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """The adapter of a checkpoint; transformers looks for a whole model's weights."""
         from peft import set_peft_model_state_dict
-        from safetensors.torch import load_file
 
-        weights = load_file(Path(resume_from_checkpoint) / WEIGHTS_FILE)
+        weights = read_adapter_weights(resume_from_checkpoint)
         set_peft_model_state_dict(model or self.model, weights, adapter_name="default")
 
 
