@@ -93,7 +93,10 @@ def test_any_codes_decode_to_finite_values_in_the_range():
 def test_the_last_code_of_an_even_number_stands_for_the_largest_level():
     tokenizer = DctTokenizer((-1.0,), (1.0,), 4, 1)
     assert tokenizer.decode(np.arange(4)[:, None])[:, 0, 0].tolist() == [-1, 0, 1, 1]
-    assert tokenizer.decode_mean([[0, 0, 0, 1.0]]).tolist() == [[1.0]]
+    two = DctTokenizer((-1.0,), (1.0,), 4, 2)
+    assert np.allclose(two.decode([0, 2]), [[0], [-1]], atol=1e-6)
+    assert np.allclose(two.decode([0, 3]), [[0], [-1]], atol=1e-6)
+    assert np.allclose(two.decode_mean(np.eye(4)[[0, 3]]), [[0], [-1]], atol=1e-6)
 
 
 @pytest.mark.parametrize(

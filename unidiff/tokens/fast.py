@@ -38,7 +38,7 @@ class FastTokenizer(ActionTokenizer):
     off by half an integer at most, and the transform M is orthonormal, so
         sum over t of e_t^2 <= T / (2 scale)^2, and |e_t| <= sum over k of |M_kt| / (2 scale).
     It holds for tokenizers of `fit`, which can write every coefficient that a chunk can have;
-    foreign ones clip to what they can write. A `length` that cuts codes off adds to it.
+    foreign ones write the nearest that they can. A `length` that cuts codes off adds to it.
 
     Attributes:
         low: lower end of each dimension's range, in the units of the values.
@@ -88,7 +88,7 @@ class FastTokenizer(ActionTokenizer):
             Tokenizer.from_str(self.bpe)
         except Exception as error:  # `tokenizers` raises nothing narrower
             raise ValueError(f"bpe holds no tokenizer.json ({error})") from error
-        _ = self.integers
+        _ = self.written
 
     @property
     def padding_code(self) -> int:
@@ -111,15 +111,18 @@ class FastTokenizer(ActionTokenizer):
         return self.length, 1
 
     @cached_property
-    def integers(self) -> tuple[int, int]:
-        """Lowest and highest coefficient that the merges can write, in multiples of 1 / scale."""
+    def written(self) -> NDArray[np.int64]:
+        """(2 m + 1,) what is written for each integer -m to m; no chunk has a larger one than m.
+
+        The integer itself if the merges know its character, else the nearest that they know.
+        """
         most = largest_integer(self.shape[0], self.scale)
-        written = range(max(self.min_token, -most), most + 1)
-        known = {i for i in written if self._is_known(chr(i - self.min_token))}
+        possible = range(max(self.min_token, -most), most + 1)
+        known = np.array([i for i in possible if self._is_known(i)], dtype=np.int64)
         if 0 not in known:
             raise ValueError(f"bpe cannot write zero, character {-self.min_token}: wrong min_token")
-        low = next(i for i in range(0, -most - 2, -1) if i - 1 not in known)
-        return low, next(i for i in range(most + 1) if i + 1 not in known)
+        distance = np.abs(np.arange(-most, most + 1)[:, None] - known)
+        return np.asarray(known[distance.argmin(axis=1)], dtype=np.int64)
 
     @classmethod
     def fit(
@@ -217,8 +220,7 @@ class FastTokenizer(ActionTokenizer):
         whole = "".join(text[:count].ljust(count, zero) for text in texts)
         characters = np.frombuffer(whole.encode("utf-32-le"), dtype="<u4").astype(np.int64)
         integers = (characters + self.min_token).reshape(len(rows), *self.shape)
-        most = largest_integer(self.shape[0], self.scale)
-        integers = np.where(np.abs(integers) <= most, integers, 0)
+        integers = np.where(np.abs(integers) <= len(self.written) // 2, integers, 0)
         normalised = dct_matrix(self.shape[0]).T @ (integers / self.scale)
         return self._at_shares((normalised + 1) / 2).reshape(*array.shape[:-1], *self.shape)
 
@@ -237,16 +239,19 @@ class FastTokenizer(ActionTokenizer):
         """The merges, loaded."""
         return Tokenizer.from_str(self.bpe)
 
-    def _is_known(self, character: str) -> bool:
-        """Whether a character comes back."""
+    def _is_known(self, integer: int) -> bool:
+        """Whether the character of a coefficient comes back."""
+        character = chr(integer - self.min_token)
         ids = self._tokenizer.encode(character, add_special_tokens=False).ids
         return bool(self._tokenizer.decode(ids, skip_special_tokens=False) == character)
 
     def _texts(self, values: NDArray[np.float64]) -> list[str]:
         """The text of each of (..., T, D) chunks."""
         coefficients = dct_matrix(self.shape[0]) @ (2 * self._shares(values) - 1)
-        integers = np.clip(np.rint(coefficients * self.scale), *self.integers)
-        characters = (integers.astype(np.int64) - self.min_token).reshape(-1, math.prod(self.shape))
+        most = len(self.written) // 2
+        integers = np.clip(np.rint(coefficients * self.scale), -most, most).astype(np.int64)
+        characters = self.written[integers + most] - self.min_token
+        characters = characters.reshape(-1, math.prod(self.shape))
         return ["".join(map(chr, row)) for row in characters.tolist()]
 
 
