@@ -113,6 +113,31 @@ def test_state_may_be_left_out_of_an_action_request(processor):
     assert not ((inputs["input_ids"] >= state.start) & (inputs["input_ids"] < state.stop)).any()
 
 
+@pytest.mark.parametrize("views", [[PICTURE, 255 - PICTURE], (PICTURE, 255 - PICTURE)])
+def test_several_cameras_stand_one_after_the_other(processor, views):
+    inputs = processor.for_action(views, [0.25, 0.75], "push")
+    named = processor.for_action(
+        dict(zip(("front", "wrist"), views, strict=True)), [0.25, 0.75], "push"
+    )
+    content = [{"type": "image", "image": view} for view in views]
+    content += [{"type": "state", "state": [0.25, 0.75]}, {"type": "text", "text": "push"}]
+    expected = processor.build(user(*content), want="action")
+    for key in expected:
+        assert torch.equal(inputs[key], expected[key])
+        assert torch.equal(named[key], expected[key])
+    assert (inputs["input_ids"] == IMAGE).sum() == 2
+
+
+def test_one_camera_may_be_a_list_or_a_content_part(processor):
+    expected = processor.for_action(PICTURE, None, "push")["input_ids"]
+    part = {"type": "image", "codes": processor.image_codes(PICTURE)}
+    for one in ([PICTURE], {"image": PICTURE}, part, [part], {"front": part}):
+        assert torch.equal(processor.for_action(one, None, "push")["input_ids"], expected)
+    for nothing in ([], {}):
+        with pytest.raises(ValueError, match="at least one image"):
+            processor.for_action(nothing, None, "push")
+
+
 def test_rows_of_a_batch_are_padded_on_the_left(processor):
     together = processor.for_image(["draw a sneaker", "a"])
     alone = processor.for_image("a")
@@ -572,7 +597,7 @@ def test_values_of_the_wrong_class_are_refused(processor, call):
 
 def test_parts_that_do_not_fit_the_layout_are_refused(processor):
     given = {"tokenizer": processor.tokenizer, "token_layout": processor.layout}
-    with pytest.raises(ValueError, match="64 bins"):
+    with pytest.raises(ValueError, match="64 codes"):
         UniDiffProcessor(**given, state_bins=BinTokenizer((0,), (1,), 64))
     with pytest.raises(ValueError, match="grid"):
         UniDiffProcessor(**given, action_bins=BinTokenizer((0, 0), (1, 1), 256, horizon=4))

@@ -87,7 +87,7 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
         "text tokenizer": f"byte-level BPE, {len(processor.tokenizer)} ids",
         "image grid": list(layout.image_grid),
         "action grid": list(layout.action_grid),
-        "bins": {name: one.to_dict() for name, one in bins.items() if one is not None},
+        "bins": {name: _shown(one) for name, one in bins.items() if one is not None},
     }
     if is_adapter:
         record = read_record(folder)
@@ -99,6 +99,11 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
             f"{image.num_parameters():,} parameters"
         )
     return facts
+
+
+def _shown(tokenizer: Any) -> dict[str, Any]:
+    """Facts of a tokenizer of actions, without the merges that one may have."""
+    return {name: value for name, value in tokenizer.to_dict().items() if name != "bpe"}
 
 
 def _count_parameters(path: Path) -> tuple[int, set[str]]:

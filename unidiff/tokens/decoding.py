@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .actions import BinTokenizer
+from .action_tokenizer import ActionTokenizer
 from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
 from .layout import TokenLayout
@@ -104,7 +104,7 @@ class AnswerDecoder:
     layout: TokenLayout
     image_processor: UniDiffImageProcessor
     image_tokenizer: FSQImageTokenizer
-    bins_of: Callable[[str], BinTokenizer]
+    bins_of: Callable[[str], ActionTokenizer]
     modality: Callable[[str], Any]
 
     def decode_text(self, ids: ArrayLike | Tensor) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .actions import BinTokenizer
+from .action_tokenizer import ActionTokenizer
 from .decoding import as_ids
 from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
@@ -31,8 +31,8 @@ class PartCoder:
     layout: TokenLayout
     image_processor: UniDiffImageProcessor
     image_tokenizer: FSQImageTokenizer
-    action_bins: BinTokenizer | None
-    state_bins: BinTokenizer | None
+    action_bins: ActionTokenizer | None
+    state_bins: ActionTokenizer | None
     modality: Callable[[str], Any]
     _known_codes: dict[bytes, NDArray[np.int64]]
 
@@ -108,8 +108,8 @@ class PartCoder:
             raise ValueError(f"{kind} needs {count} codes, got {len(codes)}")
         return {"type": kind, "codes": codes}
 
-    def bins_of(self, modality: str) -> BinTokenizer:
-        """Bins of "action" or "state"; raises ValueError if the checkpoint has none."""
+    def bins_of(self, modality: str) -> ActionTokenizer:
+        """Tokenizer of "action" or "state"; raises ValueError if the checkpoint has none."""
         bins = self.action_bins if modality == "action" else self.state_bins
         if bins is None:
             raise ValueError(

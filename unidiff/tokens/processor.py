@@ -15,7 +15,8 @@ import torch
 from transformers import AutoProcessor, BatchFeature, PreTrainedTokenizerBase
 from transformers.processing_utils import ProcessorMixin
 
-from .actions import BinTokenizer
+from .action_kinds import action_tokenizer
+from .action_tokenizer import ActionTokenizer
 from .checkpoint import (
     IMAGE_TOKENIZER_FOLDER,
     check_processor_folder,
@@ -45,7 +46,8 @@ class UniDiffProcessor(
         tokenizer: text tokenizer with the special tokens of `unidiff.tokens.text`.
         chat_template: Jinja template; `sequence.CHAT_TEMPLATE` when None.
         token_layout: `TokenLayout` or its dictionary; None derives one from the other arguments.
-        action_bins: `BinTokenizer` with a horizon, or its dictionary; None without actions.
+        action_bins: what codes action chunks, an `ActionTokenizer` (bins, DCT, FAST) with a horizon
+            and a fixed number of codes, or its dictionary; None without actions.
         state_bins: `BinTokenizer` without horizon, or its dictionary; None without states.
         image_model: the image tokenizer; None without images, or to set `image_tokenizer` later.
 
@@ -60,8 +62,8 @@ class UniDiffProcessor(
         tokenizer: PreTrainedTokenizerBase | None = None,
         chat_template: str | None = None,
         token_layout: TokenLayout | Mapping[str, Any] | None = None,
-        action_bins: BinTokenizer | Mapping[str, Any] | None = None,
-        state_bins: BinTokenizer | Mapping[str, Any] | None = None,
+        action_bins: ActionTokenizer | Mapping[str, Any] | None = None,
+        state_bins: ActionTokenizer | Mapping[str, Any] | None = None,
         image_model: FSQImageTokenizer | None = None,
     ) -> None:
         super().__init__(
@@ -261,33 +263,33 @@ class UniDiffProcessor(
             codes = image_model.config.image_size // image_model.config.downsample_factor
             grids["image_grid"] = (codes, codes)
         if self.action_bins is not None:
-            sizes["action"] = self.action_bins.num_bins
-            grids["action_grid"] = (self.action_bins.horizon or 1, self.action_bins.dim)
+            sizes["action"] = self.action_bins.num_codes
+            grids["action_grid"] = self.action_bins.grid
         if self.state_bins is not None:
-            sizes["state"] = self.state_bins.num_bins
+            sizes["state"] = self.state_bins.num_codes
         return layout_for_tokenizer(self.tokenizer, sizes, **grids)
 
 
-def _as_bins(bins: BinTokenizer | Mapping[str, Any] | None) -> BinTokenizer | None:
-    """Bins from bins, a dictionary or nothing."""
-    return BinTokenizer.from_dict(bins) if isinstance(bins, Mapping) else bins
+def _as_bins(bins: ActionTokenizer | Mapping[str, Any] | None) -> ActionTokenizer | None:
+    """Tokenizer of actions or states from one, a dictionary or nothing."""
+    return action_tokenizer(bins) if isinstance(bins, Mapping) else bins
 
 
 def _check_bins(
-    layout: TokenLayout, modality: str, bins: BinTokenizer | None, grid: tuple[int, int] | None
+    layout: TokenLayout, modality: str, bins: ActionTokenizer | None, grid: tuple[int, int] | None
 ) -> None:
     """Raise ValueError if bins and layout contradict each other."""
     if bins is None:
         return
-    if layout.range_of(modality).size != bins.num_bins:
+    if layout.range_of(modality).size != bins.num_codes:
         raise ValueError(
-            f"{modality}_bins has {bins.num_bins} bins but the layout's {modality} range holds "
+            f"{modality}_bins has {bins.num_codes} codes but the layout's {modality} range holds "
             f"{layout.range_of(modality).size}"
         )
-    if grid is not None and (bins.horizon, bins.dim) != tuple(grid):
+    if grid is not None and (bins.horizon is None or bins.grid != tuple(grid)):
         raise ValueError(
-            f"{modality}_bins has (horizon, dim) {(bins.horizon, bins.dim)} but the layout's grid "
-            f"is {tuple(grid)}"
+            f"{modality}_bins has horizon {bins.horizon} and codes in a grid {bins.grid} but the "
+            f"layout's grid is {tuple(grid)}"
         )
     if grid is None and bins.horizon is not None:
         raise ValueError(f"{modality}_bins must have horizon None, got {bins.horizon}")

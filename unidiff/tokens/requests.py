@@ -99,11 +99,15 @@ class RequestBuilders:
         """Prompt and empty canvas of one action chunk.
 
         Args:
-            image: what the camera sees; any form of a content part's image.
+            image: what the camera sees, any form of a content part's image; of several cameras a
+                list, or a dictionary by camera, in the order of training. At least one.
             state: (D,) hand position; None leaves it out.
             instruction: what to do.
+
+        Raises:
+            ValueError: if there is no image, or the checkpoint knows no actions.
         """
-        content: list[dict[str, Any]] = [_image_part(image)]
+        content: list[dict[str, Any]] = [_image_part(one) for one in _views(image)]
         if state is not None:
             content.append({"type": "state", "state": state})
         content.append({"type": "text", "text": instruction})
@@ -280,6 +284,16 @@ def _as_requests(prompt: Any) -> list[Any]:
 def _one_turn(content: str | list[dict[str, Any]]) -> Conversation:
     """A conversation in which the user has said this."""
     return [{"role": "user", "content": content}]
+
+
+def _views(image: Any) -> list[Any]:
+    """The image of each camera; a dictionary with a type is one image's content part."""
+    if isinstance(image, Mapping) and "type" not in image:
+        image = list(image.values())
+    views = list(image) if isinstance(image, (list, tuple)) else [image]
+    if not views:
+        raise ValueError("an action needs at least one image, got none")
+    return views
 
 
 def _image_part(image: Any) -> dict[str, Any]:
