@@ -4,7 +4,7 @@ Importing this registers them: `gymnasium.make("unidiff_vla/MetaWorld-reach-v0",
 The classes themselves are in `metaworld_env` and `pusht_env`, which import gymnasium.
 """
 
-from .actions import checked_action
+from .actions import bounds_of, checked_action
 from .instructions import METAWORLD_TASKS, WORDINGS, choose_instruction, instructions_of
 from .layouts import SPLITS, LayoutSampler, split_of
 from .protocol import ExpertEnv, InstructedEnv, check_environment, pictures_of
@@ -19,6 +19,7 @@ __all__ = [
     "ExpertEnv",
     "InstructedEnv",
     "LayoutSampler",
+    "bounds_of",
     "check_environment",
     "checked_action",
     "choose_instruction",

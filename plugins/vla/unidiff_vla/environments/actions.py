@@ -5,6 +5,28 @@ from typing import Any
 import numpy as np
 
 
+def bounds_of(action_space: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(D,) smallest and largest values of an action, float64.
+
+    Args:
+        action_space: with `shape`, `low` and `high`, which may be single numbers.
+
+    Raises:
+        ValueError: if it is no box of one dimension.
+    """
+    shape = getattr(action_space, "shape", None)
+    if shape is None or len(shape) != 1 or not hasattr(action_space, "low"):
+        raise ValueError(
+            "expected an action_space of shape (D,) with `low` and `high`, as gymnasium.spaces.Box "
+            f"has; got {action_space!r}"
+        )
+    low, high = (
+        np.broadcast_to(np.asarray(side, dtype=np.float64), shape)
+        for side in (action_space.low, action_space.high)
+    )
+    return low, high
+
+
 def checked_action(action: Any, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """The action as (D,) float64, clipped to its bounds.
 

@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from .actions import checked_action
+from .actions import bounds_of, checked_action
 from .instructions import choose_instruction
 from .layouts import check_split
 from .protocol import Expert, Info, Observation
@@ -111,7 +111,7 @@ class InstructedSimulation(gymnasium.Env):
         """
         if not self._is_running:
             raise RuntimeError("there is no episode under way; call reset(seed=...) first")
-        low, high = self.action_space.low, self.action_space.high
+        low, high = bounds_of(self.action_space)
         checked = [checked_action(action, low, high) for action in actions]
         if not checked:
             raise ValueError("expected one action at least, got none")

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .actions import bounds_of
+
 Observation = dict[str, Any]
 Info = dict[str, Any]
 # One episode's expert: called before each step, it returns the action (D,) for the present state.
@@ -21,7 +23,7 @@ class InstructedEnv(Protocol):
     float32; `instruction` str. Info: `success` bool, on reset and on each step.
     """
 
-    action_space: Any  # with `low` and `high`, (D,)
+    action_space: Any  # with `shape` (D,), `low` and `high`
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -54,12 +56,7 @@ def check_environment(env: InstructedEnv, seed: int = 0) -> None:
     Raises:
         ValueError: naming the part that differs, what was expected and what came.
     """
-    low, high = (getattr(env.action_space, side, None) for side in ("low", "high"))
-    if low is None or high is None or np.ndim(low) != 1:
-        raise ValueError(
-            "expected an action_space with `low` and `high` of shape (D,) as gymnasium.spaces.Box "
-            f"has; got {env.action_space!r}"
-        )
+    low, high = bounds_of(env.action_space)
     observation, info = env.reset(seed=seed)
     _check_observation(observation, "reset")
     _check_success(info, "reset")
