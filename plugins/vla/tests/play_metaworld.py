@@ -16,7 +16,7 @@ def main(task: str, seeds: list[int]) -> None:
         states, pictures = hashlib.sha256(), hashlib.sha256()
         observation, _ = env.reset(seed=seed)
         expert = env.expert()
-        for _ in range(25):
+        for _ in range(12):
             states.update(observation["state"].tobytes() + env._full_state.tobytes())
             pictures.update(observation["image"].tobytes())
             observation = env.step(expert() + rng.normal(0.0, 0.1, 4))[0]

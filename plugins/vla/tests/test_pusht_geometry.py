@@ -26,7 +26,7 @@ def test_normals_point_outwards():
 
 def test_a_way_goes_around_the_t_and_ends_where_it_shall():
     outline = outline_at(256, 200, 0.0)
-    start, end = np.array([256.0, 150.0]), np.array([256.0, 345.0])  # above the bar, below the stem
+    start, end = np.array([256.0, 150.0]), np.array([256.0, 400.0])  # above the bar, below the stem
     way = way_around(outline, start, end)
     np.testing.assert_array_equal(way[-1], end)
     assert distances_to(outline, np.array(way)).min() >= 24.0
@@ -35,10 +35,8 @@ def test_a_way_goes_around_the_t_and_ends_where_it_shall():
 
 def test_a_free_way_is_nearly_straight():
     outline = outline_at(400, 350, 0.0)
-    way = [
-        np.array([40.0, 40.0]),
-        *way_around(outline, np.array([40.0, 40.0]), np.array([160.0, 40.0])),
-    ]
+    start, end = np.array([40.0, 40.0]), np.array([160.0, 40.0])
+    way = [start, *way_around(outline, start, end)]
     length = np.linalg.norm(np.diff(way, axis=0), axis=1).sum()
     assert length < 1.1 * 120
 

@@ -136,7 +136,6 @@ class MetaWorldEnv(InstructedSimulation):
         """The simulator, with the goal in its full state and layouts drawn at each reset."""
         simulator = self._metaworld.ALL_V3_ENVIRONMENTS[name]()
         simulator._set_task_called = True
-        simulator._freeze_rand_vec = False
         # The bounds of the full state are cached, and clip a goal to 0 where it was hidden.
         simulator._partially_observable = False
         simulator.__dict__.pop("sawyer_observation_space", None)
@@ -147,11 +146,8 @@ class MetaWorldEnv(InstructedSimulation):
         box = simulator._random_reset_space
         self._sampler = LayoutSampler(self.split, seed, box.low, box.high)
         simulator._get_state_rand_vec = self._sampler.draw
-        # Nothing of the last episode may remain, not even what warm-starts the solver.
-        self._mujoco.mj_resetData(simulator.model, simulator.data)
         simulator.reset()
         self._mujoco.mj_forward(simulator.model, simulator.data)
-        simulator._prev_obs = simulator._get_curr_obs_combined_no_goal()
         self._full_state = simulator._get_obs()
 
     def _advance(self, action: np.ndarray) -> bool:
@@ -164,6 +160,7 @@ class MetaWorldEnv(InstructedSimulation):
     def _picture(self, camera: str) -> np.ndarray:
         if self._renderer is None:
             self._renderer = FastRenderer(self._mujoco, self._simulator.model, self.image_size)
+        # Its own step puts some markers elsewhere, such as that of "sweep" 63 cm off.
         for name, position in self._simulator._target_site_config:
             self._simulator._set_pos_site(name, position)
         return self._renderer.picture(self._simulator.data, CAMERAS[camera])
