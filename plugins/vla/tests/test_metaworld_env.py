@@ -209,6 +209,17 @@ def test_the_rendering_backend_is_egl_unless_the_user_says_otherwise():
             assert done.stdout.strip() == expected
 
 
+def test_a_renderer_without_opengl_says_what_to_do():
+    code = (
+        "import mujoco; from unidiff_vla.environments.metaworld_env import MetaWorldEnv;"
+        "MetaWorldEnv('reach').reset(seed=0)"
+    )
+    plain = {name: value for name, value in os.environ.items() if name != "MUJOCO_GL"}
+    plain.pop("DISPLAY", None)  # without EGL mujoco asks for a window, which needs a display
+    done = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
+    assert "set MUJOCO_GL=egl before" in done.stderr
+
+
 def test_what_is_used_of_the_simulators_inside_is_there(blind):
     simulator = blind("reach")._simulator
     for name in (

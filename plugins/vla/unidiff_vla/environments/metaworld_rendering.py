@@ -41,13 +41,22 @@ class FastRenderer:
         mujoco: the module.
         model: the `MjModel`; its visual quality is lowered, its physics stays.
         size: height and width in pixels.
+
+    Raises:
+        RuntimeError: if there is no OpenGL to render with, with what to do.
     """
 
     def __init__(self, mujoco: Any, model: Any, size: int) -> None:
         model.vis.quality.offsamples = 0
         model.vis.quality.shadowsize = 0
         self._mujoco = mujoco
-        self._renderer = mujoco.Renderer(model, size, size)
+        try:
+            self._renderer = mujoco.Renderer(model, size, size)
+        except mujoco.FatalError as error:
+            raise RuntimeError(
+                f"MuJoCo cannot render here ({error}); it reads MUJOCO_GL when it is imported: set "
+                "MUJOCO_GL=egl before, or make the environment before importing mujoco"
+            ) from error
 
     def picture(self, data: Any, camera: Camera) -> np.ndarray:
         """What a camera sees of the `MjData`, (size, size, 3) uint8."""
