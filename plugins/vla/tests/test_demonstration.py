@@ -1,0 +1,54 @@
+"""pytest plugins/vla/tests/test_demonstration.py"""
+
+import numpy as np
+import pytest
+from unidiff_vla.recording import record_demonstration
+
+
+def test_noise_is_executed_and_not_recorded(line):
+    told = record_demonstration(line, 1)
+    wanted = -np.clip(told.states[:, 0], -1, 1)
+    np.testing.assert_allclose(told.actions[:, 0], wanted, atol=1e-6)
+    np.testing.assert_allclose(line.executed, told.executed, atol=1e-6)
+    assert np.abs(told.executed - told.actions)[:, 0].max() > 0.05
+    np.testing.assert_array_equal(told.executed[:, 1], told.actions[:, 1])  # no noise there
+
+
+def test_states_follow_what_was_executed(line):
+    told = record_demonstration(line, 1)
+    moved = told.states[:-1, 0] + 0.5 * told.executed[:-1, 0]
+    np.testing.assert_allclose(told.states[1:, 0], moved, atol=1e-5)
+
+
+def test_the_noise_has_the_spread_asked_for_where_nothing_is_clipped(line):
+    line.expert = lambda: lambda: np.zeros(2)
+    noise = np.array([0.1, 0.2])
+    spread = np.concatenate(
+        [record_demonstration(line, seed, noise).executed for seed in range(40)]
+    )
+    np.testing.assert_allclose(spread.std(0), noise, rtol=0.08)
+    np.testing.assert_allclose(spread.mean(0), 0.0, atol=0.02)
+
+
+def test_executed_actions_stay_in_range(line):
+    told = record_demonstration(line, 2, np.array([5.0, 5.0]))
+    assert np.abs(told.executed).max() == 1.0
+
+
+def test_without_noise_the_expert_is_executed(line):
+    told = record_demonstration(line, 3, np.zeros(2))
+    np.testing.assert_array_equal(told.executed, told.actions)
+    assert told.success
+
+
+def test_the_same_seed_gives_the_same_demonstration(line):
+    first, second = record_demonstration(line, 5), record_demonstration(line, 5)
+    np.testing.assert_array_equal(first.executed, second.executed)
+    np.testing.assert_array_equal(first.pictures["image"], second.pictures["image"])
+    assert first.instruction == second.instruction == "go to zero 1"
+
+
+@pytest.mark.parametrize("noise", [[0.1], [-0.1, 0.0], [np.nan, 0.0]])
+def test_noise_that_cannot_be_is_refused(line, noise):
+    with pytest.raises(ValueError, match="expected noise of shape"):
+        record_demonstration(line, 0, np.array(noise))

@@ -1,0 +1,90 @@
+"""pytest plugins/vla/tests/test_recorder.py"""
+
+import numpy as np
+import pytest
+from unidiff_vla.lerobot_dataset import LeRobotFolder
+from unidiff_vla.recording import features_of, record_demonstrations
+
+
+def test_failures_are_dropped_and_counted(new_writer, line):
+    writer = new_writer()
+    report = record_demonstrations(line, writer, "line", 6)
+    assert (report.num_kept, report.num_failed, report.num_resumed) == (6, 1, 0)
+    folder = LeRobotFolder(writer.finish())
+    assert len(folder) == 6
+    assert report.num_frames == folder.num_frames
+    assert folder.info["unidiff"]["num_failed"] == 1
+
+
+def test_an_interrupted_recording_goes_on_and_ends_as_if_it_had_not_been(new_writer, line):
+    whole = new_writer("whole")
+    record_demonstrations(line, whole, "line", 6)
+
+    class Stopped(Exception):  # noqa: N818
+        pass
+
+    def interrupt(report):
+        if report.num_kept + report.num_failed == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        record_demonstrations(line, new_writer("halves"), "line", 6, on_progress=interrupt)
+    resumed = new_writer("halves")
+    num_resets = line.num_resets
+    report = record_demonstrations(line, resumed, "line", 6)
+    assert (report.num_kept, report.num_failed, report.num_resumed) == (6, 1, 5)
+    assert line.num_resets == num_resets + 2  # two attempts were left
+    for one, other in zip(
+        LeRobotFolder(whole.finish()), LeRobotFolder(resumed.finish()), strict=True
+    ):
+        assert one.instruction == other.instruction
+        for name, values in one.frames.items():
+            np.testing.assert_array_equal(values, other.frames[name])
+
+
+def test_a_line_cut_short_by_a_crash_costs_that_attempt_alone(new_writer, line):
+    writer = new_writer()
+    record_demonstrations(line, writer, "line", 3)
+    log = writer.staging.folder / "attempts.jsonl"
+    log.write_text(log.read_text()[:-9])
+    report = record_demonstrations(line, new_writer(), "line", 3)
+    assert (report.num_kept, report.num_resumed) == (3, 2)
+    assert log.read_text().count("\n") == 3
+
+
+def test_a_recording_is_resumed_with_the_same_settings_only(new_writer):
+    new_writer(noise=0.3)
+    with pytest.raises(ValueError, match="recording of another plan; found and wanted"):
+        new_writer(noise=0.1)
+
+
+def test_progress_is_told_after_each_attempt(new_writer, line):
+    told = []
+    record_demonstrations(line, new_writer(), "line", 2, first_seed=3, on_progress=told.append)
+    assert [(report.num_kept, report.num_failed) for report in told] == [(1, 0), (1, 1), (2, 1)]
+
+
+def test_an_expert_that_fails_nearly_always_ends_the_recording(new_writer, line):
+    line.expert = lambda: lambda: np.zeros(2)
+    with pytest.raises(RuntimeError, match="22 attempts at line failed and 0 succeeded"):
+        record_demonstrations(line, new_writer(), "line", 1, noise=np.zeros(2))
+
+
+def test_several_cameras_have_names_of_their_own(line):
+    observe = line.observe
+    shot = np.zeros((2, 2, 3), np.uint8)
+    line.observe = lambda: {**observe(), "image": {"left": shot, "hand": shot}}
+    names = set(features_of(line))
+    assert names == {
+        "observation.images.left",
+        "observation.images.hand",
+        "observation.state",
+        "action",
+    }
+
+
+def test_arguments_out_of_range_are_refused(new_writer, line):
+    with pytest.raises(ValueError, match="a name without '/'"):
+        record_demonstrations(line, new_writer(), "a/b", 1)
+    with pytest.raises(ValueError, match="first_seed >= 0"):
+        record_demonstrations(line, new_writer(), "line", 1, first_seed=-1)

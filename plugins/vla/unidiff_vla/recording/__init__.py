@@ -1,0 +1,12 @@
+"""Demonstrations of experts, recorded into LeRobotDataset folders."""
+
+from .demonstration import Demonstration, record_demonstration
+from .recorder import RecordingReport, features_of, record_demonstrations
+
+__all__ = [
+    "Demonstration",
+    "RecordingReport",
+    "features_of",
+    "record_demonstration",
+    "record_demonstrations",
+]

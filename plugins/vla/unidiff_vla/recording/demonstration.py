@@ -1,0 +1,81 @@
+"""One demonstration: an expert with noise in what is executed and none in what is recorded.
+
+So the frames show where errors lead and the actions how they are put right. Knows no simulator.
+
+Source: DART, arXiv 1703.09327, with a fixed normal noise.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unidiff_vla.environments.actions import bounds_of
+from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What was seen and what the expert wanted, at T steps.
+
+    Attributes:
+        pictures: camera -> (T, H, W, 3) uint8.
+        states: (T, d) float32.
+        actions: (T, D) float32, the expert's, without noise.
+        executed: (T, D) float32, with noise, clipped to the action's bounds.
+        instruction: what was asked for.
+        success: whether it was done.
+    """
+
+    pictures: dict[str, np.ndarray]
+    states: np.ndarray
+    actions: np.ndarray
+    executed: np.ndarray
+    instruction: str
+    success: bool
+
+
+def record_demonstration(
+    env: ExpertEnv,
+    seed: int,
+    noise: np.ndarray | None = None,
+    options: dict[str, Any] | None = None,
+) -> Demonstration:
+    """Play one episode; the same arguments give the same demonstration.
+
+    Args:
+        env: the environment; `gymnasium.make(...).unwrapped`.
+        seed: of the episode and of the noise.
+        noise: (D,) standard deviations in action units; None: `env.recording_noise`.
+        options: of `env.reset`.
+
+    Raises:
+        ValueError: if the noise is negative, not finite or of another shape than an action.
+    """
+    low, high = bounds_of(env.action_space)
+    spread = np.asarray(env.recording_noise if noise is None else noise, dtype=np.float64)
+    if spread.shape != low.shape or not np.isfinite(spread).all() or (spread < 0).any():
+        raise ValueError(
+            f"expected noise of shape {low.shape}, finite and >= 0; got {spread.tolist()}"
+        )
+    rng = np.random.default_rng((seed, 1))
+    observation, info = env.reset(seed=seed, options=options)
+    expert = env.expert()
+    seen, actions, executed = [], [], []
+    is_over = False
+    while not is_over:
+        action = np.clip(expert(), low, high)
+        seen.append(observation)
+        actions.append(action)
+        executed.append(np.clip(action + rng.normal(0.0, spread), low, high))
+        observation, _, terminated, truncated, info = env.step(executed[-1])
+        is_over = terminated or truncated
+    cameras = [pictures_of(one) for one in seen]
+    return Demonstration(
+        pictures={name: np.stack([one[name] for one in cameras]) for name in cameras[0]},
+        states=np.stack([one["state"] for one in seen]),
+        actions=np.array(actions, dtype=np.float32),
+        executed=np.array(executed, dtype=np.float32),
+        instruction=seen[0]["instruction"],
+        success=bool(info["success"]),
+    )

@@ -1,0 +1,151 @@
+"""Many demonstrations into one data set: failures dropped and counted, interruptions resumed.
+
+A camera named "image" becomes the feature `observation.image`, any other
+`observation.images.<name>`, as lerobot's policies expect them.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
+from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
+
+from .demonstration import Demonstration, record_demonstration
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 20  # failures allowed beyond one for each success wanted
+
+
+@dataclass(frozen=True)
+class RecordingReport:
+    """How a recording stands.
+
+    Attributes:
+        name: of the environment.
+        num_wanted: successes asked for.
+        num_kept: successes so far, with those of earlier runs.
+        num_failed: attempts dropped so far.
+        num_frames: frames kept so far.
+        num_resumed: attempts that an earlier run had made.
+    """
+
+    name: str
+    num_wanted: int
+    num_kept: int = 0
+    num_failed: int = 0
+    num_frames: int = 0
+    num_resumed: int = 0
+
+
+def features_of(env: ExpertEnv, seed: int = 0) -> dict[str, Feature]:
+    """The features of an environment's frames, read off its first observation."""
+    observation, _ = env.reset(seed=seed)
+    pictures = pictures_of(observation)
+    features = {
+        feature_name(name): image_feature(*picture.shape[:2]) for name, picture in pictures.items()
+    }
+    features["observation.state"] = Feature("float32", observation["state"].shape)
+    features["action"] = Feature("float32", env.action_space.shape)
+    return features
+
+
+def feature_name(camera: str) -> str:
+    """The feature of a camera's pictures."""
+    return "observation.image" if camera == "image" else f"observation.images.{camera}"
+
+
+def frames_of(demonstration: Demonstration) -> dict[str, np.ndarray]:
+    """The frames of a demonstration by feature, (T, *shape) each."""
+    pictures = {feature_name(name): shots for name, shots in demonstration.pictures.items()}
+    return {
+        **pictures,
+        "observation.state": demonstration.states,
+        "action": demonstration.actions,
+    }
+
+
+def record_demonstrations(
+    env: ExpertEnv,
+    writer: DatasetWriter,
+    name: str,
+    num_wanted: int,
+    *,
+    first_seed: int = 0,
+    noise: np.ndarray | None = None,
+    options: dict[str, Any] | None = None,
+    on_progress: Callable[[RecordingReport], None] | None = None,
+) -> RecordingReport:
+    """Record until enough demonstrations have succeeded; call it again for each environment.
+
+    Attempts take the seeds `first_seed`, `first_seed + 1`, ... Those that the writer's log has are
+    not made again, so that after an interruption the same call goes on where it stopped.
+
+    Args:
+        env: the environment; `gymnasium.make(...).unwrapped`.
+        writer: of the data set, with the features of `features_of(env)`; it is not finished here.
+        name: of the environment, unique in the data set and usable as part of a file's.
+        num_wanted: successes, with those of earlier runs.
+        first_seed: of the first attempt.
+        noise: see `record_demonstration`.
+        options: of `env.reset`.
+        on_progress: called after each attempt.
+
+    Raises:
+        RuntimeError: if more attempts fail than succeed, by far.
+        ValueError: if an argument is out of range, or frames do not fit the writer's features.
+    """
+    if num_wanted < 0 or first_seed < 0 or "/" in name:
+        raise ValueError(
+            f"expected num_wanted >= 0, first_seed >= 0 and a name without '/'; got {num_wanted=} "
+            f"{first_seed=} {name=}"
+        )
+    report, seed = RecordingReport(name, num_wanted), first_seed
+    while report.num_kept < num_wanted:
+        key = f"{name}-{seed:08d}"
+        is_old = key in writer.staging.attempts
+        if not is_old:
+            _attempt(env, writer, key, {"environment": name, "seed": seed}, noise, options)
+        report = _counted(report, writer.staging.attempts[key].length, is_old)
+        if report.num_failed > num_wanted + _PATIENCE:
+            raise RuntimeError(
+                f"{report.num_failed} attempts at {name} failed and {report.num_kept} succeeded; "
+                "lower the noise or look at the expert"
+            )
+        if on_progress is not None:
+            on_progress(report)
+        seed += 1
+    logger.info("recorded %s", report)
+    return report
+
+
+def _attempt(
+    env: ExpertEnv,
+    writer: DatasetWriter,
+    key: str,
+    facts: dict[str, Any],
+    noise: np.ndarray | None,
+    options: dict[str, Any] | None,
+) -> None:
+    """Make one attempt; keep it if it succeeded."""
+    demonstration = record_demonstration(env, facts["seed"], noise, options)
+    if demonstration.success:
+        writer.add_episode(key, frames_of(demonstration), demonstration.instruction, facts)
+    else:
+        writer.staging.add_failure(key, demonstration.instruction, facts)
+
+
+def _counted(report: RecordingReport, length: int, is_old: bool) -> RecordingReport:
+    """The report after one more attempt, which kept `length` frames."""
+    return RecordingReport(
+        report.name,
+        report.num_wanted,
+        report.num_kept + (length > 0),
+        report.num_failed + (length == 0),
+        report.num_frames + length,
+        report.num_resumed + is_old,
+    )
