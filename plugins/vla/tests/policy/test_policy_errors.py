@@ -105,6 +105,11 @@ def test_an_unknown_option_is_refused(policy, observations):
         policy.predict_action_chunk(observations[0], num_steps=3)
 
 
+def test_an_option_that_the_policy_sets_is_refused(policy, observations):
+    with pytest.raises(ValueError, match="the policy sets them"):
+        policy.predict_action_chunk(observations[0], return_trace=False)
+
+
 def test_a_checkpoint_without_actions_is_refused(parts):
     class NoActions:
         """A processor without action bins."""

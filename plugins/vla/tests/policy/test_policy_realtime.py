@@ -96,6 +96,17 @@ def test_steps_shrink_with_what_is_left_to_denoise(policy):
     assert steps_of([6, 1, 16], pins) == [3, 1, 2]
 
 
+def test_pins_shrink_the_steps_that_the_checkpoint_itself_saves(
+    policy_with, observations, previous, monkeypatch
+):
+    policy = policy_with(decoding={"unmasking_strategy": "static"})
+    monkeypatch.setattr(policy.model.generation_config, "max_denoising_steps", 6)
+    policy.predict_action_chunk(observations[0])
+    assert policy.last_record.num_forwards == (6,)
+    policy.predict_action_chunk(observations[0], leftover=previous, inference_delay=4)
+    assert policy.last_record.num_forwards == (3,)
+
+
 @pytest.mark.parametrize(
     ("leftover", "delay", "message"),
     [

@@ -17,8 +17,7 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import BatchFeature
 
-# One float32 rounding of a bin's centre, relative to the range of a dimension.
-_TOLERANCE = 1e-6
+from .safety import check_actions
 
 
 @dataclass(frozen=True)
@@ -67,25 +66,13 @@ def leftover_pins(
             f"leftover of {len(values)} timesteps and a horizon of {bins.horizon}; got "
             f"{inference_delay}: replan earlier"
         )
-    _check_actions(values, bins)
+    check_actions(values, bins)
     pins = no_pins(shape)
     pins.values_TD[: len(values)] = values
     pins.is_pinned_TD[:inference_delay] = True
     if is_sure_RD is not None:
         pins.is_pinned_TD[: len(values)] |= is_sure_RD
     return pins
-
-
-def _check_actions(values_RD: np.ndarray, bins: Any) -> None:
-    """Raise ValueError if an action is not finite or outside the bins."""
-    low, high = np.array(bins.low), np.array(bins.high)
-    slack = _TOLERANCE * np.maximum(np.abs(low), np.abs(high))
-    is_good = (values_RD >= low - slack) & (values_RD <= high + slack)  # False for NaN
-    if not is_good.all():
-        raise ValueError(
-            f"leftover must be finite and lie between {bins.low} and {bins.high}; got "
-            f"{values_RD[~is_good].tolist()}: pass what the policy returned, in its own units"
-        )
 
 
 def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:

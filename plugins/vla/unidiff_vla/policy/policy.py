@@ -35,8 +35,9 @@ from unidiff.tokens.processor import UniDiffProcessor
 from .ensembling import TemporalEnsemble
 from .observations import Observation, ObservationEncoder, as_observations
 from .pins import Pins, leftover_pins, no_pins, pin, steps_of
-from .records import ChunkRecord
-from .settings import PolicySettings
+from .records import ChunkRecord, confidence_of, num_shared
+from .safety import safe_actions
+from .settings import PolicySettings, check_decoding
 
 
 @dataclass
@@ -49,7 +50,6 @@ class _Episode:
     num_plans: int = 0
     last: ChunkRecord | None = None
     past: Any = None
-    past_ids: list[int] = field(default_factory=list)
 
 
 class MaskedDiffusionPolicy:
@@ -226,7 +226,7 @@ class MaskedDiffusionPolicy:
             return chunk
         if episode.num_plans > 1:
             episode.ensemble.advance(self.num_executed)
-        return self._safe(episode.ensemble.update(chunk))
+        return safe_actions(episode.ensemble.update(chunk), self.bins)
 
     def _kept(self) -> Pins:
         """What the next plan takes over from the last one."""
@@ -249,12 +249,14 @@ class MaskedDiffusionPolicy:
     ) -> tuple[ChunkRecord, Any]:
         """Chunks of B observations, and the cache of their prompts where it is to be kept."""
         start = time.perf_counter()
+        check_decoding(options)
         inputs = self._encoder(observations)
         check_fits(self.model, inputs)
         pin(inputs, pins, self.processor)
         given = {**self.settings.decoding, **options}
+        steps = given.get("max_denoising_steps", self.model.generation_config.max_denoising_steps)
         if any(one.is_pinned_TD.any() for one in pins):
-            given["max_denoising_steps"] = steps_of(given.get("max_denoising_steps"), pins)
+            given["max_denoising_steps"] = steps_of(steps, pins)
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(
             **inputs.to(self.model.device),
@@ -267,39 +269,22 @@ class MaskedDiffusionPolicy:
             return_dict_in_generate=True,
         )
         is_pinned = np.stack([one.is_pinned_TD for one in pins])
-        decoded = self._safe(np.stack(self.processor.post_process(output, inputs)))
+        decoded = safe_actions(np.stack(self.processor.post_process(output, inputs)), self.bins)
         chunks = np.where(is_pinned, np.stack([one.values_TD for one in pins]), decoded)
         past = output.past_key_values if keeps_past else None
+        old_ids = self._episode.past.token_ids[0] if past and self._episode.past else []
         self.last_record = ChunkRecord(
             chunks=chunks,
-            confidence=self._confidence(output.trace),
+            confidence=confidence_of(output.trace, (self.horizon, self.dof)),
             is_pinned=is_pinned,
             num_forwards=tuple(output.num_forwards.tolist()),
             seeds=tuple(output.row_seeds.tolist()),
             traces=tuple(output.trace),
             num_prompt_tokens=tuple(inputs["attention_mask"].sum(1).tolist()),
-            num_reused_tokens=self._num_reused(past),
+            num_reused_tokens=num_shared(old_ids, past.token_ids[0] if past else []),
             seconds=time.perf_counter() - start,
         )
         return self.last_record, past
-
-    def _safe(self, actions: np.ndarray) -> np.ndarray:
-        """(..., T, D) float32 inside the action bins.
-
-        Raises:
-            ValueError: if an action is not finite.
-        """
-        if not np.isfinite(actions).all():
-            raise ValueError(f"the plan holds actions that are not finite: {actions.tolist()}")
-        low, high = (np.array(edge, dtype=np.float32) for edge in (self.bins.low, self.bins.high))
-        return np.clip(np.asarray(actions, dtype=np.float32), low, high)
-
-    def _confidence(self, traces: Sequence[Any]) -> np.ndarray:
-        """(B, T, D) float64 confidence of each token's last reveal, 1 where there was none."""
-        confidence_BK = np.ones((len(traces), self.horizon * self.dof))
-        for row, trace in enumerate(traces):
-            confidence_BK[row, trace.index] = trace.confidence  # the last one of an index stays
-        return confidence_BK.reshape(-1, self.horizon, self.dof)
 
     def _weaker(self, options: dict[str, Any]) -> dict[str, Any]:
         """The prompt with a dropped condition, where guidance wants one."""
@@ -307,12 +292,3 @@ class MaskedDiffusionPolicy:
             return {}
         dropped = self.processor.for_dropped_condition("action").to(self.model.device)
         return {f"negative_{name}": dropped[name] for name in ("input_ids", "attention_mask")}
-
-    def _num_reused(self, past: Any) -> int:
-        """Leading tokens that this plan's prompt shares with the last one; notes its ids."""
-        if past is None:
-            return 0
-        old, new = self._episode.past_ids, list(past.token_ids[0])
-        self._episode.past_ids = new
-        same = [a == b for a, b in zip(old, new, strict=False)]
-        return same.index(False) if False in same else len(same)

@@ -2,6 +2,7 @@
 
 # Shapes: B rows, T timesteps, D dimensions.
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,3 +36,22 @@ class ChunkRecord:
     num_prompt_tokens: tuple[int, ...]
     num_reused_tokens: int
     seconds: float
+
+
+def confidence_of(traces: Sequence[Trace], shape: tuple[int, int]) -> np.ndarray:
+    """(B, T, D) float64 confidence of each token's last reveal, 1 where there was none.
+
+    Args:
+        traces: reveals of each row.
+        shape: (T, D).
+    """
+    confidence_BK = np.ones((len(traces), shape[0] * shape[1]))
+    for row, trace in enumerate(traces):
+        confidence_BK[row, trace.index] = trace.confidence  # of an index given twice the last one
+    return confidence_BK.reshape(-1, *shape)
+
+
+def num_shared(old: Sequence[int], new: Sequence[int]) -> int:
+    """Leading ids that two rows have in common."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(old), len(new)))

@@ -29,6 +29,15 @@ def suite_decoding() -> dict[str, Any]:
     return options
 
 
+def check_decoding(options: Mapping[str, Any]) -> None:
+    """Raise ValueError if keywords of `generate()` hold one that the policy itself sets."""
+    if own := sorted(set(options) & set(_OWN_OPTIONS)):
+        raise ValueError(
+            f"decoding must not hold {own}: the policy sets them; pass seed= to the call and leave "
+            "the others out"
+        )
+
+
 @dataclass(frozen=True)
 class PolicySettings:
     """What holds for every plan of a policy.
@@ -66,11 +75,7 @@ class PolicySettings:
         for name in ("cameras", "image_size"):  # lists, when they come from JSON
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
-        if own := sorted(set(self.decoding) & set(_OWN_OPTIONS)):
-            raise ValueError(
-                f"decoding must not hold {own}: the policy sets them; pass seed= to the call and "
-                "leave the others out"
-            )
+        check_decoding(self.decoding)
         if self.warm_start is not None and not 0 < self.warm_start <= 1:
             raise ValueError(f"warm_start must be in (0, 1] or None; got {self.warm_start=}")
         if self.ensemble_decay is not None and not math.isfinite(self.ensemble_decay):
