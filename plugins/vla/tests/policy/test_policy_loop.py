@@ -38,7 +38,7 @@ def test_the_queue_plays_what_predict_action_chunk_plans(policy_with, observatio
 def test_an_action_handed_out_is_the_callers_own(policy, observations):
     policy.reset()
     policy.select_action(observations[0])[:] = np.nan
-    policy.last_record.chunks.flags.writeable = False
+    assert np.isfinite(policy.last_record.chunks).all()
     policy.predict_action_chunk(observations[0])[:] = np.nan
     assert np.isfinite(policy.last_record.chunks).all()
 
@@ -71,13 +71,23 @@ def test_a_reused_prompt_changes_no_action(policy_with, drive):
     assert 3 <= record.num_reused_tokens < record.num_prompt_tokens[0]
 
 
-def test_the_same_observation_shares_its_whole_prompt(policy_with, observations):
+def test_the_same_observation_shares_its_whole_prompt(policy_with, observations, monkeypatch):
     policy = policy_with(replan_every=1, reuses_prompt=True)
+    given, generate = [], policy.model.generate
+
+    def spy(**keywords):
+        given.append(keywords["past_key_values"])
+        return generate(**keywords)
+
+    monkeypatch.setattr(policy.model, "generate", spy)
     first = policy.select_action(observations[0])
     assert policy.last_record.num_reused_tokens == 0
     assert np.array_equal(first, policy.select_action(observations[0]))
     record = policy.last_record
     assert record.num_reused_tokens == record.num_prompt_tokens[0]
+    assert given[0] is None
+    assert len(given[1].token_ids[0]) == record.num_prompt_tokens[0]
     policy.reset()
     policy.select_action(observations[0])
     assert policy.last_record.num_reused_tokens == 0
+    assert given[2] is None
