@@ -39,6 +39,17 @@ def test_a_wide_bound_takes_one_step_and_a_narrow_one_them_all(policy, observati
     assert min(narrow.differences.values()) > 0
 
 
+def test_the_seed_repeats_a_calibration_of_sampled_plans(policy_with, observations):
+    policy = policy_with(decoding={"do_sample": True, "unmasking_strategy": "static"})
+    recordings = {"reach": observations[:2]}
+
+    def calibrated(seed):
+        return calibrate_steps(policy, recordings, 1e-9, candidates=(2,), seed=seed)["reach"]
+
+    assert calibrated(1) == calibrated(1)
+    assert calibrated(1).differences != calibrated(2).differences
+
+
 def test_differences_are_in_ranges_of_each_dimension(policy):
     width = np.array(policy.bins.high) - np.array(policy.bins.low)
     chunks = np.zeros((3, 8, 2))
