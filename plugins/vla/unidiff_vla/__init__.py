@@ -1,4 +1,4 @@
-"""Robots for UniDiff: simulated environments, recorded demonstrations, LeRobotDataset folders.
+"""Robots for UniDiff: environments, demonstrations, LeRobotDataset folders, and the policy.
 
 Importing this imports no simulator and no gymnasium.
 """

@@ -1,0 +1,130 @@
+"""python -m pytest plugins/vla/tests/policy/test_policy_realtime.py"""
+
+import numpy as np
+import pytest
+from unidiff_vla.policy.pins import leftover_pins, no_pins, steps_of
+
+
+@pytest.fixture(scope="module")
+def previous(policy, observations):
+    """A chunk planned before, of which five timesteps are left."""
+    return policy.predict_action_chunk(observations[0])[0, 3:]
+
+
+@pytest.mark.parametrize("delay", [1, 3, 5])
+def test_the_pinned_timesteps_come_back_bit_for_bit(policy, observations, previous, delay):
+    chunk = policy.predict_action_chunk(observations[1], leftover=previous, inference_delay=delay)[
+        0
+    ]
+    assert np.array_equal(chunk[:delay], previous[:delay])
+    record = policy.last_record
+    assert record.is_pinned[0, :delay].all()
+    assert not record.is_pinned[0, delay:].any()
+    assert (record.confidence[0, :delay] == 1).all()
+    assert min(record.traces[0].index) == 2 * delay
+    assert len(record.traces[0]) == 16 - 2 * delay
+
+
+def test_actions_between_bin_centres_come_back_as_they_were(policy, observations):
+    leftover = np.array([[0.123456, -0.654321], [1 / 3, 0.1]], dtype=np.float32)
+    chunk = policy.predict_action_chunk(observations[0], leftover=leftover, inference_delay=2)
+    assert np.array_equal(chunk[0, :2], leftover)
+
+
+def test_the_rest_is_denoised_to_fit_what_is_pinned(policy, observations):
+    def rest(value):
+        leftover = np.full((4, 2), value, dtype=np.float32)
+        chunk = policy.predict_action_chunk(observations[0], leftover=leftover, inference_delay=4)
+        return chunk[0, 4:]
+
+    assert not np.array_equal(rest(0.9), rest(-0.9))
+
+
+def test_each_row_has_its_own_leftover(policy, observations, previous):
+    leftovers = [previous, previous[::-1]]
+    chunks = policy.predict_action_chunk(
+        observations[:2], leftover=leftovers, inference_delay=2, seed=3
+    )
+    for row, leftover in enumerate(leftovers):
+        alone = policy.predict_action_chunk(
+            observations[row],
+            leftover=leftover,
+            inference_delay=2,
+            seed=[policy.last_record.seeds[row]] if row == 0 else None,
+        )
+        assert np.array_equal(alone[0], chunks[row])
+        assert np.array_equal(chunks[row, :2], leftover[:2])
+
+
+def test_no_delay_pins_nothing(policy, observations, previous):
+    free = policy.predict_action_chunk(observations[1])
+    assert np.array_equal(free, policy.predict_action_chunk(observations[1], leftover=previous))
+
+
+def test_select_action_pins_the_leftover_of_its_own_last_chunk(policy_with, observations):
+    policy = policy_with(replan_every=3, inference_delay=2)
+    for _ in range(3):
+        policy.select_action(observations[0])
+    first = policy.last_record.chunks[0]
+    actions = [policy.select_action(observations[1]) for _ in range(3)]
+    assert np.array_equal(actions[:2], first[3:5])
+    expected = policy.predict_action_chunk(observations[1], leftover=first[3:], inference_delay=2)
+    assert np.array_equal(actions, expected[0, :3])
+
+
+def test_a_warm_start_pins_exactly_what_was_certain(policy_with, observations):
+    policy = policy_with(replan_every=2, warm_start=0.8)
+    for _ in range(2):
+        policy.select_action(observations[0])
+    first = policy.last_record
+    assert not first.is_pinned.any()
+    policy.select_action(observations[0])
+    second = policy.last_record
+    is_sure = first.confidence[0, 2:] >= 0.8
+    assert 0 < is_sure.sum() < is_sure.size
+    assert np.array_equal(second.is_pinned[0, :6], is_sure)
+    assert not second.is_pinned[0, 6:].any()
+    assert np.array_equal(second.chunks[0, :6][is_sure], first.chunks[0, 2:][is_sure])
+    assert second.num_forwards[0] <= first.num_forwards[0]
+
+
+def test_steps_shrink_with_what_is_left_to_denoise(policy):
+    half, nothing = np.zeros((8, 2), dtype=np.float32), no_pins((8, 2))
+    pins = [leftover_pins(half, 4, policy.bins), nothing, leftover_pins(half, 7, policy.bins)]
+    assert steps_of(4, pins) == [2, 4, 1]
+    assert steps_of(None, pins) == [None, None, None]
+    assert steps_of([6, 1, 16], pins) == [3, 1, 2]
+
+
+def test_pins_shrink_the_steps_that_the_checkpoint_itself_saves(
+    policy_with, observations, previous, monkeypatch
+):
+    policy = policy_with(decoding={"unmasking_strategy": "static"})
+    monkeypatch.setattr(policy.model.generation_config, "max_denoising_steps", 6)
+    policy.predict_action_chunk(observations[0])
+    assert policy.last_record.num_forwards == (6,)
+    policy.predict_action_chunk(observations[0], leftover=previous, inference_delay=4)
+    assert policy.last_record.num_forwards == (3,)
+
+
+@pytest.mark.parametrize(
+    ("leftover", "delay", "message"),
+    [
+        (None, 2, "needs the leftover"),
+        (np.zeros((2, 3)), 1, r"shape \(<= 8, 2\)"),
+        (np.zeros((9, 2)), 1, r"shape \(<= 8, 2\)"),
+        (np.zeros((2, 2)), 3, r"must lie in \[0, 2\]"),
+        (np.zeros((8, 2)), 8, r"must lie in \[0, 7\]"),
+        (np.zeros((2, 2)), -1, r"must lie in \[0, 2\]"),
+        (np.full((2, 2), np.nan), 1, "must be finite"),
+        (np.full((2, 2), 1.01), 1, "lie between"),
+    ],
+)
+def test_a_leftover_that_does_not_fit_is_refused(policy, observations, leftover, delay, message):
+    with pytest.raises(ValueError, match=message):
+        policy.predict_action_chunk(observations[0], leftover=leftover, inference_delay=delay)
+
+
+def test_leftovers_are_as_many_as_observations(policy, observations, previous):
+    with pytest.raises(ValueError, match="each of 2 observations; got 1"):
+        policy.predict_action_chunk(observations[:2], leftover=[previous], inference_delay=1)

@@ -1,0 +1,120 @@
+"""What a robot sees, checked and built into the prompt and the empty canvas of one chunk.
+
+Knows the processor; knows nothing of models or of what was planned before.
+"""
+
+# Shapes: B observations, D state dimensions.
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from transformers import BatchFeature
+
+from .settings import PolicySettings
+
+Observation = Mapping[str, Any]
+
+
+class ObservationEncoder:
+    """Turns observations into the arguments of `generate()`.
+
+    An observation holds "instruction" (str); "state" (D,) where the checkpoint has states; and
+    "image", or "images" with one picture for each name of `settings.cameras`. A picture is anything
+    that the processor takes.
+    """
+
+    def __init__(self, processor: Any, settings: PolicySettings) -> None:
+        """Encoder for one checkpoint's processor."""
+        self.processor = processor
+        self.cameras = settings.cameras
+        size = processor.image_processor.size
+        self.image_size = settings.image_size or (size["height"], size["width"])
+
+    def __call__(self, observations: Sequence[Observation]) -> BatchFeature:
+        """Prompts (B, L) and empty canvases (B, K) of B observations.
+
+        Raises:
+            ValueError: if a key, a camera, a size, a state or an instruction is not what the
+                checkpoint was trained on.
+            TypeError: if a picture is no picture.
+        """
+        turns = [
+            [{"role": "user", "content": self._content(observation, f"observation {place}")}]
+            for place, observation in enumerate(observations)
+        ]
+        inputs: BatchFeature = self.processor.build(turns, want="action")
+        return inputs
+
+    def _content(self, observation: Observation, name: str) -> list[dict[str, Any]]:
+        """Content parts in the order of `UniDiffProcessor.for_action`: cameras, state, text."""
+        has_state = self.processor.state_bins is not None
+        wanted = {"image" if self.cameras is None else "images", "instruction"}
+        wanted |= {"state"} if has_state else set()
+        if set(observation) != wanted:
+            raise ValueError(
+                f"{name} must have exactly the keys {sorted(wanted)}; got {sorted(observation)}: "
+                "rename or drop the others, or say in PolicySettings.cameras what there is to see"
+            )
+        parts = [self._picture(image, f"{name}, {key}") for key, image in self._views(observation)]
+        if has_state:
+            parts.append({"type": "state", "state": self._state(observation["state"], name)})
+        instruction = observation["instruction"]
+        if not isinstance(instruction, str) or not instruction.strip():
+            raise ValueError(
+                f"{name}: instruction must be a str that says what to do; got {instruction!r}"
+            )
+        return [*parts, {"type": "text", "text": instruction}]
+
+    def _views(self, observation: Observation) -> list[tuple[str, Any]]:
+        """(name, picture) of each camera in the order of training."""
+        if self.cameras is None:
+            return [("image", observation["image"])]
+        images = observation["images"]
+        if not isinstance(images, Mapping) or set(images) != set(self.cameras):
+            got = sorted(images) if isinstance(images, Mapping) else type(images).__name__
+            raise ValueError(
+                f"images must map exactly the cameras {self.cameras} to pictures; got {got}: "
+                "name them as in training"
+            )
+        return [(camera, images[camera]) for camera in self.cameras]
+
+    def _picture(self, image: Any, name: str) -> dict[str, Any]:
+        """Content part of one camera's picture; codes are taken as they are."""
+        if isinstance(image, Mapping):
+            return {"type": "image", **image}
+        picture = self.processor.picture(image)
+        size = (picture.height, picture.width)
+        if size != tuple(self.image_size):
+            raise ValueError(
+                f"{name} must be (height, width) {tuple(self.image_size)} pixels; got {size}: "
+                "resize it as in training, or set PolicySettings.image_size if training saw that"
+            )
+        return {"type": "image", "image": picture}
+
+    def _state(self, state: Any, name: str) -> np.ndarray:
+        """(D,) finite state."""
+        dim = self.processor.state_bins.dim
+        values = np.asarray(state, dtype=np.float64)
+        if values.shape != (dim,):
+            raise ValueError(f"{name}: state must have shape ({dim},); got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"{name}: state must be finite; got {values.tolist()}: hold the last good reading"
+            )
+        return values
+
+
+def as_observations(observations: Observation | Sequence[Observation]) -> list[Observation]:
+    """One observation, or several, as a list.
+
+    Raises:
+        TypeError: if it is neither.
+        ValueError: if there is none.
+    """
+    several = [observations] if isinstance(observations, Mapping) else list(observations)
+    if not several:
+        raise ValueError("observations must hold at least one; got none")
+    if not all(isinstance(one, Mapping) for one in several):
+        raise TypeError("an observation must be a dict with 'image', 'state' and 'instruction'")
+    return several

@@ -1,0 +1,57 @@
+"""What one call of a policy planned, and what it cost."""
+
+# Shapes: B rows, T timesteps, D dimensions.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unidiff.generation.trace import Trace
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """Chunks of one call, and their cost.
+
+    Attributes:
+        chunks: (B, T, D) float32 actions, as returned.
+        confidence: (B, T, D) float64, confidence of each token when it was (last) revealed; 1 where
+            it was pinned.
+        is_pinned: (B, T, D) bool, known beforehand.
+        num_forwards: forwards of each row.
+        seeds: key of each row; `seed=[seeds[i]]` with observation i alone repeats row i.
+        traces: reveals of each row.
+        num_prompt_tokens: tokens of each row's prompt.
+        num_reused_tokens: leading prompt tokens whose keys an earlier plan had computed.
+        seconds: wall time of the call from observations to actions, for all rows together.
+    """
+
+    chunks: np.ndarray
+    confidence: np.ndarray
+    is_pinned: np.ndarray
+    num_forwards: tuple[int, ...]
+    seeds: tuple[int, ...]
+    traces: tuple[Trace, ...]
+    num_prompt_tokens: tuple[int, ...]
+    num_reused_tokens: int
+    seconds: float
+
+
+def confidence_of(traces: Sequence[Trace], shape: tuple[int, int]) -> np.ndarray:
+    """(B, T, D) float64 confidence of each token's last reveal, 1 where there was none.
+
+    Args:
+        traces: reveals of each row.
+        shape: (T, D).
+    """
+    confidence_BK = np.ones((len(traces), shape[0] * shape[1]))
+    for row, trace in enumerate(traces):
+        confidence_BK[row, trace.index] = trace.confidence  # of an index given twice the last one
+    return confidence_BK.reshape(-1, *shape)
+
+
+def num_shared(old: Sequence[int], new: Sequence[int]) -> int:
+    """Leading ids that two rows have in common."""
+    pairs = enumerate(zip(old, new, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(old), len(new)))
