@@ -1,6 +1,7 @@
 """`unidiff eval tasks`: every installed task on its own held-out examples."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import typer
 
 from unidiff.plugins.registry import all_plugins, find_task
+from unidiff.plugins.task import Task
 
 from .output import print_json
 from .progress import progress_bars
@@ -49,14 +51,16 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
     from unidiff.evaluation.tasks import task_table
     from unidiff.tokens.processor import UniDiffProcessor
 
-    reports, skipped = _measured(session, run, "base")
-    reports += _with_own_adapters(session, run)
+    tasks, broken = _tasks(run.which)
+    reports, lacking = _measured(session, run, tasks, "base")
+    reports += _with_own_adapters(session, run, tasks)
     for folder in run.adapters:
         session.model.load_adapter(folder, adapter_name=folder.name)
         adapted = replace(session, processor=UniDiffProcessor.from_pretrained(folder))
-        found, still = _measured(adapted, run, folder.name)
+        found, still = _measured(adapted, run, tasks, folder.name)
         reports += found
-        skipped = {name: why for name, why in skipped.items() if name in still}
+        lacking = {name: why for name, why in lacking.items() if name in still}
+    skipped = {**broken, **lacking}
     reports.sort(key=lambda one: one.task)  # a task's lines stand together, the base's first
     report = {
         "tasks": [one.to_dict() for one in reports],
@@ -76,19 +80,19 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
         typer.echo(f"skipped: {name} ({why})")
 
 
-def _with_own_adapters(session: Session, run: TaskRun) -> list[Any]:
+def _with_own_adapters(session: Session, run: TaskRun, tasks: Sequence[Task]) -> list[Any]:
     """Reports of the tasks that bring an adapter, each with its own and nothing else."""
     from unidiff.plugins.own_adapter import own_adapter
 
     reports = []
-    for task in _tasks(run.which)[0]:
+    for task in tasks:
         with own_adapter(task, session.model) as is_read:
             if is_read:
-                reports += _measured(session, replace(run, which=task.name), "its own adapter")[0]
+                reports += _measured(session, run, [task], "its own adapter")[0]
     return reports
 
 
-def _tasks(which: str) -> tuple[list[Any], dict[str, str]]:
+def _tasks(which: str) -> tuple[list[Task], dict[str, str]]:
     """(tasks asked for, why a plugin's are not among them)."""
     if which != ALL:
         return [find_task(which)], {}
@@ -96,12 +100,13 @@ def _tasks(which: str) -> tuple[list[Any], dict[str, str]]:
     return [task for plugin in plugins.values() for task in plugin.tasks], broken
 
 
-def _measured(session: Session, run: TaskRun, name: str) -> tuple[list[Any], dict[str, str]]:
+def _measured(
+    session: Session, run: TaskRun, tasks: Sequence[Task], name: str
+) -> tuple[list[Any], dict[str, str]]:
     """(reports of the model as it is now, why a task has none)."""
     from unidiff.evaluation.tasks import measure_task
 
-    tasks, skipped = _tasks(run.which)
-    reports = []
+    reports, skipped = [], {}
     with progress_bars() as progress:
         for task in tasks:
             lacking = sorted(task.modalities - set(session.processor.layout.ranges))

@@ -117,14 +117,14 @@ def _kind(rows: Sequence[Row]) -> str:
 
 def _strips(rows: Sequence[Row]) -> list[list[Row]]:
     """Rows cut into what stands side by side; only those with several pictures need cutting."""
-    strips: list[list[Row]] = []
-    for row in rows:
-        before = strips[-1] if strips else []
-        is_full = sum(len(one.pictures) for one in [*before, row]) > COLUMNS
-        if not before or (is_full and _kind(rows) == "groups"):
+    if not rows or _kind(rows) != "groups":
+        return [list(rows)] if rows else []
+    strips = [[rows[0]]]
+    for row in rows[1:]:
+        if sum(len(one.pictures) for one in [*strips[-1], row]) > COLUMNS:
             strips.append([row])
         else:
-            before.append(row)
+            strips[-1].append(row)
     return strips
 
 

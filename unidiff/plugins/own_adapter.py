@@ -1,7 +1,7 @@
 """The adapter that comes with a task: read while the task is asked of the bundled checkpoint.
 
 A task that the bundled checkpoint does not know may bring what it lacks (`Task.adapter`). Commands
-read it where the user has named no checkpoint and no adapter; `model.load_adapter(task.adapter)`
+read it where they run that checkpoint without another adapter; `model.load_adapter(task.adapter)`
 does the same in Python.
 """
 
@@ -40,10 +40,11 @@ def own_adapter(task: Task, model: Any) -> Iterator[bool]:
         yield False
         return
     name, before = _PREFIX + task.name, RowAdapters(model).active
-    if name not in getattr(model, "peft_config", {}):
+    if name in getattr(model, "peft_config", {}):
+        model.enable_adapters()
+        model.set_adapter(name)
+    else:
         model.load_adapter(task.adapter, adapter_name=name)
-    model.enable_adapters()
-    model.set_adapter(name)
     try:
         yield True
     finally:

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, num_reveals, suite_decoding
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, num_reveals
 from unidiff_vla.policy.observations import ObservationEncoder
 
 from unidiff.cli import samplers
@@ -23,7 +23,7 @@ SECONDARY = {
 
 
 def test_defaults_are_those_of_the_suite(policy):
-    assert suite_decoding() == samplers.acting()
+    assert PolicySettings().decoding == samplers.acting()
     assert policy.settings.decoding == samplers.acting()
     assert policy.num_executed == samplers.replan_every()
 

@@ -6,7 +6,7 @@ from .ensembling import TemporalEnsemble
 from .observations import Observation
 from .policy import MaskedDiffusionPolicy
 from .records import ChunkRecord
-from .settings import PolicySettings, suite_decoding
+from .settings import PolicySettings
 
 __all__ = [
     "ChunkRecord",
@@ -18,5 +18,4 @@ __all__ = [
     "calibrate_steps",
     "draw_remasking",
     "num_reveals",
-    "suite_decoding",
 ]

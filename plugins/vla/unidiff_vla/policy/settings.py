@@ -7,10 +7,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from unidiff.evaluation.suite import load_suite
+from unidiff.cli import samplers
 
 SETTINGS_FILE = "policy.json"
-SUITE = "bundled"
 # What the policy itself sets in each call of `generate()`, or what no canvas has.
 _OWN_OPTIONS = (
     "seed",
@@ -20,13 +19,6 @@ _OWN_OPTIONS = (
     "max_new_tokens",
     "max_length",
 )
-
-
-def suite_decoding() -> dict[str, Any]:
-    """Keywords of `generate()` with which the suite measures closed-loop success."""
-    options = dict(load_suite(SUITE)["control"]["sampler"])
-    options.pop("batch_size", None)
-    return options
 
 
 def check_decoding(options: Mapping[str, Any]) -> None:
@@ -60,7 +52,7 @@ class PolicySettings:
         seed: of the first episode's plans.
     """
 
-    decoding: Mapping[str, Any] = field(default_factory=suite_decoding)
+    decoding: Mapping[str, Any] = field(default_factory=samplers.acting)
     replan_every: int | None = None
     inference_delay: int = 0
     warm_start: float | None = None
