@@ -162,6 +162,14 @@ class ActionTokenizer(ABC):
             if is_gripper and own != _GRIPPER_RANGE:
                 raise ValueError(f"gripper dimension {index} must range from -1 to 1, got {own}")
 
+    def _normalised(self, values: ArrayLike) -> NDArray[np.float64]:
+        """(..., *shape) values from -1 at `low` to 1 at `high`; errors as `_shares`."""
+        return 2 * self._shares(values) - 1
+
+    def _at_normalised(self, normalised: NDArray[np.float64]) -> NDArray[np.float32]:
+        """Values of (..., D) numbers that `_normalised` gives, clipped to the range."""
+        return self._at_shares((normalised + 1) / 2)
+
     def _shares(self, values: ArrayLike) -> NDArray[np.float64]:
         """(..., *shape) places of values in their range, 0 to 1; 0.5 in a constant dimension.
 

@@ -142,14 +142,14 @@ class DctTokenizer(GridTokenizer):
         Raises:
             ValueError: if the shape is wrong or a value is not finite.
         """
-        coefficients = self._rows @ (2 * self._shares(values) - 1)
+        coefficients = self._rows @ self._normalised(values)
         levels = np.rint(coefficients / self.steps[:, None]) + self._most
         return np.asarray(np.clip(levels, 0, self.num_levels - 1), dtype=np.int64)
 
     def _values_of(self, levels: NDArray[np.float64]) -> NDArray[np.float32]:
         """Chunks of (..., K, D) levels; dropped frequencies are zero."""
         coefficients = (levels - self._most) * self.steps[:, None]
-        return self._at_shares((self._rows.T @ coefficients + 1) / 2)
+        return self._at_normalised(self._rows.T @ coefficients)
 
     @property
     def _most(self) -> int:

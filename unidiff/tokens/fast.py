@@ -222,7 +222,7 @@ class FastTokenizer(ActionTokenizer):
         integers = (characters + self.min_token).reshape(len(rows), *self.shape)
         integers = np.where(np.abs(integers) <= len(self.written) // 2, integers, 0)
         normalised = dct_matrix(self.shape[0]).T @ (integers / self.scale)
-        return self._at_shares((normalised + 1) / 2).reshape(*array.shape[:-1], *self.shape)
+        return self._at_normalised(normalised).reshape(*array.shape[:-1], *self.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON, with the merges in it."""
@@ -247,7 +247,7 @@ class FastTokenizer(ActionTokenizer):
 
     def _texts(self, values: NDArray[np.float64]) -> list[str]:
         """The text of each of (..., T, D) chunks."""
-        coefficients = dct_matrix(self.shape[0]) @ (2 * self._shares(values) - 1)
+        coefficients = dct_matrix(self.shape[0]) @ self._normalised(values)
         most = len(self.written) // 2
         integers = np.clip(np.rint(coefficients * self.scale), -most, most).astype(np.int64)
         characters = self.written[integers + most] - self.min_token
