@@ -11,7 +11,13 @@ from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import OPTIONS, REMDM_SCHEDULES
 from unidiff.generation.predictions import Opinion
 from unidiff.generation.remasking import RemaskingSchedule
-from unidiff.generation.revision import Criticised, Edit, RevisionView, SecondaryRemask
+from unidiff.generation.revision import (
+    Criticised,
+    Edit,
+    Resample,
+    RevisionView,
+    SecondaryRemask,
+)
 
 
 def view_of(**fields: Any) -> RevisionView:
@@ -25,6 +31,9 @@ def view_of(**fields: Any) -> RevisionView:
         "opinion": None,
         "index_BK": torch.arange(4)[None],
         "seed_B": torch.tensor([3]),
+        "total_B": torch.tensor([4]),
+        "num_returned_B": torch.tensor([0]),
+        "full_BK": torch.tensor([[True, True, True, False]]),
     }
     return RevisionView(**{**values, **fields})
 
@@ -37,6 +46,45 @@ def test_secondary_remasking_gives_back_what_is_doubted_or_has_fallen() -> None:
     assert revised.remask_BK.tolist() == [[True, True, False, False]]
     last = view_of(opinion=opinion, step_B=torch.tensor([3]))
     assert not secondary(last).remask_BK.any()
+
+
+def test_resampling_gives_the_least_certain_share_of_a_full_block_back() -> None:
+    half = Resample(share=0.5)
+    confidence = torch.tensor([[0.9, 0.4, 0.5, 0.1]], dtype=torch.float64)  # the last may not
+    assert half(view_of(confidence_BK=confidence)).remask_BK.tolist() == [
+        [False, True, True, False]
+    ]
+    assert Resample(share=0.3)(view_of()).remask_BK.sum() == 2  # 1.2 positions, rounded up
+    for fields in (
+        {"full_BK": torch.zeros(1, 4, dtype=torch.bool)},
+        {"num_returned_B": torch.tensor([2])},  # its one round is over
+        {"step_B": torch.tensor([3])},  # the budget's last step
+    ):
+        assert not half(view_of(**fields)).remask_BK.any()
+    twice = Resample(share=0.5, rounds=2)
+    assert twice(view_of(num_returned_B=torch.tensor([2]))).remask_BK.any()
+    assert not twice(view_of(num_returned_B=torch.tensor([4]))).remask_BK.any()
+
+
+def test_resampling_brings_tokens_drawn_together_nearer_to_the_data_law(
+    table_denoiser: Any,
+) -> None:
+    """All three at once are drawn from their marginals; then one is drawn given the others."""
+    joint = table_denoiser.joint.numpy().reshape(-1)
+
+    def distance(num_anew: int, **options: Any) -> float:
+        settings = {**OPTIONS, "do_sample": True, "max_new_tokens": 3, "seed": 7, **options}
+        settings |= {"unmasking_strategy": lambda view: view.masked_BK, "max_denoising_steps": 12}
+        prompts = torch.zeros(4000, 1, dtype=torch.int64)
+        output = generate(table_denoiser, settings, GenerationInputs(input_ids=prompts))
+        tokens = output.sequences[:, 1:].numpy()
+        counts = np.bincount(tokens @ np.array([9, 3, 1]), minlength=27)
+        assert set(output.num_forwards.tolist()) == {1 + num_anew}
+        return float(np.abs(counts / 4000 - joint).sum() / 2)
+
+    resample = {"revision": "resample", "resample_share": 0.3}
+    assert distance(1, **resample) < 0.7 * distance(0)
+    assert distance(3, **resample, resample_rounds=3) < 0.7 * distance(0)
 
 
 def test_edit_rewrites_where_another_token_is_sure() -> None:

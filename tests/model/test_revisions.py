@@ -25,6 +25,13 @@ def distrusts_even_ids(ids_BK: Tensor, may_BK: Tensor) -> Tensor:
 
 REVISIONS: dict[str, dict[str, Any]] = {
     "secondary": {"revision": "secondary", "revision_drop": 0.05},
+    "resample": {
+        "revision": "resample",
+        "resample_share": 0.3,
+        "resample_rounds": 2,
+        "unmasking_strategy": "entropy_bound",
+        "entropy_bound": 5.0,
+    },
     "edit": {"revision": "edit", "edit_threshold": 0.05},
     "critic": {"revision": distrusts_even_ids},
     **{
@@ -63,7 +70,7 @@ def test_pinned_tokens_stay(name: str, models: dict) -> None:
     assert torch.equal(output.canvas[pinned], canvas[pinned])
 
 
-@pytest.mark.parametrize("name", ["secondary", "critic", "remdm cap"])
+@pytest.mark.parametrize("name", ["secondary", "resample", "critic", "remdm cap"])
 def test_some_tokens_are_given_back(name: str, models: dict) -> None:
     ids, mask = prompts([4])
     options = {"max_new_tokens": CANVAS, "seed": 2, "return_trace": True, **REVISIONS[name]}

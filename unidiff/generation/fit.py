@@ -119,7 +119,7 @@ def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None
         raise ValueError(
             f"revision={options['revision']!r} reads what the model says of visible tokens, and "
             "this checkpoint was not trained on them (trained_on_visible=False): use "
-            "unmasking_strategy='remdm' or a critic"
+            "revision='resample', unmasking_strategy='remdm' or a critic"
         )
 
 
@@ -147,8 +147,8 @@ def _check_guidance(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None
     if revision is not None and revision.reads_visible:
         raise ValueError(
             f"guidance_refresh={refresh} holds nothing of visible tokens, which revision="
-            f"{options['revision']!r} reads: use guidance_refresh=1, unmasking_strategy='remdm' or "
-            "a critic"
+            f"{options['revision']!r} reads: use guidance_refresh=1, revision='resample', "
+            "unmasking_strategy='remdm' or a critic"
         )
 
 

@@ -163,6 +163,8 @@ _CHECKS = {
     "revision": _check_revision,
     "revision_threshold": _check_number(0.0, 1.0, low_included=True),
     "revision_drop": _check_number(0.0, 1.0, low_included=True),
+    "resample_share": _check_number(0.0, 1.0, low_included=False),
+    "resample_rounds": _check_count(1),
     "edit_threshold": _check_number(0.0, 1.0, low_included=True),
     "max_post_edit_steps": _check_count(0),
     "stability_steps": _check_count(0),

@@ -24,7 +24,7 @@ UNMASKING_STRATEGIES = (
     "remdm",
 )
 UNIFORM_STRATEGIES = ("ancestral",)  # only under uniform noise
-REVISIONS = ("secondary", "edit", "renoise")
+REVISIONS = ("secondary", "resample", "edit", "renoise")
 GUIDANCE_LEVELS = ("logits", "posterior")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
 DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
@@ -59,6 +59,8 @@ OPTIONS: dict[str, Any] = {
     "revision": None,  # a name, or a critic: ids and revisable positions to scores
     "revision_threshold": 0.5,  # bound on probability (secondary) or score (critic)
     "revision_drop": 0.3,  # loss of probability since the reveal (secondary)
+    "resample_share": 0.25,  # of a block, given back when it is full, in (0, 1] (resample)
+    "resample_rounds": 1,  # how often (resample)
     "edit_threshold": 0.9,  # least probability of the other token (edit)
     "max_post_edit_steps": 16,  # forwards behind the last mask while tokens still change (edit)
     "stability_steps": 1,  # steps of unchanged likeliest tokens that may end a block (renoise)

@@ -2,6 +2,8 @@
 
 # Shapes: B rows, K canvas, N positions.
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -27,6 +29,9 @@ class Revising(CanvasRows):
             opinion=None if visible is None else opinion_of(visible, canvases.ids_BK),
             index_BK=canvases.row_index,
             seed_B=self.tensors.seed_B,
+            total_B=canvases.total_B,
+            num_returned_B=canvases.num_returned_B,
+            full_BK=torch.zeros_like(canvases.masked_BK),  # nobody knows before the reveals
         )
 
     def _revise(self, view: RevisionView, had_masks_B: Tensor) -> None:
@@ -39,8 +44,11 @@ class Revising(CanvasRows):
         """
         canvases, revision = self.canvases, self.policy.revision
         assert revision is not None
+        full_BK = self._revisable & ~canvases.is_open.any(1)[:, None]
+        view = replace(view, confidence_BK=canvases.confidence_BK.clone(), full_BK=full_BK)
         revised = revision(view)
-        remask_BK = revised.remask_BK & view.revisable_BK
+        remask_BK = revised.remask_BK & (view.revisable_BK | full_BK)
+        canvases.num_returned_B = canvases.num_returned_B + remask_BK.sum(1)
         canvases.masked_BK |= remask_BK
         canvases.ids_BK[remask_BK] = self.denoiser.layout.mask_token_id
         canvases.log_prob_BK[remask_BK] = 0.0

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from unidiff.diffusion.random import uniform
 
+from .order import reveal_highest
 from .predictions import Opinion
 from .remasking import RemaskingSchedule, remasking_schedule
 
@@ -25,6 +26,8 @@ DRAW_REMASK = 5  # purpose of a row's random numbers
 @dataclass(frozen=True)
 class RevisionView:
     """What a revision sees: the canvas before a step's reveals, and the step's predictions.
+
+    Positions that the step reveals are seen by `full_BK` alone, and by their confidence.
 
     Attributes:
         ids_BK: (B, K) int64 tokens; read where revisable.
@@ -36,6 +39,10 @@ class RevisionView:
             it.
         index_BK: (B, K) int64, index of each position in its row.
         seed_B: (B,) int64, key of each row's random numbers.
+        total_B: (B,) int64, positions masked when the window opened.
+        num_returned_B: (B,) int64, positions given back in the window so far.
+        full_BK: (B, K) bool, what may change of the windows that this step's reveals have left
+            without a mask, those reveals included.
     """
 
     ids_BK: Tensor
@@ -46,6 +53,9 @@ class RevisionView:
     opinion: Opinion | None
     index_BK: Tensor
     seed_B: Tensor
+    total_B: Tensor
+    num_returned_B: Tensor
+    full_BK: Tensor
 
     @property
     def is_last(self) -> Tensor:
@@ -136,6 +146,37 @@ class SecondaryRemask:
 
 
 @dataclass(frozen=True)
+class Resample:
+    """When the last mask is filled, the least certain share is given back and drawn anew.
+
+    A token was least certain because little was known yet, or because it was drawn together with
+    others that it did not know of; now it is drawn given all that stays. It reads no opinion of
+    visible tokens, so any weights will do, and costs the forwards of that share. Where the strategy
+    uses up its step budget nothing is given back.
+
+    Attributes:
+        share: of the positions that were masked when the window opened, rounded up.
+        rounds: how often.
+
+    Source: own derivation: a block Gibbs step on the positions of least confidence, which is what
+        informed correctors (arXiv 2407.21243) do with the confidence of visible tokens; checked in
+        tests/generation/test_revision.py and on the exact denoiser.
+    """
+
+    share: float = 0.25
+    rounds: int = 1
+    reads_visible: bool = False
+    max_post_steps: int = 0
+
+    def __call__(self, view: RevisionView) -> Revised:
+        """Positions to remask."""
+        count_B = (self.share * view.total_B.to(torch.float64)).ceil().to(torch.int64)
+        is_due_B = (view.num_returned_B < self.rounds * count_B) & ~view.is_last
+        due_BK = view.full_BK & is_due_B[:, None]
+        return Revised(reveal_highest(-view.confidence_BK, due_BK, count_B))
+
+
+@dataclass(frozen=True)
 class Edit:
     """Visible tokens are rewritten where the model is sure of another one.
 
@@ -203,6 +244,8 @@ def revision_of(options: Mapping[str, Any]) -> Revision | None:
         return Remask(remasking_schedule(options))
     if name == "secondary":
         return SecondaryRemask(options["revision_threshold"], options["revision_drop"])
+    if name == "resample":
+        return Resample(options["resample_share"], options["resample_rounds"])
     if name == "edit":
         return Edit(options["edit_threshold"], options["max_post_edit_steps"])
     return None

@@ -252,7 +252,7 @@ def check_noise(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None:
                     f"{name}={value!r} is for uniform noise, this checkpoint's is 'absorbing': use "
                     "'first_hitting' as strategy, or 'remdm' to revise"
                 )
-    elif strategy == "remdm" or revision in ("secondary", "edit"):
+    elif strategy == "remdm" or revision in ("secondary", "resample", "edit"):
         wrong = "unmasking_strategy='remdm'" if strategy == "remdm" else f"revision={revision!r}"
         raise ValueError(
             f"{wrong} is for absorbing noise, this checkpoint's is 'uniform': use "

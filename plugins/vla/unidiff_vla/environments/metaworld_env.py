@@ -79,7 +79,7 @@ class MetaWorldEnv(InstructedSimulation):
         task: str = "reach",
         split: str = "train",
         *,
-        cameras: tuple[str, ...] = ("front",),
+        cameras: tuple[str, ...] = ("side",),
         image_size: int = 64,
         max_steps: int = MAX_STEPS,
         marks_success: bool = True,

@@ -29,8 +29,8 @@ class Camera:
 
 
 CAMERAS = {
-    "front": Camera((0.0, 0.68, 0.08), 1.0, 180.0, -50.0),
-    "side": Camera((0.0, 0.70, 0.10), 1.0, 90.0, -35.0),
+    "side": Camera((0.0, 0.68, 0.08), 1.0, 180.0, -50.0),  # y across, x and z down
+    "front": Camera((0.0, 0.66, 0.12), 1.0, -90.0, -30.0),  # faces the robot: x across, z down
 }
 
 
