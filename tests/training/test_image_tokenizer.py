@@ -13,6 +13,7 @@ from unidiff.training.image_tokenizer import (
     TrainImageTokenizerOptions,
     code_use,
     images_to_pixels,
+    rare_colour_weights,
     reconstruction_psnr,
     train_image_tokenizer,
 )
@@ -73,11 +74,11 @@ def test_an_interrupted_run_continues_to_the_same_weights(
     draw = training._draw_batch
     drawn: list[int] = []
 
-    def interrupted(images, cumulative, options, step):
+    def interrupted(images, weights, cumulative, options, step):
         drawn.append(step)
         if drawn == [0, 1, 2, 3, 4]:
             raise KeyboardInterrupt
-        return draw(images, cumulative, options, step)
+        return draw(images, weights, cumulative, options, step)
 
     monkeypatch.setattr(training, "_draw_batch", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -123,7 +124,7 @@ def test_images_are_drawn_by_their_weights() -> None:
     images[1], images[2] = 100, 200
     cumulative = training._cumulative_weights(3, np.array([3.0, 0.0, 1.0]))
     options = TrainImageTokenizerOptions(batch_size=4000)
-    pixels = training._draw_batch(images, cumulative, options, step=0)
+    pixels, _ = training._draw_batch(images, None, cumulative, options, step=0)
     shares = [(pixels[:, 0, 0, 0] == value / 127.5 - 1).float().mean() for value in (0, 100, 200)]
     assert abs(shares[0] - 0.75) < 0.03
     assert shares[1] == 0
@@ -134,10 +135,54 @@ def test_half_of_the_images_are_mirrored_unless_switched_off() -> None:
     image[:, :, 0] = 255
     cumulative = training._cumulative_weights(1, None)
     options = TrainImageTokenizerOptions(batch_size=2000)
-    pixels = training._draw_batch(image, cumulative, options, step=0)
+    pixels, _ = training._draw_batch(image, None, cumulative, options, step=0)
     assert abs((pixels[:, 0, 0, 3] == 1).float().mean() - 0.5) < 0.05
-    upright = training._draw_batch(image, cumulative, replace(options, flip=False), step=0)
+    upright, _ = training._draw_batch(image, None, cumulative, replace(options, flip=False), step=0)
     assert (upright[:, 0, 0, 0] == 1).all()
+
+
+def test_weights_of_pixels_are_mirrored_with_them() -> None:
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    image[:, :, 0] = 255
+    weights = np.array([[[5.0, 1.0, 1.0, 1.0]] * 4], dtype=np.float16)
+    options = TrainImageTokenizerOptions(batch_size=64)
+    cumulative = training._cumulative_weights(1, None)
+    pixels, drawn = training._draw_batch(image, weights, cumulative, options, step=0)
+    assert drawn.shape == (64, 1, 4, 4)
+    assert torch.equal(drawn[:, 0] == 5, pixels[:, 0] == 1)
+    assert len(drawn[:, 0, 0, 0].unique()) == 2  # some were mirrored, some were not
+
+
+def test_rare_colours_weigh_more() -> None:
+    images = np.full((2, 10, 10, 3), 100, np.uint8)
+    images[0, :2, :2] = (0, 255, 0)  # 2 % of the pixels
+    weights = rare_colour_weights(images)
+    assert weights.shape == (2, 10, 10)
+    assert weights.astype(np.float64).mean() == pytest.approx(1, abs=1e-3)
+    rare, common = float(weights[0, 0, 0]), float(weights[1, 5, 5])
+    assert rare / common == pytest.approx((0.98 / 0.02) ** 0.5, rel=1e-3)
+    held = rare_colour_weights(images, most=3.0)
+    assert float(held[0, 0, 0]) / float(held[1, 5, 5]) == pytest.approx(3.0, rel=1e-3)
+    with pytest.raises(ValueError, match="most >= 1"):
+        rare_colour_weights(images, most=0.5)
+
+
+def test_a_pixel_without_weight_may_come_out_as_it_likes() -> None:
+    error = torch.zeros(1, 3, 2, 2)
+    error[..., 0] = 1.0
+    weights = torch.ones(1, 1, 2, 2)
+    weights[..., 0] = 0.0
+    options = TrainImageTokenizerOptions()
+    nothing = training._reconstruction_loss(torch.zeros_like(error), None, options)
+    assert training._reconstruction_loss(error, weights, options) == nothing
+    assert training._reconstruction_loss(error, None, options) > nothing + 1
+
+
+def test_impossible_pixel_weights_are_refused(tmp_path: Path) -> None:
+    images = coloured_squares(4)
+    for wrong in (np.ones((4, 32, 31)), np.full((4, 32, 32), -1.0), np.full((4, 32, 32), np.nan)):
+        with pytest.raises(ValueError, match="pixel_weights must be"):
+            train_image_tokenizer(images, TINY, SHORT, tmp_path, pixel_weights=wrong)
 
 
 def test_psnr_of_a_known_error_is_the_textbook_value() -> None:

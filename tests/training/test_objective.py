@@ -190,3 +190,28 @@ def test_models_with_another_reading_are_refused(fields: dict, tiny: ModuleType)
     batch = BlockCollator()(samples_of(tiny, "text", 1))
     with pytest.raises(ValueError, match=r"this needs|one canvas"):
         BlockObjective()(model, batch, model.config)
+
+
+def test_visible_tokens_shown_wrong_are_learnt_right(model: Any, tiny: ModuleType) -> None:
+    """What is shown wrong is another id of its modality, and every label is learnt."""
+    batch = BlockCollator()(samples_of(tiny, "image", 40))
+    plain = BlockObjective(ar_weight=0.0)
+    wrong = BlockObjective(ar_weight=0.0, wrong_share=0.5, visible_weight=0.1)
+    streams = training_streams(batch, None)
+    is_masked, _ = plain.corrupt(streams)
+    shown = wrong._shown(streams, is_masked, model.config)
+    clean = streams.canvas_values("input_ids")
+    assert (shown[is_masked] == model.config.mask_token_id).all()
+    is_seen = streams.can_mask_BK & ~is_masked
+    share = float((shown != clean)[is_seen].float().mean())
+    assert share == pytest.approx(0.5, abs=0.1)
+    ids = model.config.layout.range_of("image")
+    assert ((shown[is_seen] >= ids.start) & (shown[is_seen] < ids.stop)).all()
+    is_pinned = ~streams.can_mask_BK
+    assert torch.equal(shown[is_pinned], clean[is_pinned])
+    # The loss of the visible tokens is added, at its own weight.
+    masked_only = BlockObjective(ar_weight=0.0, wrong_share=0.5, visible_weight=0.0)
+    base, tenth = loss_of(masked_only, model, batch), loss_of(wrong, model, batch)
+    full = loss_of(BlockObjective(ar_weight=0.0, wrong_share=0.5, visible_weight=1.0), model, batch)
+    assert tenth - base == pytest.approx(0.1 * (full - base), rel=1e-3)
+    assert full - base > 1

@@ -33,7 +33,7 @@ PACE_OPTIONS = (
     *("unmasking_strategy", "max_denoising_steps", "confidence_threshold", "confidence_metric"),
     *("factor", "frechet_margin", "entropy_bound", "final_entropy_bound", "hierarchy_threshold"),
     *("local_entropy_bound", "final_local_entropy_bound", "local_reach"),
-    "guidance_refresh",
+    *("guidance_refresh", "revision", "resample_share", "resample_rounds"),
 )
 Progress = Callable[["Cell", "Measured", bool], None]
 

@@ -39,6 +39,7 @@ from .carried import load_carried_weights, note_start, read_carried, start_of
 from .code_embeddings import initialise_code_embeddings
 from .guidance_term import GuidanceTerm
 from .objective import BlockObjective, ModalityLoss
+from .precision import native_bfloat16
 from .recipes import BundledRecipe
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
@@ -227,7 +228,7 @@ def training_arguments(
         weight_decay=0.01,
         max_grad_norm=1.0,
         average_decay=recipe.average_decay,
-        bf16=recipe.bf16,
+        bf16=native_bfloat16(recipe.bf16),
         logging_steps=20,
         save_steps=recipe.save_steps,
         save_total_limit=2,

@@ -20,6 +20,7 @@ from unidiff.plugins.task import Example, Task
 from .adapter_folder import read_adapter_weights, write_adapter_weights
 from .lora import LoRAOptions
 from .objective import BlockObjective
+from .precision import native_bfloat16
 from .retain import RetainTerm
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
@@ -38,7 +39,7 @@ class FinetuneOptions:
         learning_rate: peak rate of AdamW.
         seed: decides weights, order and noise.
         save_steps: steps between checkpoints.
-        bf16: autocast to bfloat16.
+        bf16: autocast to bfloat16 where the processor knows it.
         lora: what is adapted.
     """
 
@@ -233,7 +234,7 @@ def _arguments(output_dir: Path, options: FinetuneOptions) -> BlockTrainingArgum
         },
         warmup_steps=max(1, int(_WARMUP * options.steps)),
         max_grad_norm=1.0,
-        bf16=options.bf16,
+        bf16=native_bfloat16(options.bf16),
         logging_steps=10,
         save_steps=options.save_steps,
         save_total_limit=2,

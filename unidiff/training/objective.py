@@ -22,6 +22,7 @@ from unidiff.model.streams import TrainingStreams, check_trainable, training_str
 from unidiff.tokens.layout import MODALITIES
 
 DRAW_TIME, DRAW_MASK = 101, 102
+DRAW_WRONG, DRAW_OTHER = 104, 105
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class BlockObjective:
         state: loss of state tokens.
         further: loss of the tokens of every further modality of the layout.
         ar_weight: factor on the autoregressive reading of text responses.
+        wrong_share: share of the visible canvas tokens that show another id of their modality. All
+            visible ones are then learnt too, so that the weights may be declared
+            `trained_on_visible` (secondary remasking); 0: visible tokens are shown as they are.
+        visible_weight: loss of such a visible token.
         seed: key of the rotations that stratify the times.
     """
 
@@ -80,6 +85,8 @@ class BlockObjective:
     state: ModalityLoss = _UNWEIGHTED
     further: ModalityLoss = _UNWEIGHTED
     ar_weight: float = 0.5
+    wrong_share: float = 0.0
+    visible_weight: float = 0.1
     seed: int = 0
 
     def loss_of(self, index: int) -> ModalityLoss:
@@ -138,7 +145,13 @@ class BlockObjective:
             )
         streams = training_streams(batch, config.grid)
         is_masked_BK, weight_BK = self.corrupt(streams)
-        inputs = streams.inputs(is_masked_BK, config.mask_token_id)
+        if self.wrong_share > 0:
+            shown_BK = self._shown(streams, is_masked_BK, config)
+            inputs = streams.inputs(streams.can_mask_BK, shown_BK)
+            is_seen_BK = streams.can_mask_BK & ~is_masked_BK
+            weight_BK = torch.where(is_seen_BK, self.visible_weight, weight_BK)
+        else:
+            inputs = streams.inputs(is_masked_BK, config.mask_token_id)
         successor_BC = streams.successor_labels()
         width = successor_BC.shape[1]
         if self.ar_weight > 0:
@@ -152,6 +165,29 @@ class BlockObjective:
         return total, self._parts(
             streams, diffusion_BK.detach(), ar.detach(), successor_BC, config.layout.modalities
         )
+
+    def _shown(
+        self, streams: TrainingStreams, is_masked_BK: Tensor, config: UniDiffConfig
+    ) -> Tensor:
+        """(B, K) int64 ids that a canvas shows: masks, clean ids, and some wrong ones."""
+        keys_BK = streams.canvas_values("sample_keys")
+        index_BK = streams.canvas_values("token_index")
+        modality_BK = streams.canvas_values("modality_ids")
+        wrong_BK, other_BK = (
+            uniform(keys_BK, draw, index_BK, modality_BK) for draw in (DRAW_WRONG, DRAW_OTHER)
+        )
+        is_wrong_BK = streams.can_mask_BK & ~is_masked_BK & (wrong_BK < self.wrong_share)
+        shown_BK = streams.canvas_values("input_ids")
+        for index in modality_BK[is_wrong_BK].unique().tolist():
+            allowed_V = config.layout.allowed_ids(
+                config.layout.modalities[index], config.vocab_size
+            )
+            ids_N = allowed_V.nonzero()[:, 0].to(shown_BK.device)
+            here = is_wrong_BK & (modality_BK == index)
+            rank_N = torch.searchsorted(ids_N, shown_BK[here])
+            further_N = 1 + (other_BK[here] * (len(ids_N) - 1)).long()
+            shown_BK[here] = ids_N[(rank_N + further_N) % len(ids_N)]
+        return torch.where(is_masked_BK, config.mask_token_id, shown_BK)
 
     def _parts(
         self,

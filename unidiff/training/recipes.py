@@ -69,7 +69,7 @@ class BundledRecipe:
         num_layers: depth.
         intermediate_size: width inside the MLP.
         save_steps: steps between checkpoints.
-        bf16: autocast to bfloat16.
+        bf16: autocast to bfloat16 where the processor knows it.
         compile_layers: compile each layer with torch.compile (1.55 times the samples per CPU second
             here, after a minute of compiling).
         mixture: samples of each source in a cycle.

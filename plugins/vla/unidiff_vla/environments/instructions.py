@@ -139,6 +139,14 @@ def instructions_of(task: str) -> tuple[str, ...]:
     return (plain, f"please {plain}", f"now {plain}", f"your task is to {plain}")
 
 
+def task_of_instruction(instruction: str) -> str | None:
+    """The task that a sentence is a wording of; None if it is none that is known here."""
+    for task in (*METAWORLD_TASKS, "pusht"):
+        if instruction in instructions_of(task):
+            return task
+    return None
+
+
 def swapped_task(task: str) -> str:
     """A task other than the given one: the opposite if there is one, so that the scene fits."""
     if task in _SWAPS:

@@ -1,0 +1,206 @@
+"""A policy trained on a tiny recorded data set: rows, one resumable run, a folder that drives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from unidiff_vla.environments.instructions import instructions_of
+from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
+from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
+from unidiff_vla.training.run import RUN_FOLDER
+from unidiff_vla.training.source import CodedFrames, Recorded
+
+from unidiff.data.blocks import BlockOptions
+from unidiff.data.tasks import RowMaker
+from unidiff.tokens.sequence import SequenceEncoder
+from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
+
+CAMERAS = ("side", "front")
+TASKS = ("reach", "push", "drawer-open")
+TINY = PolicyRecipe(
+    horizon=2,
+    num_action_bins=4,
+    num_state_bins=4,
+    levels=(3, 3),
+    tokenizer_widths=(8,),
+    tokenizer_steps=2,
+    tokenizer_batch=4,
+    steps=4,
+    warmup_steps=1,
+    decay_steps=1,
+    batch_size=4,
+    micro_batch=2,
+    hidden_size=64,
+    num_layers=1,
+    intermediate_size=32,
+    save_steps=2,
+    bf16=False,
+    compile_layers=False,
+)
+SETTINGS = PolicySettings(cameras=CAMERAS, decoding={"do_sample": False})
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine episodes of five frames, each task in three wordings."""
+    folder = tmp_path_factory.mktemp("recorded") / "set"
+    features = {f"observation.images.{camera}": image_feature(16, 16) for camera in CAMERAS}
+    features |= {"observation.state": Feature("float32", (3,)), "action": Feature("float32", (2,))}
+    writer = DatasetWriter(folder, features, fps=10)
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        frames = {
+            f"observation.images.{camera}": rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
+            for camera in CAMERAS
+        }
+        frames["observation.state"] = rng.normal(size=(5, 3)).astype(np.float32)
+        frames["action"] = rng.uniform(-1, 1, size=(5, 2)).astype(np.float32)
+        told = instructions_of(TASKS[number % 3])[number // 3]
+        writer.add_episode(f"episode-{number}", frames, told)
+    writer.finish()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    train_policy(recorded, folder, TINY, note=lambda text: None)
+    return folder
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = newest_checkpoint(run / RUN_FOLDER, needs_average=True)
+    assert checkpoint is not None
+    assert checkpoint.name == "checkpoint-4"
+    return load_file(checkpoint / AVERAGE_FILE)
+
+
+def test_recordings_are_read_camera_by_camera(recorded: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    recordings = read_recordings(recorded, 2, lambda done, total: seen.append((done, total)))
+    assert len(recordings) == 45
+    assert set(recordings.cameras) == set(CAMERAS)
+    assert recordings.pictures["side"].shape == (45, 16, 16, 3)
+    assert recordings.chunks.shape == (45, 2, 2)
+    assert np.array_equal(recordings.chunks[0, 1], recordings.chunks[1, 0])
+    assert np.array_equal(recordings.chunks[4, 1], recordings.chunks[4, 0])  # the episode's end
+    told = recordings.instructions[recordings.instruction_index[5]]
+    assert told in instructions_of("push")
+    assert seen[-1] == (9, 9)
+
+
+def test_a_data_set_without_pictures_is_refused(tmp_path: Path) -> None:
+    features = {"observation.state": Feature("float32", (3,)), "action": Feature("float32", (2,))}
+    writer = DatasetWriter(tmp_path / "blind", features, fps=10)
+    frames = {"observation.state": np.zeros((3, 3), "f4"), "action": np.zeros((3, 2), "f4")}
+    writer.add_episode("one", frames, "go")
+    writer.finish()
+    with pytest.raises(ValueError, match="episodes with pictures"):
+        read_recordings(tmp_path / "blind", 2)
+
+
+def coded(instructions: tuple[str, ...], task_of: tuple[int, ...]) -> CodedFrames:
+    """One frame of each sentence; its chunk is 3 everywhere, doing nothing is 1."""
+    number = len(instructions)
+    return CodedFrames(
+        pictures=np.zeros((number, 2, 4), dtype=np.uint16),
+        states=np.zeros((number, 3), dtype=np.int64),
+        chunks=np.full((number, 2, 2), 3),
+        instruction_index=np.arange(number),
+        instructions=instructions,
+        task_of=task_of,
+        still=np.full((2, 2), 1),
+    )
+
+
+def test_a_frame_is_told_in_any_wording_and_kept_still_when_told_otherwise(run: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, run.with_name("rows"), SETTINGS)
+    )
+    layout, tokenizer = policy.processor.layout, policy.processor.tokenizer
+    maker = RowMaker(SequenceEncoder(tokenizer, replace(layout, image_grid=(2, 2))), BlockOptions())
+    frames = coded(("open it", "pull it", "push the puck"), (0, 0, 1))
+    source = Recorded(maker, frames, still_share=0.25)
+    start = layout.range_of("action").start
+    told: dict[str, set[int]] = {"own": set(), "other": set()}
+    num_still = 0
+    for key in range(400):
+        row = source.row(0, np.random.default_rng(key))
+        action = row.input_ids[row.block_ids >= 0] - start
+        text = tokenizer.decode(row.input_ids)
+        is_other = "puck" in text
+        told["other" if is_other else "own"].add("pull" in text)
+        assert (action == (1 if is_other else 3)).all(), text
+        num_still += is_other
+    assert told["own"] == {False, True}  # both wordings of its task
+    assert num_still / 400 == pytest.approx(0.25, abs=0.07)
+    alone = Recorded(maker, coded(("open it",), (0,)), still_share=0.9)
+    row = alone.row(0, np.random.default_rng(0))  # there is no other task to be told
+    assert (row.input_ids[row.block_ids >= 0] - start == 3).all()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    run: Path, recorded: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+
+    def stop(text: str) -> None:
+        notes.append(text)
+        if text == "coding the pictures" and len(notes) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_policy(recorded, tmp_path / "parts", TINY, note=stop)
+    train_policy(recorded, tmp_path / "parts", TINY, note=notes.append)
+    for name, weight in weights_of(run).items():
+        assert torch.equal(weight, weights_of(tmp_path / "parts")[name]), name
+
+
+def test_another_recipe_is_refused(run: Path, recorded: Path) -> None:
+    with pytest.raises(ValueError, match=r"another recipe \(learning_rate\)"):
+        train_policy(recorded, run, replace(TINY, learning_rate=1e-4), note=lambda text: None)
+
+
+def test_the_folder_drives(run: Path, tmp_path: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, tmp_path / "policy", SETTINGS)
+    )
+    rng = np.random.default_rng(1)
+    seen = {
+        "images": {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in CAMERAS},
+        "state": np.zeros(3, dtype=np.float32),
+        "instruction": "open the drawer",
+    }
+    chunk = policy.predict_action_chunk(seen)
+    assert chunk.shape == (1, 2, 2)
+    assert policy.model.config.trained_on_visible
+    policy.predict_action_chunk(seen, revision="secondary")  # such weights know visible tokens
+    assert (tmp_path / "policy" / "training_log.json").is_file()
+
+
+def test_settings_with_other_cameras_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the run saw the cameras"):
+        assemble_policy(run, tmp_path / "policy", PolicySettings(cameras=("wrist", "front")))
+
+
+def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no whole checkpoint"):
+        assemble_policy(tmp_path, tmp_path / "policy", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("objective", "wish", "objective must be one of"),
+        ("warmup_steps", 9, "warmup_steps"),
+        ("micro_batch", 3, "micro_batch must divide"),
+        ("still_share", 1.0, "still_share"),
+    ],
+)
+def test_impossible_recipes_are_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **{field: value})

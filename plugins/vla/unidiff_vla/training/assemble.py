@@ -1,0 +1,97 @@
+"""A finished run becomes one folder that `MaskedDiffusionPolicy.from_pretrained` reads."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from unidiff.bundled import bundled_checkpoint
+from unidiff.generation.config import UniDiffGenerationConfig
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.actions import BinTokenizer
+from unidiff.tokens.image import FSQImageTokenizer
+from unidiff.tokens.image_processing import UniDiffImageProcessor
+from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
+from unidiff_vla.policy import PolicySettings
+
+from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER
+
+
+def assemble_policy(
+    run_dir: str | Path,
+    output_dir: str | Path,
+    settings: PolicySettings,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Path:
+    """Write model, processor, policy settings and the run's facts; whole or not at all.
+
+    Args:
+        run_dir: `output_dir` of `train_policy`; its newest whole checkpoint is taken.
+        output_dir: replaced if it is there.
+        settings: how the policy plans; its cameras must be those of the run.
+        dtype: of the stored weights.
+
+    Raises:
+        FileNotFoundError: if the run has no whole checkpoint.
+        ValueError: if the settings name other cameras than the run.
+    """
+    run_dir, output_dir = Path(run_dir), Path(output_dir)
+    checkpoint = newest_checkpoint(run_dir / RUN_FOLDER, needs_average=True)
+    if checkpoint is None:
+        raise FileNotFoundError(f"{run_dir / RUN_FOLDER} holds no whole checkpoint yet")
+    with np.load(run_dir / CODES_FILE, allow_pickle=False) as stored:
+        states, actions = (
+            BinTokenizer.from_dict(json.loads(str(stored[f"{name}_bins"])))
+            for name in ("state", "action")
+        )
+        cameras = tuple(str(one) for one in stored["cameras"])
+    named = settings.cameras if len(cameras) > 1 else cameras
+    if named != cameras:
+        raise ValueError(f"the run saw the cameras {cameras}; the settings have {settings.cameras}")
+    model = UniDiffForBlockDiffusion(UniDiffConfig.from_pretrained(checkpoint))
+    model.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=False)
+    config = model.config
+    model.generation_config = UniDiffGenerationConfig(
+        eos_token_id=config.eos_token_id,
+        bos_token_id=config.bos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    image_tokenizer = FSQImageTokenizer.from_pretrained(run_dir / TOKENIZER_FOLDER)
+    size = image_tokenizer.config.image_size
+    processor = UniDiffProcessor(
+        image_processor=UniDiffImageProcessor(size={"height": size, "width": size}),
+        tokenizer=AutoTokenizer.from_pretrained(bundled_checkpoint()),
+        token_layout=config.layout,
+        action_bins=actions,
+        state_bins=states,
+        image_model=image_tokenizer.eval(),
+    )
+    partial = output_dir.with_name(output_dir.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model.to(dtype).save_pretrained(partial)
+    processor.save_pretrained(partial)
+    settings.save(partial)
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    facts = {
+        "recipe": json.loads((run_dir / FACTS_FILE).read_text(encoding="utf-8")),
+        "cameras": cameras,
+        "step": state["global_step"],
+        "history": state["log_history"],
+    }
+    (partial / "training_log.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for path in partial.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors writes 0o600, which others could not read
+    old = output_dir.with_name(output_dir.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if output_dir.exists():
+        output_dir.rename(old)
+    os.replace(partial, output_dir)
+    shutil.rmtree(old, ignore_errors=True)
+    return output_dir

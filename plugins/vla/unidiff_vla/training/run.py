@@ -1,0 +1,314 @@
+"""The run: image tokenizer, codes, then the policy; each part is kept and not made again."""
+
+# Shapes: N frames, C cameras, H height, W width.
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from unidiff.bundled import bundled_checkpoint
+from unidiff.data.blocks import BlockOptions
+from unidiff.data.collator import BlockCollator
+from unidiff.data.stream import MixtureStream, Weighted
+from unidiff.data.tasks import RowMaker
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.actions import BinTokenizer
+from unidiff.tokens.image import FSQImageTokenizer, FSQImageTokenizerConfig
+from unidiff.tokens.prompts import layout_for_tokenizer
+from unidiff.tokens.sequence import SequenceEncoder
+from unidiff.training.code_embeddings import initialise_code_embeddings
+from unidiff.training.image_tokenizer import (
+    TrainImageTokenizerOptions,
+    images_to_pixels,
+    rare_colour_weights,
+    train_image_tokenizer,
+)
+from unidiff.training.objective import BlockObjective, ModalityLoss
+from unidiff.training.precision import native_bfloat16
+from unidiff.training.trainer import (
+    BlockDiffusionTrainer,
+    BlockTrainingArguments,
+    newest_checkpoint,
+)
+from unidiff_vla.environments.instructions import task_of_instruction
+
+from .recipe import PolicyRecipe
+from .recordings import Recordings, read_recordings
+from .source import CodedFrames, Recorded
+
+TOKENIZER_FOLDER, CODES_FILE, FACTS_FILE = "image_tokenizer", "codes.npz", "policy_run.json"
+RUN_FOLDER = "run"
+_ENCODE_BATCH = 256
+_MOST_TOKENIZER_PICTURES = 60_000
+Note = Callable[[str], None]
+
+
+def train_policy(
+    data: str | Path,
+    output_dir: str | Path,
+    recipe: PolicyRecipe,
+    *,
+    start: str | Path | None = None,
+    note: Note = print,
+) -> UniDiffForBlockDiffusion:
+    """Train a policy on a recorded data set, or go on where an earlier call stopped.
+
+    Args:
+        data: folder of a LeRobotDataset v3 with pictures, states and actions.
+        output_dir: everything the run makes; `assemble_policy` makes a checkpoint of it.
+        recipe: sizes and rates.
+        start: checkpoint whose text embeddings and layers the run begins with, where they fit;
+            None: the bundled one.
+        note: told what is being done.
+
+    Returns:
+        The averaged model.
+
+    Raises:
+        ValueError: if the data set does not fit, or the folder holds a run with another recipe.
+        FileNotFoundError: if the data set is damaged.
+    """
+    output_dir = Path(output_dir)
+    check_same_recipe(output_dir, recipe)
+    frames, states, actions = coded_frames(data, output_dir, recipe, note)
+    tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
+    config = policy_config(tokenizer, recipe, states, actions)
+    torch.manual_seed(recipe.seed)
+    model = UniDiffForBlockDiffusion(config)
+    initialise_code_embeddings(model, recipe.levels, recipe.seed)
+    note(f"{begin_with(model, Path(start or bundled_checkpoint()))} tensors of the start taken")
+    model.set_attn_implementation("eager")
+    if recipe.compile_layers:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)
+    maker = RowMaker(SequenceEncoder(tokenizer, config.layout), BlockOptions(max_block_length=32))
+    source = Recorded(maker, frames, recipe.still_share)
+    stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
+    trainer = BlockDiffusionTrainer(
+        model=model,
+        args=_arguments(output_dir / RUN_FOLDER, recipe),
+        train_dataset=stream,
+        data_collator=BlockCollator(),
+        objective=policy_objective(recipe),
+    )
+    trainer.train(
+        resume_from_checkpoint=newest_checkpoint(output_dir / RUN_FOLDER, needs_average=True)
+    )
+    assert trainer.average is not None
+    trainer.average.copy_to(model)
+    return model.eval()
+
+
+def coded_frames(
+    data: str | Path, output_dir: Path, recipe: PolicyRecipe, note: Note
+) -> tuple[CodedFrames, BinTokenizer, BinTokenizer]:
+    """Frames as codes, and the (state, action) bins; made once and kept in `output_dir`."""
+    path = output_dir / CODES_FILE
+    if not path.is_file():
+        recordings = read_recordings(data, recipe.horizon)
+        note(f"{len(recordings)} frames of {recordings.cameras}")
+        tokenizer = fit_image_tokenizer(recordings, output_dir / TOKENIZER_FOLDER, recipe)
+        note("coding the pictures")
+        _write_codes(path, recordings, tokenizer, recipe)
+    with np.load(path, allow_pickle=False) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    states = BinTokenizer.from_dict(json.loads(str(arrays["state_bins"])))
+    actions = BinTokenizer.from_dict(json.loads(str(arrays["action_bins"])))
+    instructions = tuple(str(one) for one in arrays["instructions"])
+    names = [task_of_instruction(one) or one for one in instructions]
+    order = sorted(set(names))
+    still = actions.encode(np.zeros((recipe.horizon, actions.dim)))
+    frames = CodedFrames(
+        pictures=arrays["pictures"],
+        states=arrays["states"],
+        chunks=arrays["chunks"],
+        instruction_index=arrays["instruction_index"],
+        instructions=instructions,
+        task_of=tuple(order.index(name) for name in names),
+        still=still,
+    )
+    return frames, states, actions
+
+
+def fit_image_tokenizer(
+    recordings: Recordings, folder: Path, recipe: PolicyRecipe
+) -> FSQImageTokenizer:
+    """The image tokenizer of a data set's pictures; rare colours count more."""
+    if (folder / "model.safetensors").is_file():
+        model: FSQImageTokenizer = FSQImageTokenizer.from_pretrained(folder)
+        return model.eval()
+    size = next(iter(recordings.pictures.values())).shape[1]
+    stride = max(1, len(recordings) * len(recordings.pictures) // _MOST_TOKENIZER_PICTURES)
+    pictures = np.concatenate([one[::stride] for one in recordings.pictures.values()])
+    config = FSQImageTokenizerConfig(
+        levels=recipe.levels,
+        hidden_sizes=recipe.tokenizer_widths,
+        num_encoder_blocks=2,
+        num_decoder_blocks=2,
+        image_size=size,
+    )
+    options = TrainImageTokenizerOptions(
+        steps=recipe.tokenizer_steps,
+        batch_size=recipe.tokenizer_batch,
+        seed=recipe.seed,
+        flip=False,
+        bfloat16=recipe.bf16,
+    )
+    weights = rare_colour_weights(pictures)
+    return train_image_tokenizer(pictures, config, options, folder, pixel_weights=weights)
+
+
+def policy_config(
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: PolicyRecipe,
+    states: BinTokenizer,
+    actions: BinTokenizer,
+) -> UniDiffConfig:
+    """Configuration of the policy; the vocabulary is padded to a multiple of 64."""
+    sizes = {
+        "image": int(np.prod(recipe.levels)),
+        "action": actions.num_bins,
+        "state": states.num_bins,
+    }
+    layout = layout_for_tokenizer(tokenizer, sizes, action_grid=actions.grid)
+    heads = recipe.hidden_size // 64
+    return UniDiffConfig(
+        vocab_size=-(-layout.num_ids // 64) * 64,
+        hidden_size=recipe.hidden_size,
+        intermediate_size=recipe.intermediate_size,
+        num_hidden_layers=recipe.num_layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        head_dim=64,
+        canvas_length=16,
+        max_position_embeddings=1024,
+        token_layout=layout.to_dict(),
+        mask_token_id=layout.mask_token_id,
+        pad_token_id=layout.pad_token_id,
+        bos_token_id=2,
+        eos_token_id=layout.end_token_ids[0],
+        trained_on_visible=recipe.objective == "masked" and recipe.wrong_share > 0,
+    )
+
+
+def policy_objective(recipe: PolicyRecipe) -> BlockObjective:
+    """The loss of the recipe's chunks."""
+    is_masked = recipe.objective == "masked"
+    return BlockObjective(
+        action=ModalityLoss(
+            "cosine", elbo_weights=False, full_share=recipe.full_share if is_masked else 1.0
+        ),
+        ar_weight=0.0,
+        wrong_share=recipe.wrong_share if is_masked else 0.0,
+        seed=recipe.seed,
+    )
+
+
+@torch.no_grad()
+def begin_with(model: UniDiffForBlockDiffusion, folder: Path) -> int:
+    """Copy layers and text embeddings of a checkpoint that has the same sizes; how many tensors.
+
+    What stands for pictures, states and actions is of another tokenizer and stays as it is.
+    """
+    weights = load_file(folder / "model.safetensors")
+    text = model.config.layout.range_of("text")
+    own, taken = model.state_dict(), 0
+    for name, weight in weights.items():
+        if name not in own:
+            continue
+        if name.endswith("embed_tokens.weight") and weight.shape[1] == own[name].shape[1]:
+            own[name][text.start : text.stop] = weight[text.start : text.stop].to(own[name])
+            taken += 1
+        elif weight.shape == own[name].shape:
+            own[name].copy_(weight.to(own[name]))
+            taken += 1
+    return taken
+
+
+def check_same_recipe(output_dir: Path, recipe: PolicyRecipe) -> None:
+    """Write a run's recipe into its folder; raise ValueError if another one is there."""
+    path = output_dir / FACTS_FILE
+    wanted = json.loads(json.dumps(asdict(recipe)))
+    if path.is_file():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        changed = sorted(name for name in wanted if there.get(name) != wanted[name])
+        if changed:
+            raise ValueError(
+                f"{output_dir} holds a run with another recipe ({', '.join(changed)}): give the "
+                "same numbers to go on, or another folder"
+            )
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _write_codes(
+    path: Path, recordings: Recordings, tokenizer: FSQImageTokenizer, recipe: PolicyRecipe
+) -> None:
+    """Code everything; the file is there whole or not at all."""
+    states = BinTokenizer.fit(recordings.states, num_bins=recipe.num_state_bins)
+    actions = BinTokenizer.fit(
+        recordings.chunks,
+        num_bins=recipe.num_action_bins,
+        horizon=recipe.horizon,
+        statistics="min_max",
+    )
+    pictures = [_encode(tokenizer, one) for one in recordings.pictures.values()]
+    partial = path.with_name("partial.npz")
+    np.savez(
+        partial,
+        pictures=np.stack(pictures, axis=1).astype(np.uint16),
+        states=states.encode(recordings.states),
+        chunks=actions.encode(recordings.chunks),
+        instruction_index=recordings.instruction_index,
+        instructions=np.array(recordings.instructions),
+        cameras=np.array(recordings.cameras),
+        state_bins=json.dumps(states.to_dict()),
+        action_bins=json.dumps(actions.to_dict()),
+    )
+    os.replace(partial, path)
+
+
+def _encode(tokenizer: FSQImageTokenizer, pictures: np.ndarray) -> np.ndarray:
+    """(N, h * w) codes of (N, H, W, 3) pictures."""
+    parts = [
+        tokenizer.get_image_tokens(images_to_pixels(pictures[start : start + _ENCODE_BATCH]))
+        for start in range(0, len(pictures), _ENCODE_BATCH)
+    ]
+    return torch.cat(parts).numpy()
+
+
+def _arguments(folder: Path, recipe: PolicyRecipe) -> BlockTrainingArguments:
+    """Trainer arguments."""
+    facts: dict[str, Any] = {"num_decay_steps": recipe.decay_steps, "min_lr_ratio": 0.02}
+    return BlockTrainingArguments(
+        output_dir=str(folder),
+        max_steps=recipe.steps,
+        per_device_train_batch_size=recipe.micro_batch,
+        gradient_accumulation_steps=recipe.batch_size // recipe.micro_batch,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs=facts,
+        warmup_steps=recipe.warmup_steps,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        average_decay=recipe.average_decay,
+        bf16=native_bfloat16(recipe.bf16),
+        logging_steps=20,
+        save_steps=recipe.save_steps,
+        save_total_limit=2,
+        report_to=[],
+        seed=recipe.seed,
+        use_cpu=not torch.cuda.is_available(),
+    )
