@@ -12,6 +12,7 @@ from unidiff.data.sources.tabletop_rollout import EpisodeResult, rollout
 from .film import FilmedEpisode, write_film
 from .session import Answer, Session
 
+
 @dataclass(frozen=True)
 class Played:
     """One episode and what it cost.

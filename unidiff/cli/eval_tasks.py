@@ -1,4 +1,4 @@
-"""`unidiff eval tasks`: installed tasks on their held-out examples, or measured in their own way."""
+"""`unidiff eval tasks`: installed tasks on held-out examples, or measured in their own way."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The film of episodes: what the camera saw, and under it what was asked for and what came of it."""
+"""The film of episodes: what the camera saw, what was asked for, and what came of it."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class FilmedEpisode:
         is_good: whether that is good news.
     """
 
-    frames: Sequence[np.ndarray]
+    frames: Sequence[np.ndarray] | np.ndarray
     steps: Sequence[int]
     instruction: str
     outcome: str

@@ -74,9 +74,7 @@ def load_policy(
     ignored = [name for name in _OF_SINGLE_ROBOTS if getattr(settings, name)]
     if ignored:
         logger.warning("ignored where episodes are driven side by side: %s", ", ".join(ignored))
-    return LoadedPolicy(
-        MaskedDiffusionPolicy(session.model, session.processor, settings), folder
-    )
+    return LoadedPolicy(MaskedDiffusionPolicy(session.model, session.processor, settings), folder)
 
 
 def check_same_actions(policy: MaskedDiffusionPolicy, env: Any, name: str) -> None:

@@ -47,8 +47,9 @@ class VlaTask(ChatTask):
         """The user's turn that `for_action` of the processor builds."""
         image = example["image"]
         views = list(image.values()) if _is_several(image) else [image]
-        state = [] if example.get("state") is None else [{"type": "state", "state": example["state"]}]
-        return [user(*map(shown, views), *state, str(example["instruction"]))]
+        state = example.get("state")
+        parts = [] if state is None else [{"type": "state", "state": state}]
+        return [user(*map(shown, views), *parts, str(example["instruction"]))]
 
     def answer(self, example: Example) -> Sequence[Mapping[str, Any]]:
         """The chunk; `training_row` cuts it to the horizon first."""
@@ -135,7 +136,8 @@ def mean_absolute_error(results: Sequence[np.ndarray], examples: Sequence[Exampl
 
     A dimension's range is that of the recorded actions of these examples.
     """
-    chunks = [chunk_of(one, *np.shape(result)) for result, one in zip(results, examples, strict=True)]
+    pairs = zip(results, examples, strict=True)
+    chunks = [chunk_of(example, *np.shape(result)) for result, example in pairs]
     recorded = np.concatenate([chunk_TD[~is_pad_T] for chunk_TD, is_pad_T in chunks])
     width_D = recorded.max(0).astype(np.float64) - recorded.min(0)
     width_D = np.where(width_D > 0, width_D, 1.0)

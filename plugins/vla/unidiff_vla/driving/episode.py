@@ -67,7 +67,8 @@ class EpisodeRun:
     ) -> None:
         self.env, self.seed, self.film = env, seed, film
         self.num_steps = self.num_plans = self.num_forwards = 0
-        self.seconds, self.error, self.success = 0.0, None, False  # type: ignore[var-annotated]
+        self.seconds, self.success = 0.0, False
+        self.error: str | None = None
         self.seen: Observation | None = None
         self.instruction = instruction or ""
         self._view, self._told = view, instruction
@@ -84,10 +85,10 @@ class EpisodeRun:
         Actions are clipped to the environment's bounds. An environment with `execute` does it at
         one blow and renders once, unless it is filmed.
         """
-        if self.film is None and hasattr(self.env, "execute"):
-            last = self.num_steps + len(chunk)
-            where = f"steps {self.num_steps + 1} to {last}"
-            self._guarded(where, lambda: self._take(self.env.execute(chunk), len(chunk)))
+        at_one_blow = getattr(self.env, "execute", None)
+        if self.film is None and at_one_blow is not None:
+            where = f"steps {self.num_steps + 1} to {self.num_steps + len(chunk)}"
+            self._guarded(where, lambda: self._take(at_one_blow(chunk), len(chunk)))
             return
         low, high = bounds_of(self.env.action_space)
         dtype = getattr(self.env.action_space, "dtype", None) or np.float32
