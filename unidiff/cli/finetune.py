@@ -28,7 +28,7 @@ class TaskData:
     data: Annotated[
         str | None,
         typer.Option(
-            help="JSONL, JSON, CSV, parquet, image folder, hub name, or what the task itself reads; "
+            help="JSONL, JSON, CSV, parquet, image folder, hub name, or what the task can read; "
             "the task's own by default.",
             rich_help_panel=_DATA,
         ),

@@ -85,7 +85,7 @@ def make_environment(
     if chosen.is_ours:
         arguments = {"split": split} | ({} if cameras is None else {"cameras": cameras})
     try:
-        env = gymnasium.make(chosen.id, **arguments)
+        env = gymnasium.make(chosen.id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:
         raise ValueError(f"gymnasium cannot make {chosen.name!r}: {error}") from error
     if chosen.is_ours:
