@@ -26,7 +26,7 @@ def test_short_names_and_ids_are_found(name, identifier):
 
 @pytest.mark.parametrize("name", ["metaworld-juggle", "tabletop-pull", "juggling"])
 def test_another_name_is_refused_with_those_there_are(name):
-    with pytest.raises(ValueError, match="juggl|tabletop-reach"):
+    with pytest.raises(ValueError, match=r"juggl|tabletop-reach"):
         find_environment(name)
 
 

@@ -1,4 +1,4 @@
-"""pytest plugins/vla/tests/test_task.py: the contract, training rows, and what users' data become."""
+"""pytest plugins/vla/tests/test_task.py: the contract, training rows, what data become."""
 
 import json
 from types import SimpleNamespace

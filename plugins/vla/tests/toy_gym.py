@@ -1,4 +1,4 @@
-"""Environments of gymnasium's that a user could have made; registered by the tests that need them."""
+"""Environments of gymnasium's that a user could have made; tests register them."""
 
 import gymnasium
 import numpy as np

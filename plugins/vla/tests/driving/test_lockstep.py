@@ -1,4 +1,4 @@
-"""pytest plugins/vla/tests/driving: episodes side by side equal episodes alone; errors stay alone."""
+"""pytest plugins/vla/tests/driving: episodes side by side are as alone; errors stay alone."""
 
 from types import SimpleNamespace
 
