@@ -9,7 +9,15 @@ from peft import LoraConfig
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.model.modeling import UniDiffForBlockDiffusion
-from unidiff.plugins import ChatTask, Plugin, registered, registry, user
+from unidiff.plugins import (
+    ChatTask,
+    Evaluation,
+    EvaluationReport,
+    Plugin,
+    registered,
+    registry,
+    user,
+)
 from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.training.adapter_folder import record_of, save_adapter
 
@@ -79,6 +87,41 @@ def test_one_task_is_a_table_for_people(run_command):
     result = run_command("eval", "parrot", "--limit", 1)
     assert result.code == 0, (result.err, result.exception)
     assert "| parrot | base | `said_something` |" in result.out
+
+
+@pytest.mark.usefixtures("parrot")
+def test_a_task_may_be_measured_in_its_own_way(run_command, monkeypatch, tmp_path, tiny_checkpoint):
+    asked = []
+
+    def measure(request):
+        asked.append(request)
+        request.progress("words", 1, 2)
+        return EvaluationReport({"loud": 1}, "| loud |\n")
+
+    own = Evaluation({"volume": "how loud"}, measure)
+    monkeypatch.setattr(Parrot, "evaluation", lambda self: own)
+    out = tmp_path / "deep" / "own.json"
+    line = ("eval", "parrot", "--limit", 3, "--seed", 5, "--set", "volume=9", "--out", out)
+    result = run_command(*line, "--json")
+    assert result.code == 0, (result.err, result.exception)
+    assert result.report == json.loads(out.read_text()) == {"loud": 1}
+    assert out.with_suffix(".md").read_text() == "| loud |\n"
+    (request,) = asked
+    assert (request.limit, request.seed, request.settings) == (3, 5, {"volume": "9"})
+    assert request.cells == tmp_path / "deep" / "own.cells"
+    assert request.checkpoint == tiny_checkpoint
+    assert "| loud |" in run_command("eval", "parrot").out
+    refused = run_command("eval", "parrot", "--set", "speed=1")
+    assert refused.code == 2
+    assert "there are volume: how loud" in refused.err
+
+
+@pytest.mark.usefixtures("parrot")
+def test_settings_for_what_has_none_are_refused(run_command):
+    for which in ("parrot", "bundled"):
+        result = run_command("eval", which, "--set", "volume=9")
+        assert result.code == 2
+        assert f"{which!r} does not" in result.err
 
 
 def test_eval_reports_json_and_writes_it(run_command, tmp_path):

@@ -12,7 +12,7 @@ import unidiff
 from unidiff.cli.options import Decoding, takes_options
 
 COMMANDS = (
-    *("demo", "generate", "chat", "act"),
+    *("demo", "generate", "chat", "trace"),
     *("prepare", "train", "eval", "info"),
 )
 

@@ -7,7 +7,6 @@ from typer.core import TyperGroup
 
 from unidiff.plugins.registry import installed_commands, load_command
 
-from .act import act
 from .bench import bench
 from .chat import chat
 from .demo import demo
@@ -104,7 +103,6 @@ def options(
 app.command(rich_help_panel=_TASKS)(demo)
 app.command(rich_help_panel=_TASKS)(generate)
 app.command(rich_help_panel=_TASKS)(chat)
-app.command(rich_help_panel=_TASKS)(act)
 app.command(rich_help_panel=_WORKSHOP)(trace)
 app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)

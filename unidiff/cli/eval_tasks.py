@@ -1,4 +1,4 @@
-"""`unidiff eval tasks`: every installed task on its own held-out examples."""
+"""`unidiff eval tasks`: installed tasks on held-out examples, or measured in their own way."""
 
 import json
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from unidiff.plugins.evaluation import Evaluation, EvaluationRequest
 from unidiff.plugins.registry import all_plugins, find_task
 from unidiff.plugins.task import Task
 
@@ -78,6 +79,44 @@ def report_tasks(session: Session, run: TaskRun, out: Path | None, as_json: bool
     typer.echo(task_table(reports))
     for name, why in skipped.items():
         typer.echo(f"skipped: {name} ({why})")
+
+
+def own_evaluation(which: str) -> Evaluation | None:
+    """The measurement that a task brings of its own; None where there is none, or all are meant.
+
+    Raises:
+        ValueError: if there is no such task.
+    """
+    return None if which == ALL else find_task(which).evaluation()
+
+
+def report_evaluation(
+    evaluation: Evaluation, request: EvaluationRequest, out: Path | None, as_json: bool
+) -> None:
+    """Run a task's own measurement, write and print; `out` as in `report_tasks`.
+
+    Raises:
+        ValueError: if a setting is unknown.
+    """
+    evaluation.check_settings(request.settings)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bars() as progress:
+        bars: dict[str, Any] = {}
+
+        def show(label: str, done: int, total: int) -> None:
+            if label not in bars:
+                bars[label] = progress.add_task(label, total=total)
+            progress.update(bars[label], completed=done, total=total)
+
+        found = evaluation.measure(replace(request, progress=show))
+    if out is not None:
+        out.write_text(json.dumps(found.report, indent=2, default=str) + "\n")
+        out.with_suffix(".md").write_text(found.table)
+    if as_json:
+        print_json(found.report)
+    else:
+        typer.echo(found.table)
 
 
 def _with_own_adapters(session: Session, run: TaskRun, tasks: Sequence[Task]) -> list[Any]:

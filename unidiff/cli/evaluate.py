@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .eval_tasks import TaskRun, report_tasks
+from unidiff.plugins.evaluation import EvaluationRequest
+
+from .eval_tasks import TaskRun, own_evaluation, report_evaluation, report_tasks
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .progress import progress_bars
@@ -31,6 +33,14 @@ def evaluate(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Samples of each metric.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of samples and decoding.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="NAME=VALUE for a task that measures in its own way; may be repeated. A name that "
+            "it does not know is answered with those that it does.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Also write the JSON here.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -40,11 +50,21 @@ def evaluate(
     if suite not in suite_names():
         if metrics:
             raise ValueError("--metric chooses among a suite's metrics; a task has its own")
+        if (evaluation := own_evaluation(suite)) is not None:
+            if adapters:
+                raise ValueError(f"{suite} is measured with one folder: give it as --checkpoint")
+            request = EvaluationRequest(
+                model.checkpoint, model.device, limit, seed, _pairs(settings), _cells_of(out)
+            )
+            report_evaluation(evaluation, request, out, as_json)
+            return
+        _check_unused(settings, suite)
         run = TaskRun(suite, limit or _EXAMPLES, seed, tuple(adapters or ()))
         report_tasks(open_session(model), run, out, as_json)
         return
     if adapters:
         raise ValueError("--adapter is for tasks; give a suite the folder as --checkpoint")
+    _check_unused(settings, suite)
     session = open_session(model)
     with progress_bars() as progress:
         report = run_suite(
@@ -63,6 +83,26 @@ def evaluate(
         print_json(report)
     else:
         _print_report(report)
+
+
+def _check_unused(settings: list[str] | None, suite: str) -> None:
+    """Raise ValueError if settings were given to what has none."""
+    if settings:
+        raise ValueError(f"--set is for a task that measures in its own way; {suite!r} does not")
+
+
+def _pairs(settings: list[str] | None) -> dict[str, str]:
+    """Name -> value of settings; raises ValueError unless each is NAME=VALUE, and named once."""
+    pairs = [one.partition("=") for one in settings or []]
+    found = {name.strip(): value.strip() for name, _, value in pairs}
+    if len(found) != len(pairs) or not all(name and mark for name, mark, _ in pairs):
+        raise ValueError(f"--set takes NAME=VALUE, each name once; got {settings}")
+    return found
+
+
+def _cells_of(out: Path | None) -> Path | None:
+    """Folder beside the report in which finished parts are kept."""
+    return None if out is None else out.with_suffix(".cells")
 
 
 def _watcher(progress: Any, suite: str) -> Callable[[str, int, int], None]:

@@ -28,7 +28,8 @@ class TaskData:
     data: Annotated[
         str | None,
         typer.Option(
-            help="JSONL, JSON, CSV, parquet, image folder, or hub name; the task's own by default.",
+            help="JSONL, JSON, CSV, parquet, image folder, hub name, or what the task can read; "
+            "the task's own by default.",
             rich_help_panel=_DATA,
         ),
     ] = None
@@ -59,12 +60,15 @@ class TaskData:
         if self.data is None:
             held_out = task.dataset("test", self.held_out) if self.held_out else []
             return task.dataset("train", self.limit), held_out, 0
-        found = load_examples(
-            self.data, task.columns, on_bad="skip" if self.skip_bad else "raise", limit=self.limit
-        )
+        num_bad = 0
+        found = task.read(self.data, self.limit)
+        if found is None:
+            on_bad = "skip" if self.skip_bad else "raise"
+            found = load_examples(self.data, task.columns, on_bad=on_bad, limit=self.limit)
+            num_bad = len(found.bad)
         number = min(self.held_out, len(found) // 5)  # the last of the file, at most a fifth
         kept = len(found) - number
-        return found[:kept], found[kept:], len(found.bad)
+        return found[:kept], found[kept:], num_bad
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .answers import answer_examples
     from .contract import PluginContract
     from .conversations import ChatTask, shown, user
+    from .evaluation import Evaluation, EvaluationReport, EvaluationRequest
     from .extending import add_modalities
     from .holes import InfillTask
     from .modality import Modality
@@ -32,6 +33,9 @@ _HOMES = {
     "Answer": "answer",
     "ChatTask": "conversations",
     "DemoExample": "task",
+    "Evaluation": "evaluation",
+    "EvaluationReport": "evaluation",
+    "EvaluationRequest": "evaluation",
     "Example": "task",
     "InfillTask": "holes",
     "LoRADefaults": "task",
@@ -57,6 +61,9 @@ __all__ = [
     "Answer",
     "ChatTask",
     "DemoExample",
+    "Evaluation",
+    "EvaluationReport",
+    "EvaluationRequest",
     "Example",
     "InfillTask",
     "LoRADefaults",

@@ -17,6 +17,8 @@ from transformers import BatchFeature
 
 from unidiff.data.blocks import TrainingRow
 
+from .evaluation import Evaluation
+
 Example = Mapping[str, Any]
 # Results and the examples they answer -> a score of each, (N,) float64, or one of them all.
 Metric = Callable[[Sequence[Any], Sequence[Example]], "np.ndarray | float"]
@@ -142,9 +144,26 @@ class Task(Protocol):
         """
         raise ValueError(f"task {self.name!r} brings no data: give --data")
 
+    def read(self, source: str, limit: int | None = None) -> Sequence[Example] | None:
+        """Examples of a user's data in a form that only this task knows; None: it is another.
+
+        Args:
+            source: file, folder or name, as `unidiff finetune --data` has it.
+            limit: largest number of examples.
+
+        Raises:
+            ValueError: if it is of that form and cannot be read.
+        """
+        del source, limit
+        return None
+
     def metrics(self) -> Mapping[str, Metric]:
         """Name -> metric; the first is the task's number."""
         return {}
+
+    def evaluation(self) -> Evaluation | None:
+        """What `unidiff eval TASK` runs in place of the metrics; None: there is nothing else."""
+        return None
 
     def options_for(self, processor: Any, example: Example) -> Mapping[str, Any]:
         """Keywords of `generate()` for one example: the task's, or what its canvas asks for."""

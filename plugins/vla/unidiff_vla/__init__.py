@@ -1,4 +1,4 @@
-"""Robots for UniDiff: environments, demonstrations, LeRobotDataset folders, and the policy.
+"""Robots for UniDiff: a task, environments, demonstrations, LeRobotDataset folders, the policy.
 
-Importing this imports no simulator and no gymnasium.
+Importing this imports no simulator, no gymnasium and no torch; `plugin` is what is installed.
 """

@@ -80,10 +80,10 @@ class InstructedSimulation(gymnasium.Env):
         if set(options) - _OPTIONS:
             raise ValueError(f"options of reset() are {sorted(_OPTIONS)}; got {sorted(options)}")
         self.seed = int(self.np_random.integers(_MAX_SEED)) if seed is None else int(seed)
-        wording = options.get("wording", "known")
-        chosen = choose_instruction(self.task, wording, self.seed)
-        self.instruction = options.get("instruction", chosen)
+        self._is_running = False
         self._place(self.seed)
+        chosen = self._chosen_instruction(options.get("wording", "known"))
+        self.instruction = options.get("instruction", chosen)
         self._num_steps, self._success, self._is_running = 0, False, True
         return self.observe(), self._info()
 
@@ -154,6 +154,10 @@ class InstructedSimulation(gymnasium.Env):
     def layout(self) -> np.ndarray:
         """(n,) the present layout, as `LayoutSampler` drew it."""
         raise NotImplementedError
+
+    def _chosen_instruction(self, wording: str) -> str:
+        """An instruction for the scene that was laid out, in a wording of `WORDINGS`."""
+        return choose_instruction(self.task, wording, self.seed)
 
     def _place(self, seed: int) -> None:
         """Lay out the scene of a seed."""

@@ -160,6 +160,16 @@ def swapped_task(task: str) -> str:
     return "reach"
 
 
+def check_wording(wording: str) -> None:
+    """Refuse a name that is not a wording.
+
+    Raises:
+        ValueError: if `wording` is not one of `WORDINGS`.
+    """
+    if wording not in WORDINGS:
+        raise ValueError(f"wording must be one of {WORDINGS}; got {wording=}")
+
+
 def choose_instruction(task: str, wording: str, seed: int) -> str:
     """One instruction, decided by the seed.
 
@@ -172,8 +182,7 @@ def choose_instruction(task: str, wording: str, seed: int) -> str:
     Raises:
         ValueError: if the task or the wording is unknown.
     """
-    if wording not in WORDINGS:
-        raise ValueError(f"wording must be one of {WORDINGS}; got {wording=}")
+    check_wording(wording)
     phrases = instructions_of(swapped_task(task) if wording == "swapped" else task)
     if wording == "held_out":
         return phrases[-1]

@@ -1,10 +1,13 @@
 """Makes the environments known to gymnasium; imports no simulator."""
 
 import importlib.util
+from dataclasses import dataclass
+from functools import cache
 
 from .instructions import METAWORLD_TASKS
 
 NAMESPACE = "unidiff_vla"
+TABLETOP_TASKS = ("reach", "push")
 
 
 def environment_id(task: str) -> str:
@@ -13,11 +16,9 @@ def environment_id(task: str) -> str:
     Raises:
         ValueError: if the task is unknown.
     """
-    if task == "pusht":
-        return f"{NAMESPACE}/PushT-v0"
-    if task not in METAWORLD_TASKS:
-        raise ValueError(f"task must be one of {(*METAWORLD_TASKS, 'pusht')}; got {task=}")
-    return f"{NAMESPACE}/MetaWorld-{task}-v0"
+    if task not in _entries():
+        raise ValueError(f"task must be one of {tuple(_entries())}; got {task=}")
+    return _entries()[task].id
 
 
 def register_environments() -> None:
@@ -26,15 +27,31 @@ def register_environments() -> None:
         return
     import gymnasium
 
-    for task in (*METAWORLD_TASKS, "pusht"):
-        name = environment_id(task)
-        if name in gymnasium.registry:
-            continue
-        if task == "pusht":
-            gymnasium.register(name, entry_point=f"{__package__}.pusht_env:PushTEnv")
-        else:
-            gymnasium.register(
-                name,
-                entry_point=f"{__package__}.metaworld_env:MetaWorldEnv",
-                kwargs={"task": task},
-            )
+    for entry in _entries().values():
+        if entry.id not in gymnasium.registry:
+            gymnasium.register(entry.id, entry_point=entry.point, kwargs=entry.arguments)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """An environment: its id, "module:class", and the arguments that make it this task."""
+
+    id: str
+    point: str
+    arguments: dict[str, str]
+
+
+@cache
+def _entries() -> dict[str, _Entry]:
+    """Every environment of ours by task."""
+    metaworld, table = f"{__package__}.metaworld_env:MetaWorldEnv", f"{__package__}.tabletop_env"
+    entries = {
+        task: _Entry(f"{NAMESPACE}/MetaWorld-{task}-v0", metaworld, {"task": task})
+        for task in METAWORLD_TASKS
+    }
+    entries["pusht"] = _Entry(f"{NAMESPACE}/PushT-v0", f"{__package__}.pusht_env:PushTEnv", {})
+    for task in TABLETOP_TASKS:
+        entries[f"tabletop-{task}"] = _Entry(
+            f"{NAMESPACE}/Tabletop-{task}-v0", f"{table}:TabletopEnv", {"task": task}
+        )
+    return entries

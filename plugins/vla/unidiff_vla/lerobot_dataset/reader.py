@@ -67,6 +67,11 @@ class LeRobotFolder:
         """Frames of all episodes."""
         return sum(place.length for place in self._places)
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Frames of each episode."""
+        return tuple(place.length for place in self._places)
+
     def __len__(self) -> int:
         """Number of episodes."""
         return len(self._places)

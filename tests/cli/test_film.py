@@ -1,10 +1,11 @@
-"""`unidiff act`, and the film of an episode."""
+"""The film of episodes, and what an episode of the demonstration costs."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from unidiff.cli.episode import Played, write_gif
+from unidiff.cli.film import FilmedEpisode, write_film
 from unidiff.cli.session import Answer
 from unidiff.data.sources.tabletop import TabletopEnv
 from unidiff.data.sources.tabletop_expert import expert_policy
@@ -16,43 +17,6 @@ def expert_episode(task):
     seed = evaluation_seeds(1)[0]
     answers = (Answer(None, 4, 4.0, 0.5, "canvas", 0), Answer(None, 2, 8.0, 0.5, "canvas", 0))
     return Played(task, seed, rollout(expert_policy(env), seed, task, env=env), answers)
-
-
-def test_act_drives_one_episode_and_reports_it(run_command, tmp_path):
-    gif = tmp_path / "films" / "o.gif"
-    line = ("act", "--task", "reach", "--seed", 3, "--steps", 1, "--gif", gif, "--json")
-    report = run_command(*line).report
-    assert report["task"] == "reach"
-    assert 1 <= report["steps"] <= 40
-    assert report["num_forwards"] == report["plans"]
-    assert report["tokens_per_forward"] == 16.0
-    assert Image.open(gif).n_frames > 1
-
-
-def test_the_robot_is_told_the_given_instruction(run_command):
-    line = ("act", "--task", "reach", "--instruction", "touch the red disc", "--steps", 1)
-    assert run_command(*line, "--json").report["instruction"] == "touch the red disc"
-
-
-def test_replanning_more_often_asks_more_often(run_command):
-    line = ("act", "--task", "reach", "--steps", 1, "--json", "--replan-every")
-    seldom, often = (run_command(*line, every).report for every in (8, 4))
-    assert seldom["plans"] == -(-seldom["steps"] // 8)
-    assert often["plans"] == -(-often["steps"] // 4)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (("--task", "juggle"), "juggle"),
-        (("--seed", -1), "--seed"),
-        (("--gif", "film.mp4"), ".gif"),
-    ],
-)
-def test_bad_input_is_one_line_and_exit_code_2(run_command, options, words):
-    result = run_command("act", *options)
-    assert result.code == 2
-    assert words in result.err
 
 
 def test_cost_of_an_episode_is_that_of_its_plans():
@@ -73,3 +37,30 @@ def test_the_film_shows_every_frame_and_waits_for_the_longer_episode(tmp_path):
     shown = np.asarray(film.convert("RGB"))
     goal = episodes[0].episode.frames[-1][16, 16].astype(int)
     assert np.abs(shown[10 + 16 * 9 + 4, 10 + 16 * 9 + 4].astype(int) - goal).max() < 40
+
+
+def drawn(tmp_path, episodes):
+    write_film(tmp_path / "film.gif", episodes)
+    return Image.open(tmp_path / "film.gif")
+
+
+def test_many_episodes_stand_in_rows_and_are_smaller(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    one = FilmedEpisode(frames, [0, 1], "go", "done", True)
+    single, five = drawn(tmp_path, [one]).size, drawn(tmp_path, [one] * 5).size
+    assert five[0] <= 1240
+    assert five[1] > 1.5 * single[1] > 256
+
+
+def test_long_words_are_cut_to_the_picture(tmp_path):
+    frame = np.full((1, 64, 64, 3), 200, np.uint8)
+    words = FilmedEpisode(frame, [0], "push " * 60, "not reached " * 30, False)
+    shown = np.asarray(drawn(tmp_path, [words]).convert("L")).astype(int)
+    strip = shown[10 + 256 : -10]
+    assert (strip[:, 10 : 10 + 240] < 120).any()
+    assert (strip[:, 10 + 256 :] > 200).all()
+
+
+def test_a_film_of_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="a film needs"):
+        write_film(tmp_path / "film.gif", [])

@@ -1,0 +1,52 @@
+"""pytest plugins/vla/tests/test_naming.py: names of environments, ours and others'."""
+
+import gymnasium
+import pytest
+from unidiff_vla.environments import find_environment, make_environment
+
+from .toy_gym import Corridor
+
+
+@pytest.mark.parametrize(
+    ("name", "identifier"),
+    [
+        ("tabletop-push", "unidiff_vla/Tabletop-push-v0"),
+        ("pusht", "unidiff_vla/PushT-v0"),
+        ("metaworld-drawer-open", "unidiff_vla/MetaWorld-drawer-open-v0"),
+        ("package:Name-v0", "package:Name-v0"),
+    ],
+)
+def test_short_names_and_ids_are_found(name, identifier):
+    chosen = find_environment(name)
+    assert chosen.id == identifier
+    assert chosen.is_ours == identifier.startswith("unidiff_vla/")
+    assert chosen.is_tabletop == name.startswith("tabletop")
+    assert chosen.is_metaworld == name.startswith("metaworld")
+
+
+@pytest.mark.parametrize("name", ["metaworld-juggle", "tabletop-pull", "juggling"])
+def test_another_name_is_refused_with_those_there_are(name):
+    with pytest.raises(ValueError, match=r"juggl|tabletop-reach"):
+        find_environment(name)
+
+
+def test_what_gymnasium_does_not_know_is_said():
+    with pytest.raises(ValueError, match="cannot make 'toy/Nothing-v0'"):
+        make_environment(find_environment("toy/Nothing-v0"), "test")
+    with pytest.raises(ImportError):
+        make_environment(find_environment("no_such_package:Name-v0"), "test")
+
+
+def test_one_of_ours_takes_the_split_and_is_bare():
+    env = make_environment(find_environment("tabletop-reach"), "test", ("top",))
+    assert env.split == "test"
+    assert callable(env.execute)
+
+
+def test_one_of_others_is_tried_out(monkeypatch):
+    gymnasium.register("toy/Corridor-v0", entry_point=Corridor)
+    env = make_environment(find_environment("toy/Corridor-v0"), "test", ("side",))
+    assert env.reset(seed=1)[0]["instruction"] == "walk to the end"
+    monkeypatch.setattr(Corridor, "observe", lambda self: {"state": 1})
+    with pytest.raises(ValueError, match="cannot be driven by words"):
+        make_environment(find_environment("toy/Corridor-v0"), "test")

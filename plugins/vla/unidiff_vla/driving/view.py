@@ -1,0 +1,73 @@
+"""What a policy is shown of an observation: its cameras, the state if it reads one, the words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unidiff_vla.environments.protocol import Observation, pictures_of
+
+
+@dataclass(frozen=True)
+class View:
+    """Chooses from an environment's observation, and checks it before it joins a batch.
+
+    Attributes:
+        cameras: names in the order of training; None: one camera, whatever its name.
+        has_state: whether the policy reads states.
+    """
+
+    cameras: tuple[str, ...] | None = None
+    has_state: bool = True
+
+    @classmethod
+    def of(cls, policy: Any) -> "View":
+        """The view of a `MaskedDiffusionPolicy`."""
+        return cls(policy.settings.cameras, policy.processor.state_bins is not None)
+
+    def __call__(self, observation: Observation, instruction: str | None = None) -> Observation:
+        """What the policy sees.
+
+        Args:
+            observation: as the environment made it.
+            instruction: told instead of the environment's.
+
+        Raises:
+            ValueError: if a camera is missing, there are several and none was chosen, or the state
+                is not finite.
+        """
+        seen = {
+            **self._pictures(observation),
+            "instruction": observation["instruction"] if instruction is None else instruction,
+        }
+        if not self.has_state:
+            return seen
+        state = np.asarray(observation["state"])
+        if not np.isfinite(state).all():
+            raise ValueError(
+                f"state must be finite; the environment gave {state.tolist()}: its simulation has "
+                "come apart"
+            )
+        return {**seen, "state": state}
+
+    def _pictures(self, observation: Observation) -> Mapping[str, Any]:
+        """`image`, or `images` by camera."""
+        pictures = pictures_of(observation)
+        if self.cameras is None:
+            if len(pictures) != 1:
+                raise ValueError(
+                    f"the policy sees one camera and the environment has {sorted(pictures)}: say "
+                    "which in the `cameras` of the checkpoint's policy.json"
+                )
+            return {"image": next(iter(pictures.values()))}
+        missing = sorted(set(self.cameras) - set(pictures))
+        if missing and len(self.cameras) == 1 == len(pictures):
+            # An environment with a single camera does not say its name.
+            return {"images": {self.cameras[0]: next(iter(pictures.values()))}}
+        if missing:
+            raise ValueError(
+                f"the policy sees the cameras {self.cameras} and the environment lacks {missing}; "
+                f"it has {sorted(pictures)}"
+            )
+        return {"images": {camera: pictures[camera] for camera in self.cameras}}

@@ -1,0 +1,136 @@
+"""What `unidiff eval vla` does."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from unidiff.cli.options import ModelChoice
+from unidiff.evaluation.suite import describe_environment
+from unidiff.model.fingerprint import weights_key
+from unidiff.plugins import EvaluationReport, EvaluationRequest
+from unidiff_vla.driving import View
+from unidiff_vla.loading import LoadedPolicy, check_same_actions, load_policy
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
+
+from .cells import Cell, CellFolder
+from .measuring import Driver, Results, made_for, measure_cells
+from .plan import SETTINGS, EvaluationPlan, reference_decoding
+from .summary import compare, cost_of, errors_of, success_by_task, success_table
+
+__all__ = ["SETTINGS", "measure"]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Episodes of one policy, and what they cost."""
+
+    results: Results
+    cost: dict[str, Any]
+
+
+def measure(request: EvaluationRequest) -> EvaluationReport:
+    """Drive every cell of the request, or read it where it was driven before.
+
+    Raises:
+        ValueError: if a setting, the checkpoint or an environment does not fit.
+        ImportError: if a simulator is not installed.
+    """
+    plan = EvaluationPlan.of(request)
+    choice = ModelChoice(request.checkpoint, request.device)
+    loaded = load_policy(plan.envs[0], choice, partial(_changed, plan=plan))
+    measured = _measured(loaded.policy, plan, plan.wordings, request, "vla")
+    report = _report(loaded, plan, measured)
+    if plan.reference is not None:
+        report["comparison"] = _comparison(loaded.policy, plan, measured, request)
+    return EvaluationReport(report, success_table(report))
+
+
+def _changed(settings: PolicySettings, plan: EvaluationPlan) -> PolicySettings:
+    """The checkpoint's settings with the plan's."""
+    return replace(
+        settings,
+        decoding={**settings.decoding, **plan.decoding},
+        replan_every=plan.replan_every or settings.replan_every,
+    )
+
+
+def _measured(
+    policy: MaskedDiffusionPolicy,
+    plan: EvaluationPlan,
+    wordings: tuple[str, ...],
+    request: EvaluationRequest,
+    label: str,
+) -> _Measured:
+    """Episodes of all cells, task by task."""
+    shared = (plan.num_episodes, plan.split, weights_key(policy.model.model))
+    settings = json.loads(json.dumps(asdict(policy.settings)))
+    cells = [
+        Cell(env, wording, seed, *shared, settings)
+        for env in plan.envs
+        for wording in wordings
+        for seed in plan.seeds
+    ]
+    driver = Driver(
+        policy,
+        View.of(policy),
+        plan.parallel,
+        made_for(policy.settings.cameras),
+        partial(check_same_actions, policy),
+    )
+    folder, progress = CellFolder(request.cells), request.progress
+    results = measure_cells(driver, cells, folder, progress, label)
+    return _Measured(results, cost_of(results))
+
+
+def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> dict[str, Any]:
+    """Everything that was found, and how."""
+    policy = loaded.policy
+    success = success_by_task(measured.results, plan.envs, plan.wordings)
+    return {
+        "task": "vla",
+        "mean_success": success[plan.wordings[0]]["mean_success"],
+        "wording": plan.wordings[0],
+        "success": success,
+        "cost": measured.cost,
+        "errors": errors_of(measured.results),
+        "envs": list(plan.envs),
+        "split": plan.split,
+        "seeds": list(plan.seeds),
+        "num_episodes": plan.num_episodes,
+        "num_executed": policy.num_executed,
+        "chunk": [policy.horizon, policy.dof],
+        "decoding": dict(policy.settings.decoding),
+        "settings": asdict(policy.settings),
+        "checkpoint": str(loaded.folder),
+        "fingerprint": weights_key(policy.model.model),
+        "environment": describe_environment(policy.model),
+    }
+
+
+def _comparison(
+    policy: MaskedDiffusionPolicy,
+    plan: EvaluationPlan,
+    measured: _Measured,
+    request: EvaluationRequest,
+) -> Mapping[str, Any]:
+    """The reference's episodes on the layouts of the first wording, and the paired difference."""
+    assert plan.reference is not None
+    decoding = reference_decoding(plan.reference, policy.settings.decoding)
+    settings = replace(policy.settings, decoding=decoding)
+    other = MaskedDiffusionPolicy(policy.model, policy.processor, settings)
+    wording = plan.wordings[0]
+    reference = _measured(other, plan, (wording,), request, "the reference")
+    pairs = compare(
+        measured.results.episodes(wording=wording), reference.results.episodes(wording=wording)
+    )
+    ratio = measured.cost["latency_ms"]["median"] / reference.cost["latency_ms"]["median"]
+    return {
+        **pairs,
+        "wording": wording,
+        "decoding": decoding,
+        "cost": reference.cost,
+        "latency_ratio": ratio,
+        "errors": errors_of(reference.results),
+    }
