@@ -8,6 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from unidiff.model import UniDiffConfig, UniDiffForBlockDiffusion
+from unidiff.training.muon import Muon
 from unidiff.training.optimizer import MuonWithAdamW, OptimizerOptions, build_optimizer
 
 OPTIONS = OptimizerOptions(learning_rate=0.02, weight_decay=0.1)
@@ -43,9 +44,7 @@ def test_it_does_what_both_parts_do() -> None:
     model, expected = toy(), toy()
     train(model, [MuonWithAdamW(*split(model), OPTIONS)], range(4))
     matrices, others = split(expected)
-    muon = torch.optim.Muon(
-        matrices, lr=0.02, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
+    muon = Muon(matrices, lr=0.02, weight_decay=0.1, momentum=0.95)
     adamw = torch.optim.AdamW(others, lr=0.02, betas=(0.9, 0.98), weight_decay=0.0)
     train(expected, [muon, adamw], range(4))
     assert_equal(model, expected)
@@ -129,9 +128,3 @@ def test_a_state_of_another_optimizer_is_refused() -> None:
 def test_closures_are_refused() -> None:
     with pytest.raises(ValueError, match="no closure"):
         MuonWithAdamW(*split(toy()), OPTIONS).step(lambda: 0.0)
-
-
-def test_an_old_torch_is_named_with_the_version_that_is_needed(monkeypatch):
-    monkeypatch.delattr(torch.optim, "Muon")
-    with pytest.raises(ImportError, match=r"needs torch >= 2\.9.*torch " + torch.__version__[:3]):
-        MuonWithAdamW(*split(toy()), OPTIONS)

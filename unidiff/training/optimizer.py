@@ -1,7 +1,6 @@
 """Muon for the weight matrices, AdamW for the rest, as one torch optimizer.
 
-Both algorithms are torch's own; this class only lets one scheduler, one checkpoint and one `step`
-serve both.
+This class only lets one scheduler, one checkpoint and one `step` serve both.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,6 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from .muon import Muon
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,6 @@ class OptimizerOptions:
     betas: tuple[float, float] = (0.9, 0.98)
 
 
-def muon_class() -> Callable[..., torch.optim.Optimizer]:
-    """`torch.optim.Muon`; everything but training works with a torch that has none.
-
-    Raises:
-        ImportError: for torch before 2.9.
-    """
-    muon: Callable[..., torch.optim.Optimizer] | None = getattr(torch.optim, "Muon", None)
-    if muon is None:
-        raise ImportError(
-            f"training with Muon needs torch >= 2.9, and this is torch {torch.__version__}: "
-            "run `pip install --upgrade torch`; loading and generating work with the older one"
-        )
-    return muon
-
-
 class MuonWithAdamW(torch.optim.Optimizer):
     """One optimizer over two: `param_groups` are the very dictionaries of the parts."""
 
@@ -55,7 +41,6 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
         Raises:
             ValueError: if both lists are empty or one of `matrices` is not two-dimensional.
-            ImportError: if this torch has no Muon.
         """
         matrices, others = list(matrices), list(others)
         super().__init__(matrices + others, defaults={})
@@ -63,12 +48,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.parts: list[torch.optim.Optimizer] = []
         if matrices:
             self.parts.append(
-                muon_class()(
+                Muon(
                     matrices,
                     lr=rate,
                     weight_decay=options.weight_decay,
                     momentum=options.momentum,
-                    adjust_lr_fn="match_rms_adamw",
                 )
             )
         if others:

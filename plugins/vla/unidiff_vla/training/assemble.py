@@ -21,7 +21,7 @@ from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 from unidiff_vla.policy import PolicySettings
 
-from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER
+from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER, cameras_of
 
 
 def assemble_policy(
@@ -51,7 +51,7 @@ def assemble_policy(
             BinTokenizer.from_dict(json.loads(str(stored[f"{name}_bins"])))
             for name in ("state", "action")
         )
-        cameras = tuple(str(one) for one in stored["cameras"])
+    cameras = cameras_of(run_dir)
     named = settings.cameras if len(cameras) > 1 else cameras
     if named != cameras:
         raise ValueError(f"the run saw the cameras {cameras}; the settings have {settings.cameras}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import BlockOptions
@@ -26,6 +26,7 @@ from unidiff.tokens.image import FSQImageTokenizer, FSQImageTokenizerConfig
 from unidiff.tokens.prompts import layout_for_tokenizer
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.training.code_embeddings import initialise_code_embeddings
+from unidiff.training.finetune import StepBar
 from unidiff.training.image_tokenizer import (
     TrainImageTokenizerOptions,
     images_to_pixels,
@@ -81,7 +82,7 @@ def train_policy(
     check_same_recipe(output_dir, recipe)
     frames, states, actions = coded_frames(data, output_dir, recipe, note)
     tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
-    config = policy_config(tokenizer, recipe, states, actions)
+    config = policy_config(tokenizer, recipe, frames.picture_grid, states, actions)
     torch.manual_seed(recipe.seed)
     model = UniDiffForBlockDiffusion(config)
     initialise_code_embeddings(model, recipe.levels, recipe.seed)
@@ -100,6 +101,8 @@ def train_policy(
         data_collator=BlockCollator(),
         objective=policy_objective(recipe),
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(StepBar())
     trainer.train(
         resume_from_checkpoint=newest_checkpoint(output_dir / RUN_FOLDER, needs_average=True)
     )
@@ -139,6 +142,15 @@ def coded_frames(
     return frames, states, actions
 
 
+def cameras_of(run_dir: str | Path) -> tuple[str, ...]:
+    """Names of the cameras that a run saw, in order; raises FileNotFoundError before it has."""
+    path = Path(run_dir) / CODES_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: the run has not coded its pictures yet")
+    with np.load(path, allow_pickle=False) as stored:
+        return tuple(str(one) for one in stored["cameras"])
+
+
 def fit_image_tokenizer(
     recordings: Recordings, folder: Path, recipe: PolicyRecipe
 ) -> FSQImageTokenizer:
@@ -170,6 +182,7 @@ def fit_image_tokenizer(
 def policy_config(
     tokenizer: PreTrainedTokenizerBase,
     recipe: PolicyRecipe,
+    picture_grid: tuple[int, int],
     states: BinTokenizer,
     actions: BinTokenizer,
 ) -> UniDiffConfig:
@@ -179,7 +192,7 @@ def policy_config(
         "action": actions.num_bins,
         "state": states.num_bins,
     }
-    layout = layout_for_tokenizer(tokenizer, sizes, action_grid=actions.grid)
+    layout = layout_for_tokenizer(tokenizer, sizes, picture_grid, actions.grid)
     heads = recipe.hidden_size // 64
     return UniDiffConfig(
         vocab_size=-(-layout.num_ids // 64) * 64,
@@ -309,6 +322,7 @@ def _arguments(folder: Path, recipe: PolicyRecipe) -> BlockTrainingArguments:
         save_steps=recipe.save_steps,
         save_total_limit=2,
         report_to=[],
+        disable_tqdm=True,  # ours goes to stderr
         seed=recipe.seed,
         use_cpu=not torch.cuda.is_available(),
     )

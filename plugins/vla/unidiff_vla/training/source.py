@@ -2,6 +2,7 @@
 
 # Shapes: N frames, C cameras, h * w codes of a picture, T timesteps, D dimensions.
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,6 +35,12 @@ class CodedFrames:
 
     def __len__(self) -> int:
         return len(self.states)
+
+    @property
+    def picture_grid(self) -> tuple[int, int]:
+        """(rows, columns) of a picture's codes; pictures are square."""
+        side = math.isqrt(self.pictures.shape[2])
+        return side, side
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""`unidiff record`: demonstrations of an environment's expert, as a LeRobotDataset v3 folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unidiff.cli.options import JsonFlag, takes_options
+from unidiff.cli.output import print_json
+from unidiff.cli.progress import progress_bars
+from unidiff_vla.environments import find_environment, make_environment
+from unidiff_vla.lerobot_dataset import DatasetWriter
+from unidiff_vla.recording import RecordingReport, features_of, record_demonstrations
+
+
+@takes_options
+def record(
+    envs: Annotated[
+        list[str],
+        typer.Argument(help="Environments as of `unidiff act --env`; all of the same robot."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the data set; must not exist.")],
+    episodes: Annotated[int, typer.Option(help="Successes of each environment.", min=1)] = 100,
+    cameras: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; the environment's own by default.")
+    ] = None,
+    first_seed: Annotated[int, typer.Option(help="Layout of the first attempt.", min=0)] = 0,
+    fps: Annotated[int, typer.Option(help="Frames of a second.", min=1)] = 80,
+    as_json: JsonFlag = False,
+) -> None:
+    """Record an expert's demonstrations on training layouts.
+
+    Noise disturbs what is executed; recorded is what the expert wanted. A recording that was
+    stopped goes on with the same line.
+    """
+    chosen = [find_environment(name) for name in envs]
+    if strange := [one.name for one in chosen if not one.is_ours]:
+        raise ValueError(f"only environments of this package have experts; got {strange}")
+    names = None if cameras is None else tuple(cameras.split(","))
+    writer: DatasetWriter | None = None
+    reports: list[RecordingReport] = []
+    with progress_bars() as progress:
+        for one in chosen:
+            env = make_environment(one, "train", names)
+            bar = progress.add_task(one.name, total=episodes)
+            try:
+                writer = writer or DatasetWriter(out, features_of(env), fps=fps)
+                reports.append(
+                    record_demonstrations(
+                        env,
+                        writer,
+                        one.name,
+                        episodes,
+                        first_seed=first_seed,
+                        on_progress=lambda report, bar=bar: progress.update(
+                            bar, completed=report.num_kept
+                        ),
+                    )
+                )
+            finally:
+                env.close()
+    assert writer is not None
+    writer.finish()
+    if as_json:
+        print_json({"folder": out, "environments": [vars(one) for one in reports]})
+        return
+    for report in reports:
+        typer.echo(
+            f"{report.name}: {report.num_kept} demonstrations, {report.num_frames} frames, "
+            f"{report.num_failed} attempts failed"
+        )
+    typer.echo(str(out))

@@ -1,0 +1,91 @@
+"""`unidiff train-policy`: a policy of one's own from a recorded data set."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unidiff.cli.options import takes_options
+
+_SIZES = "Sizes and rates"
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Numbers of the recipe; what is left out is its own."""
+
+    objective: Annotated[
+        str | None, typer.Option(help="masked, or a baseline.", rich_help_panel=_SIZES)
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps.", min=1, rich_help_panel=_SIZES)
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option(help="Chunks of a step.", min=1, rich_help_panel=_SIZES)
+    ] = None
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate.", rich_help_panel=_SIZES)
+    ] = None
+    tokenizer_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of the image tokenizer.", min=1, rich_help_panel=_SIZES),
+    ] = None
+    horizon: Annotated[
+        int | None, typer.Option(help="Timesteps of a chunk.", min=1, rich_help_panel=_SIZES)
+    ] = None
+    hidden_size: Annotated[
+        int | None, typer.Option(help="Width, a multiple of 64.", min=64, rich_help_panel=_SIZES)
+    ] = None
+    num_layers: Annotated[
+        int | None, typer.Option(help="Depth.", min=1, rich_help_panel=_SIZES)
+    ] = None
+    seed: Annotated[
+        int | None, typer.Option(help="Weights, order, noise.", rich_help_panel=_SIZES)
+    ] = None
+    compile_layers: Annotated[
+        bool | None,
+        typer.Option(help="Compile the layers: faster after a minute.", rich_help_panel=_SIZES),
+    ] = None
+
+    def recipe(self) -> Any:
+        """The recipe with these numbers; a short run shortens warm-up and decay with it."""
+        from unidiff_vla.training import PolicyRecipe
+
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        standard = PolicyRecipe()
+        steps = given.get("steps", standard.steps)
+        share = min(1.0, steps / standard.steps)
+        batch = given.get("batch_size", standard.batch_size)
+        return replace(
+            standard,
+            warmup_steps=int(share * standard.warmup_steps),
+            decay_steps=int(share * standard.decay_steps),
+            micro_batch=min(batch, standard.micro_batch),
+            **given,
+        )
+
+
+@takes_options
+def train_policy(
+    data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v3.")],
+    out: Annotated[Path, typer.Option(help="Folder of the run; the policy is in OUT/policy.")],
+    options: RecipeOptions,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to begin with, where sizes fit; the bundled one by default."),
+    ] = None,
+) -> None:
+    """Train a policy: image tokenizer, codes, then the transformer.
+
+    A run that was stopped goes on with the same line.
+    """
+    from unidiff_vla.policy import PolicySettings
+    from unidiff_vla.training import assemble_policy
+    from unidiff_vla.training import train_policy as train
+    from unidiff_vla.training.run import cameras_of
+
+    train(data, out, options.recipe(), start=start, note=lambda text: typer.echo(text, err=True))
+    cameras = cameras_of(out)
+    settings = PolicySettings(cameras=cameras if len(cameras) > 1 else None)
+    typer.echo(str(assemble_policy(out, out / "policy", settings)))
