@@ -46,7 +46,7 @@ class PolicyRecipe:
     num_state_bins: int = 256
     levels: tuple[int, ...] = (8, 6, 5)
     tokenizer_widths: tuple[int, ...] = (24, 48, 96)
-    tokenizer_steps: int = 3000
+    tokenizer_steps: int = 1500
     tokenizer_batch: int = 32
     steps: int = 3000
     warmup_steps: int = 100
