@@ -1,7 +1,7 @@
 """`unidiff record`: demonstrations of an environment's expert, as a LeRobotDataset v3 folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -9,6 +9,7 @@ from unidiff.cli.options import JsonFlag, takes_options
 from unidiff.cli.output import print_json
 from unidiff.cli.progress import progress_bars
 from unidiff_vla.environments import find_environment, make_environment
+from unidiff_vla.environments.protocol import ExpertEnv
 from unidiff_vla.lerobot_dataset import DatasetWriter
 from unidiff_vla.recording import RecordingReport, features_of, record_demonstrations
 
@@ -40,21 +41,19 @@ def record(
     writer: DatasetWriter | None = None
     reports: list[RecordingReport] = []
     with progress_bars() as progress:
+        bar = progress.add_task("demonstrations", total=episodes * len(chosen))
+
+        def show(report: RecordingReport) -> None:
+            done = episodes * len(reports) + report.num_kept
+            progress.update(bar, completed=done, description=report.name)
+
         for one in chosen:
-            env = make_environment(one, "train", names)
-            bar = progress.add_task(one.name, total=episodes)
+            env = cast(ExpertEnv, make_environment(one, "train", names))  # ours have experts
             try:
                 writer = writer or DatasetWriter(out, features_of(env), fps=fps)
                 reports.append(
                     record_demonstrations(
-                        env,
-                        writer,
-                        one.name,
-                        episodes,
-                        first_seed=first_seed,
-                        on_progress=lambda report, bar=bar: progress.update(
-                            bar, completed=report.num_kept
-                        ),
+                        env, writer, one.name, episodes, first_seed=first_seed, on_progress=show
                     )
                 )
             finally:

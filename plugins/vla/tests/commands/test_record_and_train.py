@@ -1,0 +1,63 @@
+"""pytest plugins/vla/tests/commands: from an expert to a policy of one's own, by two commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+from unidiff_vla.lerobot_dataset import LeRobotFolder
+from unidiff_vla.policy import MaskedDiffusionPolicy
+from unidiff_vla.recording import recorder
+
+from unidiff.cli.app import app
+from unidiff.data.sources.tabletop import TabletopEnv
+
+
+def invoke(*line: object) -> Result:
+    """Result of a command line."""
+    return CliRunner().invoke(app, [str(part) for part in line])
+
+
+def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempt, made = recorder._attempt, []
+
+    def interrupted(*arguments: object) -> None:
+        if len(made) == 3:
+            made.append(0)
+            raise KeyboardInterrupt
+        made.append(1)
+        attempt(*arguments)
+
+    monkeypatch.setattr(recorder, "_attempt", interrupted)
+    envs = ("tabletop-reach", "tabletop-push")
+    line = ("record", *envs, "--episodes", 2, "--out", tmp_path / "demos", "--json")
+    assert invoke(*line).exit_code == 130
+    assert not (tmp_path / "demos").exists()
+    result = invoke(*line)
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert [one["num_kept"] for one in report["environments"]] == [2, 2]
+    assert sum(made) == 4  # those made before the interruption were kept
+    assert len(LeRobotFolder(tmp_path / "demos")) == 4
+
+    sizes = ("--steps", 2, "--batch-size", 2, "--tokenizer-steps", 2, "--num-layers", 1)
+    result = invoke(
+        *("train-policy", tmp_path / "demos", "--out", tmp_path / "run", *sizes),
+        "--no-compile-layers",
+    )
+    assert result.exit_code == 0, result.stderr
+    policy = MaskedDiffusionPolicy.from_pretrained(tmp_path / "run" / "policy")
+    seen, _ = TabletopEnv("reach").reset(seed=1_000_000)
+    assert policy.predict_action_chunk(seen).shape == (1, 8, 2)
+
+
+def test_environments_without_experts_are_refused(tmp_path: Path) -> None:
+    result = invoke("record", "CartPole-v1", "--out", tmp_path / "demos")
+    assert result.exit_code == 2
+    assert "have experts; got ['CartPole-v1']" in result.stderr
+
+
+def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    result = invoke("train-policy", tmp_path, "--out", tmp_path / "run")
+    assert result.exit_code == 2
+    assert "meta/info.json" in result.stderr
