@@ -56,7 +56,8 @@ class Editing(ChatTask):
         The weaker prompts are read in every second step.
         """
         scales = [PICTURE_GUIDANCE, WORDS_GUIDANCE]
-        return {**samplers.drawing(), "guidance_scale": scales, "guidance_refresh": 2}
+        measured = {**samplers.drawing(), "revision": None}
+        return {**measured, "guidance_scale": scales, "guidance_refresh": 2}
 
     def messages(self, example: Example) -> Sequence[Mapping[str, Any]]:
         """The user says what to change and shows the picture."""

@@ -75,7 +75,7 @@ class Inpainting(InfillTask):
     @property
     def decoding(self) -> Mapping[str, Any]:  # type: ignore[override]
         """The options of drawing scenes, colder."""
-        return {**samplers.drawing(), "temperature": TEMPERATURE}
+        return {**samplers.drawing(), "revision": None, "temperature": TEMPERATURE}
 
     def hole(self, picture: Image.Image, example: Example) -> np.ndarray:
         """(rows, columns) bool hole of an example; the middle half where it names none."""
