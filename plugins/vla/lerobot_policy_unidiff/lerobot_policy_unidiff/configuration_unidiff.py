@@ -30,9 +30,8 @@ class UniDiffVLAConfig(PreTrainedConfig):
         n_action_steps: timesteps executed of each chunk.
         image_size: pixels per side that pictures are fitted into (shrunk, aspect ratio kept, then
             padded); None: the cameras' own size, of which all must have the same.
-        bin_statistics: what the ranges of action and state bins are: "q01_q99" or "min_max" of the
-            data set.
-        keeps_bins: whether the checkpoint's own bins stay when a data set is at hand.
+        bin_statistics: "q01_q99" or "min_max": what bins are fitted to, where the checkpoint's own
+            do not suit the data set.
         instruction: what is asked for where data set or environment say nothing.
         max_denoising_steps: most steps of a chunk; None: as UniDiff's own suite decodes.
         seed: of the noise in training and of the plans.
@@ -48,7 +47,6 @@ class UniDiffVLAConfig(PreTrainedConfig):
     n_action_steps: int = 8
     image_size: int | None = None
     bin_statistics: str = "q01_q99"
-    keeps_bins: bool = False
     instruction: str = ""
     max_denoising_steps: int | None = None
     seed: int = 0
@@ -72,7 +70,7 @@ class UniDiffVLAConfig(PreTrainedConfig):
             raise ValueError(
                 f"bin_statistics must be one of {tuple(RANGES)}; got {self.bin_statistics!r}"
             )
-        if any(mode is not NormalizationMode.IDENTITY for mode in self.normalization_mapping.values()):
+        if set(self.normalization_mapping.values()) != {NormalizationMode.IDENTITY}:
             raise ValueError(
                 "normalization_mapping must be IDENTITY throughout: UniDiff's bins normalise; got "
                 f"{self.normalization_mapping}"

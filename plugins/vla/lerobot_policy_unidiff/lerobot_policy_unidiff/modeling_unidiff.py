@@ -23,7 +23,7 @@ from unidiff.training.bundled import bundled_objective
 
 from .batches import ACTION, IS_PAD, ChunkRows, observations_of
 from .configuration_unidiff import UniDiffVLAConfig
-from .parts import Parts, Statistics, parts_of
+from .parts import Statistics, parts_of
 
 
 class UniDiffVLAPolicy(PreTrainedPolicy):
@@ -86,7 +86,7 @@ class UniDiffVLAPolicy(PreTrainedPolicy):
         return policy
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """lerobot's configuration and weights, and beside them what else a checkpoint needs."""
+        """Write lerobot's configuration and weights, and beside them what else a checkpoint needs."""
         super()._save_pretrained(save_directory)
         self._parts.save(Path(save_directory))
 

@@ -1,5 +1,6 @@
 """Model and processor of a policy: from lerobot's own folder, a UniDiff checkpoint, or re-laid."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,11 @@ from unidiff.tokens.processor import UniDiffProcessor
 
 from .configuration_unidiff import RANGES, UniDiffVLAConfig
 
+logger = logging.getLogger(__name__)
+
 SUBFOLDER = "unidiff"  # of lerobot's folder: processor and model configuration; weights lie above
+# Own bins stay only where the data fill this share of their range: an eighth leaves 32 of 256 bins.
+_LEAST_SHARE = 1 / 8
 _MOST_CODES = 1024  # of one picture: a prompt beyond it is rather a camera left at its full size
 
 Statistics = Mapping[str, Mapping[str, Any]]
@@ -51,7 +56,8 @@ def parts_of(config: UniDiffVLAConfig, statistics: Statistics | None) -> Parts:
 
     Args:
         config: with the features of data set or environment.
-        statistics: lerobot's, by feature; None: the checkpoint's own bins stay.
+        statistics: lerobot's, by feature, to which bins are fitted that do not suit them; None:
+            the checkpoint's own bins stay.
 
     Raises:
         FileNotFoundError: if a folder is not there.
@@ -64,8 +70,12 @@ def parts_of(config: UniDiffVLAConfig, statistics: Statistics | None) -> Parts:
     else:
         return _relaid(config, statistics)
     check_fit(config, parts.processor)
-    if config.pretrained_path is None and statistics is not None and not config.keeps_bins:
-        _refit(config, parts.processor, statistics)
+    if config.pretrained_path is None and statistics is not None:
+        processor = parts.processor
+        processor.action_bins = _fitted(processor.action_bins, statistics, "action", config)
+        processor.state_bins = _fitted(
+            processor.state_bins, statistics, "observation.state", config
+        )
     return parts
 
 
@@ -136,8 +146,8 @@ def _loaded(folder: Path) -> Parts:
 def _relaid(config: UniDiffVLAConfig, statistics: Statistics | None) -> Parts:
     """The bundled weights with the grids and bins of other features.
 
-    Every id keeps its meaning but those of bins, whose ranges are the data set's; a larger picture
-    has more codes, a longer chunk more bins, of the same kinds.
+    Every id keeps its meaning, but those of bins where they are fitted anew; a larger picture has
+    more codes, a longer chunk more bins, of the same kinds.
     """
     base = _loaded(bundled_checkpoint())
     old = base.processor
@@ -171,32 +181,48 @@ def _relaid(config: UniDiffVLAConfig, statistics: Statistics | None) -> Parts:
 def _bins(
     config: UniDiffVLAConfig, old: UniDiffProcessor, statistics: Statistics | None
 ) -> tuple[Any, Any]:
-    """(action bins, state bins or None) of a data set, or those there are if they fit."""
-    if statistics is None or config.keeps_bins:
-        own = (old.bins_of("action").shape, old.bins_of("state").dim)
-        wanted = ((config.chunk_size, config.action_dim), config.state_dim)
-        if own != wanted:
+    """(action bins, state bins or None) of these dimensions: those there are, or a data set's."""
+    actions, states = old.bins_of("action"), old.bins_of("state")
+    wanted = ((config.chunk_size, config.action_dim), config.state_dim)
+    if statistics is None:
+        if (actions.shape, states.dim) != wanted:
             raise ValueError(
-                f"the statistics of a data set are missing, and the bundled checkpoint's bins, "
-                f"(horizon, action), state = {own}, do not fit {wanted}: train with lerobot-train "
-                "first and pass --policy.path, or leave out keeps_bins"
+                "the statistics of a data set are missing, and the bundled checkpoint's bins, "
+                f"(horizon, action), state = {(actions.shape, states.dim)}, do not fit {wanted}: "
+                "train with lerobot-train first, then pass --policy.path"
             )
-        return old.action_bins, old.state_bins
-    num_bins = old.layout.range_of("action").size
-    actions = bins_from(statistics, "action", config, num_bins, config.chunk_size)
+        return actions, states
+    if actions.shape != wanted[0]:
+        actions = bins_from(statistics, "action", config, actions.num_codes, config.chunk_size)
+    actions = _fitted(actions, statistics, "action", config)
     if config.state_dim is None:
         return actions, None
-    num_bins = old.layout.range_of("state").size
-    return actions, bins_from(statistics, "observation.state", config, num_bins)
+    if states.dim != config.state_dim:
+        states = bins_from(statistics, "observation.state", config, states.num_codes)
+    return actions, _fitted(states, statistics, "observation.state", config)
 
 
-def _refit(config: UniDiffVLAConfig, processor: UniDiffProcessor, statistics: Statistics) -> None:
-    """Fit a checkpoint's bins to a data set; tokenizers of other kinds keep their ranges."""
-    for attribute, name in (("action_bins", "action"), ("state_bins", "observation.state")):
-        old = getattr(processor, attribute)
-        if isinstance(old, BinTokenizer):
-            new = bins_from(statistics, name, config, old.num_bins, old.horizon)
-            setattr(processor, attribute, new)
+def _fitted(old: Any, statistics: Statistics, name: str, config: UniDiffVLAConfig) -> Any:
+    """Bins that suit a data set: the old ones if they do, for the weights know what they mean.
+
+    Tokenizers of other kinds than bins keep their ranges, which statistics cannot replace.
+    """
+    if not isinstance(old, BinTokenizer):
+        return old
+    new = bins_from(statistics, name, config, old.num_bins, old.horizon)
+    if _suits(old, new):
+        return old
+    logger.info("bins of %s are fitted to the data set: %s to %s", name, new.low, new.high)
+    return new
+
+
+def _suits(old: BinTokenizer, new: BinTokenizer) -> bool:
+    """Whether old bins hold the new range, up to one bin, and resolve it well enough."""
+    low, high = np.array(old.low), np.array(old.high)
+    new_low, new_high = np.array(new.low), np.array(new.high)
+    width = high - low
+    is_inside = (new_low >= low - width / old.num_bins) & (new_high <= high + width / old.num_bins)
+    return bool((is_inside & (new_high - new_low >= _LEAST_SHARE * width)).all())
 
 
 def bins_from(
@@ -225,6 +251,5 @@ def bins_from(
         raise ValueError(
             f"statistics of {name!r} must have {dim} values; got {len(low)} and {len(high)}"
         )
-    return BinTokenizer(
-        tuple(low.tolist()), tuple(high.tolist()), num_bins, horizon, statistics=config.bin_statistics
-    )
+    ranges = tuple(low.tolist()), tuple(high.tolist())
+    return BinTokenizer(*ranges, num_bins, horizon, statistics=config.bin_statistics)
