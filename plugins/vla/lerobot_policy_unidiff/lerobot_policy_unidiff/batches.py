@@ -42,7 +42,7 @@ def observations_of(batch: Mapping[str, Any], config: UniDiffVLAConfig) -> list[
         )
     pictures = {name: _pictures(batch[name], name, size) for name, size in config.cameras.items()}
     num_rows = len(next(iter(pictures.values())))
-    found = []
+    found: list[Observation] = []
     for row in range(num_rows):
         views = {name: shots[row] for name, shots in pictures.items()}
         one: dict[str, Any] = {"instruction": _instruction(batch.get(TASK), row, config)}

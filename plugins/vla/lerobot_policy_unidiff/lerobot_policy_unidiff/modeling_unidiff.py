@@ -86,7 +86,7 @@ class UniDiffVLAPolicy(PreTrainedPolicy):
         return policy
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """Write lerobot's configuration and weights, and beside them what else a checkpoint needs."""
+        """Write configuration and weights as lerobot does, and beside them the other parts."""
         super()._save_pretrained(save_directory)
         self._parts.save(Path(save_directory))
 
