@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
+from lerobot.configs.policies import PreTrainedConfig
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor, nn
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
@@ -80,7 +81,7 @@ class UniDiffVLAPolicy(PreTrainedPolicy):
         """
         folder = Path(pretrained_name_or_path)
         if config is None:
-            config = UniDiffVLAConfig.from_pretrained(folder)
+            config = PreTrainedConfig.from_pretrained(folder)
         config.pretrained_path = folder
         policy: Self = super().from_pretrained(folder, config=config, **kwargs)
         return policy
