@@ -1,6 +1,7 @@
 # Everything goes into .venv; a second `make install` takes no time.
 #   make demo                 install, bring the data, run the demonstration into demo_out/
 #   make test | lint | bench  what the names say
+#   make test-lerobot         lerobot in an environment of its own, and the tests that need it
 #   make plugins              list the installed plugins and run their tests alone
 #   make install TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"   a smaller torch
 
@@ -15,6 +16,10 @@ DEMO_OUT ?= demo_out
 BENCH_OUT ?= bench_out
 PLUGINS := $(patsubst %/pyproject.toml,./%,$(wildcard plugins/*/pyproject.toml))
 
+LEROBOT := plugins/vla/tests/lerobot/environment
+LEROBOT_VENV := .venv-lerobot
+LEROBOT_STAMP := $(LEROBOT_VENV)/.installed
+
 DATA_PACKAGE := dataset-fashion-mnist
 DATA := /usr/share/datasets/fashion-mnist
 DATA_FILES := $(addprefix $(DATA)/,train-images-idx3-ubyte.gz train-labels-idx1-ubyte.gz \
@@ -24,7 +29,7 @@ DATA_FILES := $(addprefix $(DATA)/,train-images-idx3-ubyte.gz train-labels-idx1-
 TEST_THREADS := OMP_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo test plugins lint bench clean distclean
+.PHONY: help install data demo test test-lerobot plugins lint bench clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -62,6 +67,22 @@ demo: install data
 test: install data
 	$(TEST_THREADS) $(BIN)/python -m pytest -q
 
+# Sees the packages of $(VENV) through a .pth file; what lerobot needs besides is pinned and comes
+# from the package index, without dependencies: lerobot's own pins exclude UniDiff's.
+test-lerobot: $(LEROBOT_STAMP)
+	$(TEST_THREADS) $(LEROBOT_VENV)/bin/python -m pytest -q plugins/vla/tests/lerobot
+
+$(LEROBOT_STAMP): $(STAMP) $(wildcard $(LEROBOT)/*) plugins/vla/lerobot_policy_unidiff/pyproject.toml
+	test -x $(LEROBOT_VENV)/bin/python || $(BIN)/python -m venv $(LEROBOT_VENV)
+	packages=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  own=$$($(LEROBOT_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  echo "import site; site.addsitedir('$$packages')" >$$own/unidiff_packages.pth && \
+	  cp $(LEROBOT)/older_lerobot.py $$own/ && echo "import older_lerobot" >$$own/older_lerobot.pth
+	$(LEROBOT_VENV)/bin/python -m pip install --quiet --no-deps --requirement $(LEROBOT)/requirements.txt
+	$(LEROBOT_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation \
+	  --editable plugins/vla/lerobot_policy_unidiff
+	@touch $@
+
 plugins: install data
 	$(BIN)/unidiff plugins --json
 	$(TEST_THREADS) $(BIN)/python -m pytest -q $(addsuffix /tests,$(PLUGINS))
@@ -78,8 +99,8 @@ bench: install data
 
 clean:
 	rm -rf build dist *.egg-info $(DEMO_OUT) $(BENCH_OUT) .pytest_cache .ruff_cache .mypy_cache
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -not -path './$(LEROBOT_VENV)/*' -prune -exec rm -rf {} +
 	rm -f $(STAMP)
 
 distclean: clean
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LEROBOT_VENV)

@@ -40,13 +40,13 @@ class ObservationEncoder:
             TypeError: if a picture is no picture.
         """
         turns = [
-            [{"role": "user", "content": self._content(observation, f"observation {place}")}]
+            [{"role": "user", "content": self.content(observation, f"observation {place}")}]
             for place, observation in enumerate(observations)
         ]
         inputs: BatchFeature = self.processor.build(turns, want="action")
         return inputs
 
-    def _content(self, observation: Observation, name: str) -> list[dict[str, Any]]:
+    def content(self, observation: Observation, name: str) -> list[dict[str, Any]]:
         """Content parts in the order of `UniDiffProcessor.for_action`: cameras, state, text."""
         has_state = self.processor.state_bins is not None
         wanted = {"image" if self.cameras is None else "images", "instruction"}

@@ -78,7 +78,7 @@ class MaskedDiffusionPolicy:
         self.settings = PolicySettings() if settings is None else settings
         self.bins = processor.bins_of("action")
         self.num_executed = self.settings.executed(self.horizon)
-        self._encoder = ObservationEncoder(processor, self.settings)
+        self.encoder = ObservationEncoder(processor, self.settings)
         model.decoding_session(**self.settings.decoding)  # raises where an option does not fit
         self.last_record: ChunkRecord | None = None
         self.reset()
@@ -250,7 +250,7 @@ class MaskedDiffusionPolicy:
         """Chunks of B observations, and the cache of their prompts where it is to be kept."""
         start = time.perf_counter()
         check_decoding(options)
-        inputs = self._encoder(observations)
+        inputs = self.encoder(observations)
         check_fits(self.model, inputs)
         pin(inputs, pins, self.processor)
         given = {**self.settings.decoding, **options}
