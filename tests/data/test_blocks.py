@@ -113,6 +113,18 @@ def test_two_wanted_images_need_the_first_but_not_the_second_as_context() -> Non
     assert row.block_ids.tolist() == [-1, -1, 0, 0, 0, 0, -1, -1, 1, 1, 1, 1]
 
 
+def test_a_row_read_left_to_right_has_no_canvas() -> None:
+    options = BlockOptions(left_to_right=True)
+    row = row_of([text(2), image(), text(1)], options)
+    assert row.input_ids.tolist() == [4, 5, 18, 20, 21, 22, 23]
+    assert row.labels.tolist() == [IGNORED] * 3 + [20, 21, 22, 23]
+    assert row.context_mask.all()
+    assert (row.block_ids == NO_BLOCK).all()
+    assert row.position_ids[:, 3:].tolist() == [[3] * 4, [3, 3, 4, 4], [3, 4, 3, 4]]
+    with pytest.raises(ValueError, match="no blocks"):
+        BlockOptions(left_to_right=True, grid=True)
+
+
 def test_end_fill_grows_the_last_block_of_the_canvas_only() -> None:
     options = BlockOptions(max_block_length=8, prob_end_fill=1.0)
     row = row_of([text(2), text(4, wanted=True, end=True), text(2)], options)

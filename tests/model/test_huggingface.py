@@ -562,7 +562,12 @@ def canvas_arguments(**changes: Any) -> dict[str, Any]:
             "pinned to id 12, which is no image token",
         ),
         (canvas_arguments(max_new_tokens=5), ValueError, "does not apply to a canvas"),
-        (canvas_arguments(decoding_mode="ar"), ValueError, "a canvas was given"),
+        (canvas_arguments(decoding_mode="auto"), ValueError, "a canvas was given"),
+        (
+            canvas_arguments(decoding_mode="ar", canvas_allowed_ids=[[10], [11], [12]]),
+            ValueError,
+            "fills a canvas under no canvas_allowed_ids",
+        ),
         ({"inputs": torch.tensor([[1]])}, ValueError, "pass the prompt once"),
         ({"attention_mask": [[1] * 5]}, TypeError, "attention_mask must be a tensor, got list"),
         ({"position_ids": [[0] * 5]}, TypeError, "position_ids must be a tensor, got list"),

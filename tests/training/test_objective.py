@@ -8,9 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.data.collator import BlockCollator
 from unidiff.model.likelihood import ar_nll, nll
 from unidiff.model.streams import training_streams
+from unidiff.tokens.sequence import join, run_of
 from unidiff.training.objective import BlockObjective, ModalityLoss
 
 TEXT_ONLY = BlockObjective(ar_weight=0.0)
@@ -62,6 +64,50 @@ def test_autoregressive_part_is_the_successor_reading(model: Any, tiny: ModuleTy
     _, parts = BlockObjective()(model, batch, model.config)
     assert float(parts["ar_sum"]) == pytest.approx(expected, rel=1e-5)
     assert parts["ar_count"] == (training_streams(batch, None).successor_labels() >= 0).sum()
+
+
+def left_to_right_pictures(tiny: ModuleType, count: int) -> list[dict[str, Any]]:
+    """Pictures of four codes behind two words, without a canvas."""
+    options, generator = BlockOptions(left_to_right=True), np.random.default_rng(0)
+    samples = []
+    for key in range(count):
+        codes = generator.integers(24, 32, 4)
+        sequence = join([run_of([2, 4 + key], "text"), run_of(codes, "image", wanted=True)])
+        row = blocks_row(sequence, tiny.LAYOUT, options, generator)
+        samples.append({"row": row, "key": key, "stream_position": key})
+    return samples
+
+
+def test_other_modalities_may_be_read_left_to_right(model: Any, tiny: ModuleType) -> None:
+    samples = left_to_right_pictures(tiny, 3)
+    objective = BlockObjective(ar_weight=1.0, ar_modalities=("image",))
+    with torch.no_grad():
+        loss, parts = objective(model, BlockCollator()(samples), model.config)
+        expected = torch.zeros(())
+        for one in samples:
+            row = one["row"]
+            logits = model(
+                torch.from_numpy(row.input_ids)[None],
+                position_ids=torch.from_numpy(row.position_ids)[:, None],
+                id_range=(24, 32),
+            ).logits[0]
+            target = torch.from_numpy(row.input_ids[2:] - 24)
+            expected += torch.nn.functional.cross_entropy(logits[1:-1], target, reduction="sum")
+    assert parts["ar_count"] == 12
+    assert float(parts["ar_sum"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(loss) == pytest.approx(float(expected) / 12, rel=1e-5)
+
+
+def test_the_reading_covers_text_alone_unless_told_otherwise(model: Any, tiny: ModuleType) -> None:
+    batch = BlockCollator()(samples_of(tiny, "text", 3) + left_to_right_pictures(tiny, 3))
+    default = BlockObjective()(model, batch, model.config)
+    named = BlockObjective(ar_modalities=("text",))(model, batch, model.config)
+    both = BlockObjective(ar_modalities=("text", "image"))(model, batch, model.config)
+    assert default[0] == named[0]
+    assert both[1]["ar_count"] == default[1]["ar_count"] + 12
+    assert both[1]["ar_sum"] > default[1]["ar_sum"]
+    with pytest.raises(ValueError, match="unknown modality 'sound'"):
+        BlockObjective(ar_modalities=("sound",))(model, batch, model.config)
 
 
 def test_a_samples_loss_does_not_depend_on_its_batch(model: Any, tiny: ModuleType) -> None:

@@ -33,15 +33,20 @@ class BlockOptions:
             stands between them is pinned.
         grid: blocks aligned to multiples of `max_block_length` from the row's first token, for
             `block_causal` models; prompt tokens inside the first one are pinned.
+        left_to_right: rows without a canvas, whose wanted tokens of every modality stand in the
+            context: for weights that are trained by the autoregressive reading alone.
     """
 
     max_block_length: int = 32
     prob_end_fill: float = 0.7
     prob_merge: float = 0.0
     grid: bool = False
+    left_to_right: bool = False
 
     def __post_init__(self) -> None:
-        """Check ranges."""
+        """Check ranges, and that there are either blocks on a grid or none."""
+        if self.grid and self.left_to_right:
+            raise ValueError("left_to_right rows have no blocks: leave out grid")
         if self.max_block_length < 1:
             raise ValueError(f"max_block_length must be >= 1, got {self.max_block_length}")
 
@@ -112,6 +117,8 @@ def blocks_row(
     """
     if not sequence.is_wanted_L.any():
         raise ValueError("a training sequence needs at least one wanted token")
+    if options.left_to_right:
+        return _canvas_free_row(sequence, layout)
     if options.grid:
         return _grid_row(sequence, layout, options.max_block_length)
     block = np.full(len(sequence), NO_BLOCK)
@@ -166,7 +173,7 @@ def _row(
     """Row with positions; tokens that are in neither stream are dropped."""
     positions, _ = sequence_positions(sequence.modality_L, layout)
     kept = context | (block != NO_BLOCK)
-    labels = np.where(sequence.is_wanted_L & (block != NO_BLOCK), sequence.ids_L, IGNORED)
+    labels = np.where(sequence.is_wanted_L, sequence.ids_L, IGNORED)
     return TrainingRow(
         input_ids=sequence.ids_L[kept],
         modality_ids=sequence.modality_L[kept],
@@ -201,3 +208,10 @@ def _grid_row(sequence: TokenSequence, layout: TokenLayout, length: int) -> Trai
     with_wanted = np.unique(grid[sequence.is_wanted_L])
     block = np.where(np.isin(grid, with_wanted), grid, NO_BLOCK)
     return _row(sequence, layout, block, np.ones(len(sequence), dtype=bool))
+
+
+def _canvas_free_row(sequence: TokenSequence, layout: TokenLayout) -> TrainingRow:
+    """Row of everything down to the last wanted token, all of it context."""
+    last = int(np.flatnonzero(sequence.is_wanted_L)[-1])
+    no_block = np.full(len(sequence), NO_BLOCK)
+    return _row(sequence, layout, no_block, np.arange(len(sequence)) <= last)

@@ -1,4 +1,8 @@
-"""The other reading of the same weights: each context row predicts its successor."""
+"""The other reading of the same weights: each context row predicts its successor.
+
+A row continues with text, or fills a caller's canvas from its first place to its last: each token
+is one of its place's modality, and a pinned one is read when its turn comes, by those behind it.
+"""
 
 # Shapes: B rows in the batch, N lines (a row and a place behind it), V ids.
 
@@ -31,10 +35,14 @@ class Autoregressive(LockStep):
         return True
 
     def select(self, rows: Sequence[int]) -> None:
-        """Nothing to do: rows have no canvas."""
+        """Nothing to do: all state is the rows' own."""
 
     def join(self, rows: Sequence[Row]) -> None:
-        """Nothing to do."""
+        """Put the pinned tokens that open a canvas behind the prompt."""
+        for row in rows:
+            if pinned := row.pinned_next:
+                row.take(pinned, [0.0] * len(pinned))
+                self.read_next(row, pinned)
 
     def step(self) -> None:
         """One commit of each live row's pending tokens, and the token that follows."""
@@ -56,7 +64,7 @@ class Autoregressive(LockStep):
     def read(
         self, logits_NV: Tensor, rows: Sequence[int], drafts: Sequence[Sequence[int]]
     ) -> Tensor:
-        """(N, V) scores of text tokens under the caller's rules.
+        """(N, V) scores of the places' tokens under the caller's rules.
 
         Args:
             logits_NV: scores, one line for each place.
@@ -65,10 +73,11 @@ class Autoregressive(LockStep):
         """
         policy, denoiser = self.policy, self.denoiser
         row_N = self.index_of(rows)
-        logits_NV = limit_to_modality(
-            logits_NV, torch.full_like(row_N, TEXT), denoiser.layout, denoiser.vocab_size, None
-        )
         places = [len(self.rows[i].generated) + len(d) for i, d in zip(rows, drafts, strict=True)]
+        kinds = [modality_at(self.rows[i], at) for i, at in zip(rows, places, strict=True)]
+        logits_NV = limit_to_modality(
+            logits_NV, self.index_of(kinds), denoiser.layout, denoiser.vocab_size, None
+        )
         early_N = torch.tensor(places, device=row_N.device) < policy.suppress_eos_before
         logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, 0)
         logits_NV = limit_next(logits_NV, [self.rows[i] for i in rows], drafts)
@@ -108,19 +117,37 @@ class Autoregressive(LockStep):
         return token_N.tolist(), log_prob_N.tolist()
 
     def append(self, index: int, token: int, log_prob: float) -> None:
-        """Add one token to a row, still to be committed; end the row if it is the last."""
+        """Add one token to a row, still to be committed; end the row if it is the last.
+
+        The pinned ones behind it come with it.
+        """
         row = self.rows[index]
         if self.policy.keeps_trace:
             row.trace.note(row.num_forwards, len(row.generated), token, math.exp(log_prob))
         criterion_met = row.take([token], [log_prob])
-        if criterion_met or token in row.settings.end_ids:
+        pinned = row.pinned_next
+        row.take(pinned, [0.0] * len(pinned))
+        if row.is_filled:
+            row.finish_reason = "canvas"
+        elif row.given is None and (criterion_met or token in row.settings.end_ids):
             row.finish_reason = "stop"
-        elif row.room <= 0:
+        elif row.given is None and row.room <= 0:
             row.finish_reason = "length"
         else:
-            for context in row.contexts:
-                context.extend([token], [TEXT], context.next_positions([TEXT]))
+            self.read_next(row, [token, *pinned])
+
+    def read_next(self, row: Row, ids: Sequence[int]) -> None:
+        """Put the last generated tokens of a row behind its contexts, to be committed."""
+        stop = len(row.generated)
+        kinds = [modality_at(row, place) for place in range(stop - len(ids), stop)]
+        for context in row.contexts:
+            context.extend(ids, kinds, context.next_positions(kinds))
 
     def index_of(self, values: Sequence[int]) -> Tensor:
         """(N,) int64 of the given numbers, on the model's device."""
         return torch.tensor(list(values), dtype=torch.int64, device=self.denoiser.device)
+
+
+def modality_at(row: Row, place: int) -> int:
+    """Modality of a place of the response: text where the caller gave no canvas."""
+    return TEXT if row.given is None else int(row.given.modality[place])

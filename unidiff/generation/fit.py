@@ -65,9 +65,17 @@ def check_request(
     """
     mode = options["decoding_mode"]
     has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
-    if mode != "diffusion" and has_canvas:
+    if mode not in ("diffusion", "ar") and has_canvas:
         raise ValueError(
-            f"decoding_mode={mode!r} continues text, and a canvas was given: leave out one of them"
+            f"decoding_mode={mode!r} continues text, and a canvas was given: leave out one of "
+            "them, or fill the canvas with 'diffusion' or 'ar'"
+        )
+    rules = [name for name in ("regex", "json_schema", "choices") if options[name] is not None]
+    rules += [] if inputs.canvas_allowed_ids is None else ["canvas_allowed_ids"]
+    if mode == "ar" and has_canvas and rules:
+        raise ValueError(
+            f"decoding_mode='ar' fills a canvas under no {rules[0]}: leave it out, or use "
+            "'diffusion'"
         )
     if past is not None and not is_exact:
         raise ValueError("past_key_values need cache_reuse='exact'")

@@ -126,6 +126,21 @@ class Row:
         return len(self.generated) - num_pinned
 
     @property
+    def is_filled(self) -> bool:
+        """Whether the caller's canvas is full; never where there is none."""
+        return self.given is not None and len(self.generated) == len(self.given.ids)
+
+    @property
+    def pinned_next(self) -> list[int]:
+        """Pinned tokens of the caller's canvas that follow what is generated."""
+        if self.given is None:
+            return []
+        first = len(self.generated)
+        free = np.flatnonzero(~self.given.pinned[first:])
+        stop = first + int(free[0]) if len(free) else len(self.given.ids)
+        return [int(one) for one in self.given.ids[first:stop]]
+
+    @property
     def contexts(self) -> list[Context]:
         """The context, and those of the weaker branches."""
         return [self.context, *self.twins]

@@ -7,7 +7,7 @@ the autoregressive losses (context rows predict their successors); DESIGN decisi
 
 # Shapes: B batch, L row tokens, C context tokens, K canvas tokens.
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,13 +93,17 @@ class TrainingStreams:
             "labels": torch.cat([torch.full_like(context_BC, IGNORED), canvas_labels], dim=1),
         }
 
-    def successor_labels(self) -> Tensor:
-        """(B, C) text response token that follows each context row in its sample, else -100.
+    def successor_labels(self, modality_ids: Sequence[int] = (MODALITY_IDS["text"],)) -> Tensor:
+        """(B, C) response token that follows each context row in its sample, else -100.
 
         On a grid only the last row of a block has a successor to predict: the others see theirs.
+
+        Args:
+            modality_ids: modalities of the tokens that are predicted; text alone by default.
         """
         labels_BC = self.context.take(self.batch["labels"], IGNORED)
-        is_text = self.context.take(self.batch["modality_ids"], -1) == MODALITY_IDS["text"]
+        modality_BC = self.context.take(self.batch["modality_ids"], -1)
+        is_read = torch.isin(modality_BC, modality_BC.new_tensor(list(modality_ids)))
         sample_BC = self.context.take(self.batch["sample_ids"], -1)
         index_BC = self.context.take(self.batch["token_index"], -2)
         follows = (sample_BC[:, 1:] == sample_BC[:, :-1]) & (
@@ -107,7 +111,7 @@ class TrainingStreams:
         )
         if self.grid is not None:
             follows &= index_BC[:, 1:] % self.grid == 0
-        next_BC = torch.where(is_text[:, 1:] & follows, labels_BC[:, 1:], IGNORED)
+        next_BC = torch.where(is_read[:, 1:] & follows, labels_BC[:, 1:], IGNORED)
         padded = torch.nn.functional.pad(next_BC, (0, 1), value=IGNORED)
         return padded[:, : labels_BC.shape[1]]  # a context may be empty
 

@@ -71,7 +71,9 @@ class BlockObjective:
         action: loss of action tokens.
         state: loss of state tokens.
         further: loss of the tokens of every further modality of the layout.
-        ar_weight: factor on the autoregressive reading of text responses.
+        ar_weight: factor on the autoregressive reading of responses.
+        ar_modalities: which of their tokens that reading covers. Others than text are covered in
+            rows that keep them in the context (`BlockOptions.left_to_right`).
         wrong_share: share of the visible canvas tokens that show another id of their modality. All
             visible ones are then learnt too, so that the weights may be declared
             `trained_on_visible` (secondary remasking); 0: visible tokens are shown as they are.
@@ -85,6 +87,7 @@ class BlockObjective:
     state: ModalityLoss = _UNWEIGHTED
     further: ModalityLoss = _UNWEIGHTED
     ar_weight: float = 0.5
+    ar_modalities: tuple[str, ...] = ("text",)
     wrong_share: float = 0.0
     visible_weight: float = 0.1
     seed: int = 0
@@ -95,7 +98,9 @@ class BlockObjective:
         return loss
 
     def corrupt(self, streams: TrainingStreams) -> tuple[Tensor, Tensor]:
-        """((B, K) bool masked positions, (B, K) float32 loss weights)."""
+        """((B, K) bool masked positions, (B, K) float32 loss weights); K may be 0."""
+        if not streams.can_mask_BK.shape[1]:
+            return streams.can_mask_BK, streams.can_mask_BK.float()
         rotation = uniform(self.seed, DRAW_TIME, streams.canvas_values("block_ids").clamp(min=0), 0)
         time_BK = stratified_times(streams.canvas_values("stream_positions"), rotation)
         modality_BK = streams.canvas_values("modality_ids")
@@ -135,7 +140,8 @@ class BlockObjective:
 
         Raises:
             ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation;
-                under `attention_pattern="full"` for rows with a context, or an `ar_weight`.
+                under `attention_pattern="full"` for rows with a context, or an `ar_weight`; if
+                `ar_modalities` names one that the layout does not have.
         """
         check_trainable(config, batch)
         if config.attention_pattern == "full" and self.ar_weight:
@@ -152,7 +158,9 @@ class BlockObjective:
             weight_BK = torch.where(is_seen_BK, self.visible_weight, weight_BK)
         else:
             inputs = streams.inputs(is_masked_BK, config.mask_token_id)
-        successor_BC = streams.successor_labels()
+        successor_BC = streams.successor_labels(
+            [config.layout.modality_id(name) for name in self.ar_modalities]
+        )
         width = successor_BC.shape[1]
         if self.ar_weight > 0:
             inputs["labels"][:, :width] = successor_BC

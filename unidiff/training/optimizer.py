@@ -95,14 +95,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MuonWithAdamW:
     """Optimizer of what is trained in a model: matrices inside layers by Muon, the rest by AdamW.
 
-    The rest: embeddings, head, norms, and LoRA's factors, whose product is what has a spectrum.
+    The rest: embeddings, heads, norms, and LoRA's factors, whose product is what has a spectrum.
     """
     matrices: list[Tensor] = []
     others: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        by_adamw = any(part in name for part in ("embed_tokens", "lm_head", "lora_"))
+        by_adamw = any(part in name for part in ("embed_tokens", "_head", "lora_"))
         is_matrix = parameter.ndim == 2 and not by_adamw
         (matrices if is_matrix else others).append(parameter)
     return MuonWithAdamW(matrices, others, options)

@@ -23,6 +23,8 @@ AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "trainer_state.json"
 # (model, possibly wrapped; the model inside; optimiser step) -> what is added to the step's loss.
 StepTerm = Callable[[nn.Module, nn.Module, int], Tensor]
+# (model, possibly wrapped; batch; configuration; labels in the global batch) -> loss, its parts.
+Objective = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 
 @dataclass
@@ -136,14 +138,14 @@ def newest_checkpoint(output_dir: str | Path, needs_average: bool = False) -> Pa
 
 
 class BlockDiffusionTrainer(Trainer):
-    """Trainer whose loss is a `BlockObjective` and whose data come in stream order."""
+    """Trainer whose loss is a `BlockObjective`, or one like it, and whose data come in order."""
 
     optimizer: torch.optim.Optimizer | None
 
     def __init__(
         self,
         *args: Any,
-        objective: BlockObjective | None = None,
+        objective: Objective | None = None,
         optimizer_options: OptimizerOptions | None = None,
         term: StepTerm | None = None,
         **kwargs: Any,
@@ -152,13 +154,13 @@ class BlockDiffusionTrainer(Trainer):
 
         Args:
             args: as HF's.
-            objective: loss of a batch; None: the defaults.
+            objective: loss of a batch, as `BlockObjective` is called; None: one of its defaults.
             optimizer_options: None: the rates of the training arguments.
             term: draws rows of its own and joins the first micro-batch of each optimiser step.
             kwargs: as HF's.
         """
         super().__init__(*args, **kwargs)
-        self.objective = objective or BlockObjective()
+        self.objective: Objective = objective or BlockObjective()
         self.optimizer_options = optimizer_options
         self.model_accepts_loss_kwargs = True  # the loss below is normalised globally
         self.term = term

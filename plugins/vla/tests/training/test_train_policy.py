@@ -1,5 +1,6 @@
 """A policy trained on a tiny recorded data set: rows, one resumable run, a folder that drives."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from unidiff_vla.environments.instructions import instructions_of
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
-from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
-from unidiff_vla.training.run import RUN_FOLDER
+from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
 from unidiff_vla.training.source import CodedFrames, Recorded
 
 from unidiff.data.blocks import BlockOptions
@@ -165,21 +166,58 @@ def test_another_recipe_is_refused(run: Path, recorded: Path) -> None:
         train_policy(recorded, run, replace(TINY, learning_rate=1e-4), note=lambda text: None)
 
 
-def test_the_folder_drives(run: Path, tmp_path: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, tmp_path / "policy", SETTINGS)
-    )
+def an_observation() -> dict[str, object]:
     rng = np.random.default_rng(1)
-    seen = {
+    return {
         "images": {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in CAMERAS},
         "state": np.zeros(3, dtype=np.float32),
         "instruction": "open the drawer",
     }
+
+
+def test_the_folder_drives(run: Path, tmp_path: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, tmp_path / "policy", SETTINGS)
+    )
+    seen = an_observation()
     chunk = policy.predict_action_chunk(seen)
     assert chunk.shape == (1, 2, 2)
     assert policy.model.config.trained_on_visible
     policy.predict_action_chunk(seen, revision="secondary")  # such weights know visible tokens
     assert (tmp_path / "policy" / "training_log.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("objective", "decoding", "num_forwards"),
+    [
+        ("parallel", {"do_sample": False, "max_denoising_steps": 1}, 1),
+        ("ar", {"do_sample": False, "decoding_mode": "ar"}, 4),
+        ("regression", {}, 1),
+    ],
+)
+def test_a_baseline_is_trained_on_the_same_codes_and_decoded_as_trained(
+    objective: str,
+    decoding: dict[str, object],
+    num_forwards: int,
+    run: Path,
+    recorded: Path,
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / "run"
+    own.mkdir()
+    shutil.copy(run / CODES_FILE, own)
+    shutil.copytree(run / TOKENIZER_FOLDER, own / TOKENIZER_FOLDER)
+    recipe = replace(TINY, objective=objective, steps=2)
+    model = train_policy(recorded, own, recipe, note=lambda text: None)
+    wanted = replace(SETTINGS, decoding={**SETTINGS.decoding, "revision": "secondary"})
+    folder = assemble_policy(own, tmp_path / "policy", wanted, dtype=torch.float32)
+    policy = load_policy(folder)
+    assert policy.settings == replace(SETTINGS, decoding=decoding)
+    assert not policy.model.config.trained_on_visible
+    kept = policy.model.state_dict()
+    assert all(torch.equal(kept[name], weight) for name, weight in model.state_dict().items())
+    assert policy.predict_action_chunk(an_observation()).shape == (1, 2, 2)
+    assert policy.last_record.num_forwards == (num_forwards,)
 
 
 def test_settings_with_other_cameras_are_refused(run: Path, tmp_path: Path) -> None:

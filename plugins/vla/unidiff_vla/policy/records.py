@@ -17,11 +17,11 @@ class ChunkRecord:
     Attributes:
         chunks: (B, T, D) float32 actions, as returned.
         confidence: (B, T, D) float64, confidence of each token when it was (last) revealed; 1 where
-            it was pinned.
+            it was pinned, or where nothing is decoded.
         is_pinned: (B, T, D) bool, known beforehand.
         num_forwards: forwards of each row.
         seeds: key of each row; `seed=[seeds[i]]` with observation i alone repeats row i.
-        traces: reveals of each row.
+        traces: reveals of each row; none where nothing is decoded (regression).
         num_prompt_tokens: tokens of each row's prompt.
         num_reused_tokens: leading prompt tokens whose keys an earlier plan had computed.
         seconds: wall time of the call from observations to actions, for all rows together.

@@ -1,4 +1,4 @@
-"""A finished run becomes one folder that `MaskedDiffusionPolicy.from_pretrained` reads."""
+"""A finished run becomes one folder that `unidiff_vla.policy.load_policy` reads."""
 
 import json
 import os
@@ -13,7 +13,6 @@ from transformers import AutoTokenizer
 from unidiff.bundled import bundled_checkpoint
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.actions import BinTokenizer
 from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.image_processing import UniDiffImageProcessor
@@ -21,6 +20,7 @@ from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 from unidiff_vla.policy import PolicySettings
 
+from .objectives import policy_model, policy_settings
 from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER, cameras_of
 
 
@@ -35,7 +35,8 @@ def assemble_policy(
     Args:
         run_dir: `output_dir` of `train_policy`; its newest whole checkpoint is taken.
         output_dir: replaced if it is there.
-        settings: how the policy plans; its cameras must be those of the run.
+        settings: how the policy plans; its cameras must be those of the run. Of its decoding a
+            baseline keeps how tokens are drawn, and has its own steps and order.
         dtype: of the stored weights.
 
     Raises:
@@ -55,7 +56,9 @@ def assemble_policy(
     named = settings.cameras if len(cameras) > 1 else cameras
     if named != cameras:
         raise ValueError(f"the run saw the cameras {cameras}; the settings have {settings.cameras}")
-    model = UniDiffForBlockDiffusion(UniDiffConfig.from_pretrained(checkpoint))
+    recipe = json.loads((run_dir / FACTS_FILE).read_text(encoding="utf-8"))
+    settings = policy_settings(recipe["objective"], settings)
+    model = policy_model(recipe["objective"], UniDiffConfig.from_pretrained(checkpoint))
     model.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=False)
     config = model.config
     model.generation_config = UniDiffGenerationConfig(
@@ -80,7 +83,7 @@ def assemble_policy(
     settings.save(partial)
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     facts = {
-        "recipe": json.loads((run_dir / FACTS_FILE).read_text(encoding="utf-8")),
+        "recipe": recipe,
         "cameras": cameras,
         "step": state["global_step"],
         "history": state["log_history"],

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-OBJECTIVES = ("masked", "parallel")
+OBJECTIVES = ("masked", "parallel", "ar", "regression")
 
 
 @dataclass(frozen=True)
@@ -10,8 +10,9 @@ class PolicyRecipe:
     """Sizes and rates; the defaults are those of the six Meta-World tasks.
 
     Attributes:
-        objective: `masked` draws how much of a chunk is visible; `parallel` masks every chunk
-            whole, which is what one-step decoding asks.
+        objective: `masked`, or a baseline of the same backbone on the same data: `parallel` masks
+            every chunk whole, which is what one-step decoding asks; `ar` predicts its tokens left
+            to right; `regression` reads its actions as numbers, by the squared error.
         horizon: timesteps of a chunk.
         num_action_bins: bins of each dimension of an action.
         num_state_bins: bins of each dimension of a state.
@@ -28,7 +29,7 @@ class PolicyRecipe:
         average_decay: decay of the weight average that is kept.
         full_share: share of the chunks that are masked whole under `masked`.
         wrong_share: share of a chunk's visible tokens that are shown wrong and learnt to be told
-            apart (secondary remasking).
+            apart under `masked` (secondary remasking).
         still_share: share of the chunks whose instruction is another task's, and whose actions are
             none: told what the scene does not hold, the robot keeps still.
         hidden_size: width.

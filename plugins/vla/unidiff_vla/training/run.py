@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback
 
 from unidiff.bundled import bundled_checkpoint
-from unidiff.data.blocks import BlockOptions
 from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream, Weighted
 from unidiff.data.tasks import RowMaker
@@ -33,7 +32,6 @@ from unidiff.training.image_tokenizer import (
     rare_colour_weights,
     train_image_tokenizer,
 )
-from unidiff.training.objective import BlockObjective, ModalityLoss
 from unidiff.training.precision import native_bfloat16
 from unidiff.training.trainer import (
     BlockDiffusionTrainer,
@@ -42,6 +40,7 @@ from unidiff.training.trainer import (
 )
 from unidiff_vla.environments.instructions import task_of_instruction
 
+from .objectives import policy_blocks, policy_model, policy_objective
 from .recipe import PolicyRecipe
 from .recordings import Recordings, read_recordings
 from .source import CodedFrames, Recorded
@@ -84,14 +83,15 @@ def train_policy(
     tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
     config = policy_config(tokenizer, recipe, frames.picture_grid, states, actions)
     torch.manual_seed(recipe.seed)
-    model = UniDiffForBlockDiffusion(config)
+    model = policy_model(recipe.objective, config)
     initialise_code_embeddings(model, recipe.levels, recipe.seed)
     note(f"{begin_with(model, Path(start or bundled_checkpoint()))} tensors of the start taken")
     model.set_attn_implementation("eager")
     if recipe.compile_layers:
         for layer in model.model.layers:
             layer.compile(dynamic=True)
-    maker = RowMaker(SequenceEncoder(tokenizer, config.layout), BlockOptions(max_block_length=32))
+    encoder = SequenceEncoder(tokenizer, config.layout)
+    maker = RowMaker(encoder, policy_blocks(recipe.objective))
     source = Recorded(maker, frames, recipe.still_share)
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     trainer = BlockDiffusionTrainer(
@@ -210,19 +210,6 @@ def policy_config(
         bos_token_id=2,
         eos_token_id=layout.end_token_ids[0],
         trained_on_visible=recipe.objective == "masked" and recipe.wrong_share > 0,
-    )
-
-
-def policy_objective(recipe: PolicyRecipe) -> BlockObjective:
-    """The loss of the recipe's chunks."""
-    is_masked = recipe.objective == "masked"
-    return BlockObjective(
-        action=ModalityLoss(
-            "cosine", elbo_weights=False, full_share=recipe.full_share if is_masked else 1.0
-        ),
-        ar_weight=0.0,
-        wrong_share=recipe.wrong_share if is_masked else 0.0,
-        seed=recipe.seed,
     )
 
 
