@@ -11,7 +11,14 @@ from unidiff.cli.options import ModelChoice
 from unidiff.cli.session import open_session
 
 from .environments import EnvironmentName, find_environment
-from .policy import MaskedDiffusionPolicy, PolicySettings
+from .policy import (
+    ActionRegressor,
+    ChunkPolicy,
+    MaskedDiffusionPolicy,
+    PolicySettings,
+    RegressionPolicy,
+)
+from .policy.chunk_policy import kind_of_weights
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +35,7 @@ class LoadedPolicy:
         folder: of the checkpoint or adapter.
     """
 
-    policy: MaskedDiffusionPolicy
+    policy: ChunkPolicy
     folder: Path
 
 
@@ -52,7 +59,7 @@ def default_checkpoint(env: EnvironmentName) -> Path:
     return bundled_checkpoint() if env.is_tabletop else METAWORLD_CHECKPOINT
 
 
-def load_policy(
+def policy_for(
     env: str,
     choice: ModelChoice,
     change: Callable[[PolicySettings], PolicySettings] = lambda settings: settings,
@@ -69,15 +76,17 @@ def load_policy(
         ValueError: if there are no weights, they know no actions, or settings do not fit.
     """
     folder = choice.checkpoint or default_checkpoint(find_environment(env))
-    session = open_session(ModelChoice(folder, choice.device))
     settings = change(PolicySettings.load(folder))
     ignored = [name for name in _OF_SINGLE_ROBOTS if getattr(settings, name)]
     if ignored:
         logger.warning("ignored where episodes are driven side by side: %s", ", ".join(ignored))
+    if (folder / "config.json").is_file() and kind_of_weights(folder) == ActionRegressor.__name__:
+        return LoadedPolicy(RegressionPolicy.from_pretrained(folder, settings), folder)
+    session = open_session(ModelChoice(folder, choice.device))
     return LoadedPolicy(MaskedDiffusionPolicy(session.model, session.processor, settings), folder)
 
 
-def check_same_actions(policy: MaskedDiffusionPolicy, env: Any, name: str) -> None:
+def check_same_actions(policy: ChunkPolicy, env: Any, name: str) -> None:
     """Raise ValueError if a policy's actions have other dimensions than an environment's."""
     (dim,) = env.action_space.shape
     if dim != policy.dof:

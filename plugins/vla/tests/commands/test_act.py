@@ -9,7 +9,7 @@ from PIL import Image
 from typer.testing import CliRunner
 from unidiff_vla.commands import act as command
 from unidiff_vla.environments.tabletop_env import TabletopEnv
-from unidiff_vla.loading import default_checkpoint, load_policy
+from unidiff_vla.loading import default_checkpoint, policy_for
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
 
 from unidiff.bundled import bundled_checkpoint
@@ -22,7 +22,7 @@ from ..toy_gym import Corridor
 @pytest.fixture(scope="module")
 def loaded():
     """The bundled checkpoint, loaded once."""
-    return load_policy("tabletop-push", ModelChoice())
+    return policy_for("tabletop-push", ModelChoice())
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def run(loaded, monkeypatch):
         parts = (loaded.policy.model, loaded.policy.processor)
         return SimpleNamespace(policy=MaskedDiffusionPolicy(*parts, settings), folder=loaded.folder)
 
-    monkeypatch.setattr(command, "load_policy", load)
+    monkeypatch.setattr(command, "policy_for", load)
 
     def act(*line):
         result = CliRunner().invoke(app, ["act", *map(str, line)])
@@ -164,5 +164,5 @@ def test_a_checkpoint_without_actions_says_so(loaded, monkeypatch):
 
 
 def test_settings_of_a_single_robot_are_named_where_they_are_ignored(caplog):
-    load_policy("tabletop-push", ModelChoice(), lambda one: PolicySettings(ensemble_decay=0.1))
+    policy_for("tabletop-push", ModelChoice(), lambda one: PolicySettings(ensemble_decay=0.1))
     assert "ensemble_decay" in caplog.text

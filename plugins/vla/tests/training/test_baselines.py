@@ -108,7 +108,7 @@ def rows_of(objective: str, processor: UniDiffProcessor) -> Callable[[int], dict
 def new_policy(objective: str, trained: bool = True) -> ChunkPolicy:
     """A policy of one objective on the passes, or with random weights."""
     recipe = replace(RECIPE, objective=objective)
-    config = policy_config(TOKENIZER, recipe, STATES, ACTIONS)
+    config = policy_config(TOKENIZER, recipe, (8, 8), STATES, ACTIONS)
     torch.manual_seed(0)
     image_model = FSQImageTokenizer(
         FSQImageTokenizerConfig(levels=(3, 3), hidden_sizes=(8, 8), image_size=8)

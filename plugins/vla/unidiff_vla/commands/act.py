@@ -19,7 +19,7 @@ from unidiff_vla.environments import (
     find_environment,
     make_environment,
 )
-from unidiff_vla.loading import LoadedPolicy, check_same_actions, load_policy
+from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
 from unidiff_vla.policy import PolicySettings
 
 MOST_FILMED = 8  # episodes, in two rows of a film
@@ -94,7 +94,7 @@ def act(
     chosen = scene.check(decoding.seed)
     if video is not None and video.suffix.lower() != ".gif":
         raise ValueError(f"--video must end in .gif; got {str(video)!r}")
-    loaded = load_policy(scene.env, model, lambda one: _changed(one, decoding, replan_every))
+    loaded = policy_for(scene.env, model, lambda one: _changed(one, decoding, replan_every))
     begun: list[EpisodeRun] = []
     how = Drive(
         view=View.of(loaded.policy),

@@ -11,8 +11,8 @@ from unidiff.evaluation.suite import describe_environment
 from unidiff.model.fingerprint import weights_key
 from unidiff.plugins import EvaluationReport, EvaluationRequest
 from unidiff_vla.driving import View
-from unidiff_vla.loading import LoadedPolicy, check_same_actions, load_policy
-from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
+from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
+from unidiff_vla.policy import ChunkPolicy, PolicySettings
 
 from .cells import Cell, CellFolder
 from .measuring import Driver, Results, made_for, measure_cells
@@ -39,7 +39,7 @@ def measure(request: EvaluationRequest) -> EvaluationReport:
     """
     plan = EvaluationPlan.of(request)
     choice = ModelChoice(request.checkpoint, request.device)
-    loaded = load_policy(plan.envs[0], choice, partial(_changed, plan=plan))
+    loaded = policy_for(plan.envs[0], choice, partial(_changed, plan=plan))
     measured = _measured(loaded.policy, plan, plan.wordings, request, "vla")
     report = _report(loaded, plan, measured)
     if plan.reference is not None:
@@ -57,7 +57,7 @@ def _changed(settings: PolicySettings, plan: EvaluationPlan) -> PolicySettings:
 
 
 def _measured(
-    policy: MaskedDiffusionPolicy,
+    policy: ChunkPolicy,
     plan: EvaluationPlan,
     wordings: tuple[str, ...],
     request: EvaluationRequest,
@@ -110,7 +110,7 @@ def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> 
 
 
 def _comparison(
-    policy: MaskedDiffusionPolicy,
+    policy: ChunkPolicy,
     plan: EvaluationPlan,
     measured: _Measured,
     request: EvaluationRequest,
@@ -119,7 +119,7 @@ def _comparison(
     assert plan.reference is not None
     decoding = reference_decoding(plan.reference, policy.settings.decoding)
     settings = replace(policy.settings, decoding=decoding)
-    other = MaskedDiffusionPolicy(policy.model, policy.processor, settings)
+    other = type(policy)(policy.model, policy.processor, settings)
     wording = plan.wordings[0]
     reference = _measured(other, plan, (wording,), request, "the reference")
     pairs = compare(
