@@ -266,7 +266,7 @@ def _write_codes(
     )
     pictures = [_encode(tokenizer, one) for one in recordings.pictures.values()]
     partial = path.with_name("partial.npz")
-    np.savez(
+    np.savez_compressed(
         partial,
         pictures=np.stack(pictures, axis=1).astype(np.uint16),
         states=states.encode(recordings.states),
