@@ -11,8 +11,7 @@ from lerobot.envs.factory import make_env
 from lerobot.envs.utils import add_envs_task, env_to_policy_features, preprocess_observation
 from lerobot_policy_unidiff import InstructedEnvConfig
 from lerobot_policy_unidiff.environment import InstructedEnv
-from unidiff_vla.lerobot_dataset import DatasetWriter
-from unidiff_vla.recording import features_of, record_demonstrations
+from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 
 
 @pytest.mark.parametrize("task", ["tabletop-push", "pusht"])
@@ -49,34 +48,31 @@ def test_splits_have_other_tables():
     assert not np.array_equal(tables[0]["pixels"], tables[1]["pixels"])
 
 
-class AbsolutePushT:
-    """Our PushT and its expert with the actions of gym-pusht: places on the table, in pixels."""
+def pusht_dataset(folder):
+    """Twenty frames of gym-pusht: pictures, the disc's place, and a place to go to, in pixels."""
+    import gym_pusht  # noqa: F401, registers it
+    import gymnasium
 
-    recording_noise = np.zeros(2)
-
-    def __init__(self):
-        from gymnasium import spaces
-        from unidiff_vla.environments.pusht_env import REACH, TABLE, PushTEnv
-
-        self.env, self.reach, self.table = PushTEnv(image_size=96), REACH, TABLE
-        self.action_space = spaces.Box(0.0, TABLE, (2,), np.float32)
-
-    def reset(self, *, seed=None, options=None):
-        return self.env.reset(seed=seed, options=options)
-
-    def step(self, action):
-        return self.env.step((action - self.env._state()) / self.reach)
-
-    def expert(self):
-        own = self.env.expert()
-        return lambda: np.clip(self.env._state() + self.reach * own(), 0.0, self.table)
+    env = gymnasium.make("gym_pusht/PushT-v0", obs_type="pixels_agent_pos")
+    rng = np.random.default_rng(0)
+    seen, _ = env.reset(seed=0)
+    frames = {"observation.image": [], "observation.state": [], "action": []}
+    for _ in range(20):
+        place = seen["agent_pos"].astype(np.float32)
+        target = np.clip(place + rng.normal(0, 20, 2), 0, 512).astype(np.float32)
+        for name, value in zip(frames, (seen["pixels"], place, target), strict=True):
+            frames[name].append(value)
+        seen, *_ = env.step(target)
+    arrays = {name: np.stack(values) for name, values in frames.items()}
+    pair = Feature("float32", (2,))
+    features = {"observation.image": image_feature(96, 96), "observation.state": pair}
+    writer = DatasetWriter(folder, {**features, "action": pair}, fps=10)
+    writer.add_episode("walk", arrays, "push the T onto its outline")
+    return writer.finish()
 
 
 def test_lerobots_pusht_is_learnt_from_and_run(command, tmp_path):
-    env = AbsolutePushT()
-    writer = DatasetWriter(tmp_path / "pusht", features_of(env), fps=10)
-    record_demonstrations(env, writer, "pusht", 1)
-    writer.finish()
+    pusht_dataset(tmp_path / "pusht")
     command(
         "lerobot-train",
         "--policy.type=unidiff",
