@@ -31,8 +31,7 @@ def view_of(**fields: Any) -> RevisionView:
         "opinion": None,
         "index_BK": torch.arange(4)[None],
         "seed_B": torch.tensor([3]),
-        "total_B": torch.tensor([4]),
-        "num_returned_B": torch.tensor([0]),
+        "num_returns_B": torch.tensor([0]),
         "full_BK": torch.tensor([[True, True, True, False]]),
     }
     return RevisionView(**{**values, **fields})
@@ -54,16 +53,19 @@ def test_resampling_gives_the_least_certain_share_of_a_full_block_back() -> None
     assert half(view_of(confidence_BK=confidence)).remask_BK.tolist() == [
         [False, True, True, False]
     ]
-    assert Resample(share=0.3)(view_of()).remask_BK.sum() == 2  # 1.2 positions, rounded up
+    assert Resample(share=0.4)(view_of()).remask_BK.sum() == 2  # 1.2 positions, rounded up
+    wide = {name: torch.ones(1, 25, dtype=torch.bool) for name in ("revisable_BK", "full_BK")}
+    wide["confidence_BK"] = torch.rand(1, 25, dtype=torch.float64)
+    assert Resample(share=0.28)(view_of(**wide)).remask_BK.sum() == 7  # not 8, as floats have it
     for fields in (
         {"full_BK": torch.zeros(1, 4, dtype=torch.bool)},
-        {"num_returned_B": torch.tensor([2])},  # its one round is over
+        {"num_returns_B": torch.tensor([1])},  # its one round is over
         {"step_B": torch.tensor([3])},  # the budget's last step
     ):
         assert not half(view_of(**fields)).remask_BK.any()
     twice = Resample(share=0.5, rounds=2)
-    assert twice(view_of(num_returned_B=torch.tensor([2]))).remask_BK.any()
-    assert not twice(view_of(num_returned_B=torch.tensor([4]))).remask_BK.any()
+    assert twice(view_of(num_returns_B=torch.tensor([1]))).remask_BK.any()
+    assert not twice(view_of(num_returns_B=torch.tensor([2]))).remask_BK.any()
 
 
 def test_resampling_brings_tokens_drawn_together_nearer_to_the_data_law(

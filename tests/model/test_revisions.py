@@ -83,6 +83,35 @@ def test_some_tokens_are_given_back(name: str, models: dict) -> None:
     assert set(output.trace[0].index) == set(range(CANVAS))
 
 
+def test_nothing_is_drawn_anew_behind_an_end_token(models: dict) -> None:
+    """Tokens behind the end are thrown away: no forward is spent on them."""
+    ids, mask = prompts([5])
+    options: dict[str, Any] = {
+        "max_new_tokens": 6,
+        "eos_token_id": list(range(9, 16)),
+        "return_trace": True,
+        "unmasking_strategy": "entropy_bound",
+        "entropy_bound": 3.0,
+        "max_denoising_steps": 12,
+    }
+    num_stopped = 0
+    for seed in range(30):
+        model = models["causal_context"]
+        plain = decode(model, ids, mask, seed=seed, **options)
+        revised = decode(
+            model, ids, mask, seed=seed, **options, revision="resample", resample_share=0.3
+        )
+        ends = [place for place, token in enumerate(plain.sequences[0, 5:]) if 9 <= token <= 15]
+        if not ends:
+            continue
+        num_stopped += 1
+        trace = revised.trace[0]
+        anew = [index for at, index in enumerate(trace.index) if index in trace.index[:at]]
+        assert anew, "its least certain tokens were not drawn anew"
+        assert min(anew) <= ends[0]
+    assert num_stopped >= 5
+
+
 def test_edits_go_on_behind_the_last_mask_and_stop(models: dict) -> None:
     ids, mask = prompts([4])
     options = {"max_new_tokens": CANVAS, "seed": 2, "max_denoising_steps": 2}

@@ -57,7 +57,7 @@ class Canvases:
         budget_B: (B,) int64, steps the window may take.
         total_B: (B,) int64, positions masked when the window opened.
         post_B: (B,) int64, steps done in the window since no mask was left.
-        num_returned_B: (B,) int64, positions that a revision has masked again in the window.
+        num_returns_B: (B,) int64, steps of the window in which a revision masked positions again.
         is_restless_B: (B,) bool, whether a revision may still change the row without masks.
         is_fresh_B: (B,) bool, whether the row's block still awaits its first step.
     """
@@ -77,7 +77,7 @@ class Canvases:
     budget_B: Tensor
     total_B: Tensor
     post_B: Tensor
-    num_returned_B: Tensor
+    num_returns_B: Tensor
     is_restless_B: Tensor
     is_fresh_B: Tensor
 
@@ -105,7 +105,7 @@ class Canvases:
             budget_B=zeros(flat) + 1,
             total_B=zeros(flat),
             post_B=zeros(flat),
-            num_returned_B=zeros(flat),
+            num_returns_B=zeros(flat),
             is_restless_B=zeros(flat, torch.bool),
             is_fresh_B=zeros(flat, torch.bool),
         )
@@ -148,7 +148,7 @@ class Canvases:
         self.window_stop_B[row] = stop
         self.step_B[row] = 0
         self.post_B[row] = 0
-        self.num_returned_B[row] = 0
+        self.num_returns_B[row] = 0
         self.is_restless_B[row] = False
         self.total_B[row] = total
         self.budget_B[row] = total.clamp(min=1) if budget is None else budget

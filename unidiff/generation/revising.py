@@ -29,8 +29,7 @@ class Revising(CanvasRows):
             opinion=None if visible is None else opinion_of(visible, canvases.ids_BK),
             index_BK=canvases.row_index,
             seed_B=self.tensors.seed_B,
-            total_B=canvases.total_B,
-            num_returned_B=canvases.num_returned_B,
+            num_returns_B=canvases.num_returns_B,
             full_BK=torch.zeros_like(canvases.masked_BK),  # nobody knows before the reveals
         )
 
@@ -44,11 +43,11 @@ class Revising(CanvasRows):
         """
         canvases, revision = self.canvases, self.policy.revision
         assert revision is not None
-        full_BK = self._revisable & ~canvases.is_open.any(1)[:, None]
+        full_BK = self._revisable & ~canvases.is_open.any(1)[:, None] & self._counts
         view = replace(view, confidence_BK=canvases.confidence_BK.clone(), full_BK=full_BK)
         revised = revision(view)
         remask_BK = revised.remask_BK & (view.revisable_BK | full_BK)
-        canvases.num_returned_B = canvases.num_returned_B + remask_BK.sum(1)
+        canvases.num_returns_B = canvases.num_returns_B + remask_BK.any(1)
         canvases.masked_BK |= remask_BK
         canvases.ids_BK[remask_BK] = self.denoiser.layout.mask_token_id
         canvases.log_prob_BK[remask_BK] = 0.0
@@ -63,3 +62,10 @@ class Revising(CanvasRows):
         canvases.post_B = canvases.post_B + ~had_masks_B
         changed_B = had_masks_B | rewritten_B
         canvases.is_restless_B = changed_B & (canvases.post_B < revision.max_post_steps)
+
+    @property
+    def _counts(self) -> Tensor:
+        """(B, K) bool, positions that no end token cuts off."""
+        end_B1 = self.canvases.first_end(self.tensors.end_ids_BE)[:, None]
+        offset_K = torch.arange(self.canvases.ids_BK.shape[1], device=end_B1.device)
+        return (end_B1 < 0) | (offset_K <= end_B1)

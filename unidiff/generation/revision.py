@@ -39,10 +39,9 @@ class RevisionView:
             it.
         index_BK: (B, K) int64, index of each position in its row.
         seed_B: (B,) int64, key of each row's random numbers.
-        total_B: (B,) int64, positions masked when the window opened.
-        num_returned_B: (B,) int64, positions given back in the window so far.
+        num_returns_B: (B,) int64, steps of the window in which positions were given back.
         full_BK: (B, K) bool, what may change of the windows that this step's reveals have left
-            without a mask, those reveals included.
+            without a mask, those reveals included; nothing behind an end token.
     """
 
     ids_BK: Tensor
@@ -53,8 +52,7 @@ class RevisionView:
     opinion: Opinion | None
     index_BK: Tensor
     seed_B: Tensor
-    total_B: Tensor
-    num_returned_B: Tensor
+    num_returns_B: Tensor
     full_BK: Tensor
 
     @property
@@ -155,7 +153,8 @@ class Resample:
     uses up its step budget nothing is given back.
 
     Attributes:
-        share: of the positions that were masked when the window opened, rounded up.
+        share: of the window's positions, pinned ones and those behind an end token left out,
+            rounded up.
         rounds: how often.
 
     Source: own derivation: a block Gibbs step on the positions of least confidence, which is what
@@ -170,8 +169,9 @@ class Resample:
 
     def __call__(self, view: RevisionView) -> Revised:
         """Positions to remask."""
-        count_B = (self.share * view.total_B.to(torch.float64)).ceil().to(torch.int64)
-        is_due_B = (view.num_returned_B < self.rounds * count_B) & ~view.is_last
+        exact_B = self.share * view.full_BK.sum(1).to(torch.float64)
+        count_B = (exact_B - 1e-9).ceil().clamp(min=1).to(torch.int64)  # 0.28 of 25 is seven
+        is_due_B = (view.num_returns_B < self.rounds) & ~view.is_last
         due_BK = view.full_BK & is_due_B[:, None]
         return Revised(reveal_highest(-view.confidence_BK, due_BK, count_B))
 

@@ -122,7 +122,8 @@ class Row:
     @property
     def num_chosen(self) -> int:
         """Tokens of the response that were not pinned."""
-        num_pinned = 0 if self.given is None else int(self.given.pinned.sum())
+        reached = slice(len(self.generated))
+        num_pinned = 0 if self.given is None else int(self.given.pinned[reached].sum())
         return len(self.generated) - num_pinned
 
     @property
