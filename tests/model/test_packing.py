@@ -24,6 +24,21 @@ def test_packed_products_equal_the_layers_in_bfloat16(rows: int, bias: bool) -> 
         assert output.shape == layer(hidden).shape
 
 
+def test_without_a_layout_of_onednns_own_the_product_stays_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(weight: torch.Tensor) -> None:
+        raise RuntimeError("bf16 path needs the cpu support avx512bw")
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refuse)
+    layers = [nn.Linear(16, width) for width in (8, 4)]
+    packed = PackedLinear([layer.weight for layer in layers], [layer.bias for layer in layers])
+    assert not packed.is_reordered
+    hidden = torch.randn(2, 3, 16)
+    for layer, output in zip(layers, packed.split(hidden), strict=True):
+        torch.testing.assert_close(output, layer(hidden))
+
+
 def model_of(dtype: torch.dtype = torch.float32) -> UniDiffForBlockDiffusion:
     return tiny_model("causal_context", attention_bias=True).to(dtype)
 

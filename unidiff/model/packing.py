@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from .adapters import only_linear
 from .fingerprint import weights_key
@@ -24,18 +25,24 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class PackedLinear:
-    """Linear layers that read the same input, as one product."""
+    """Linear layers that read the same input, as one product.
+
+    Where oneDNN has no layout of its own for this processor (half precision without AVX-512) the
+    weights stay as they are, side by side.
+    """
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> None:
         """Copy (out, in) weights, side by side, into oneDNN's own layout."""
         self.sizes = [len(weight) for weight in weights]
         joined = torch.cat([weight.detach() for weight in weights]).contiguous()
-        self.weight = torch.ops.mkldnn._reorder_linear_weight(joined)
+        self.weight, self.is_reordered = _reordered(joined)
         given = [bias.detach() for bias in biases if bias is not None]
         self.bias = torch.cat(given) if given else None
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """(..., sum of sizes) outputs of (..., in) inputs."""
+        if not self.is_reordered:
+            return linear(hidden, self.weight, self.bias)
         return torch.ops.mkldnn._linear_pointwise(hidden, self.weight, self.bias, "none", [], "")
 
     def split(self, hidden: Tensor) -> tuple[Tensor, ...]:
@@ -103,21 +110,29 @@ def packed_weights(model: "UniDiffForBlockDiffusion") -> PackedWeights:
     return held
 
 
+def _reordered(weight: Tensor) -> tuple[Tensor, bool]:
+    """The weight in oneDNN's own layout and True, or as it is and False where there is none."""
+    try:
+        return torch.ops.mkldnn._reorder_linear_weight(weight), True
+    except RuntimeError:  # it says which instructions are missing
+        return weight, False
+
+
 def _packed(linears: Sequence[Any]) -> PackedLinear:
     """Linear layers packed together."""
-    plain = [_plain(linear) for linear in linears]
-    return PackedLinear([linear.weight for linear in plain], [linear.bias for linear in plain])
+    plain = [_plain(one) for one in linears]
+    return PackedLinear([one.weight for one in plain], [one.bias for one in plain])
 
 
 def _plain(module: nn.Module) -> nn.Linear:
     """The linear layer that a module is; raises ValueError where an adapter changes it."""
-    linear = only_linear(module)
-    if linear is None:
+    plain = only_linear(module)
+    if plain is None:
         raise ValueError(
             f"prepack_weights=True needs plain linear layers, found {type(module).__name__}: "
             "merge the adapter into the model first, or leave it out"
         )
-    return linear
+    return plain
 
 
 def _weights_key(model: "UniDiffForBlockDiffusion") -> tuple[object, ...]:
