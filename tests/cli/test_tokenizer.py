@@ -60,11 +60,11 @@ def test_an_interrupted_run_goes_on_and_ends_as_one_that_was_not(train, tmp_path
 
     update, calls = training._TrainingRun.update, []
 
-    def stopped(self, pixels):
+    def stopped(self, pixels, weights):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return update(self, pixels)
+        return update(self, pixels, weights)
 
     monkeypatch.setattr(training._TrainingRun, "update", stopped)
     assert train("--save-steps", 2).code == 130
