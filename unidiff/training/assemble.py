@@ -5,7 +5,6 @@ curves. Written beside the target and renamed, so a folder is whole or not there
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from .bundled import bins_of
 from .carried import LOG_FILE, start_of
 from .curves import draw_curves
 from .model_card import write_model_card
+from .run_folder import whole_folder
 from .trainer import AVERAGE_FILE, newest_checkpoint
 
 MAX_BYTES = 40_000_000
@@ -86,16 +86,12 @@ def assemble_checkpoint(
         state_bins=states,
         image_model=image_tokenizer,
     )
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     run.model.generation_config = _decoding_defaults(run.model.config)
-    run.model.to(dtype).save_pretrained(partial)
-    processor.save_pretrained(partial)
-    _write_papers(partial, run, processor)
-    for path in partial.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes 0o600, which others could not read
-    _check_size(partial)
-    _replace(partial, output_dir)
+    with whole_folder(output_dir) as partial:
+        run.model.to(dtype).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        _write_papers(partial, run, processor)
+        _check_size(partial)
     return output_dir
 
 
@@ -115,15 +111,11 @@ def assemble_full(
     output_dir = Path(output_dir)
     run = read_run(run_dir)
     processor = UniDiffProcessor.from_pretrained(bundled_checkpoint())
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
     run.model.generation_config = _decoding_defaults(run.model.config)
-    run.model.to(dtype).save_pretrained(partial)
-    processor.save_pretrained(partial)
-    _write_log(partial, run)
-    for path in partial.rglob("*.safetensors"):
-        path.chmod(0o644)
-    _replace(partial, output_dir)
+    with whole_folder(output_dir) as partial:
+        run.model.to(dtype).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        _write_log(partial, run)
     return output_dir
 
 
@@ -224,13 +216,3 @@ def _check_size(folder: Path) -> None:
             f"{folder} has {size / 1e6:.1f} MB, more than the {MAX_BYTES / 1e6:.0f} MB that may "
             "ship: train a smaller model"
         )
-
-
-def _replace(new: Path, target: Path) -> None:
-    """Put a finished folder in the place of another, or of nothing."""
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    new.rename(target)
-    shutil.rmtree(old, ignore_errors=True)

@@ -40,7 +40,7 @@ from .code_embeddings import initialise_code_embeddings
 from .guidance_term import GuidanceTerm
 from .objective import BlockObjective, ModalityLoss
 from .precision import native_bfloat16
-from .recipes import BundledRecipe
+from .recipes import BundledRecipe, Rates
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
 MICRO_BATCH = 16
@@ -210,7 +210,7 @@ def train_bundled(
 
 
 def training_arguments(
-    output_dir: Path, recipe: BundledRecipe, cycle: int, micro_batch: int
+    output_dir: Path, recipe: Rates, cycle: int, micro_batch: int
 ) -> BlockTrainingArguments:
     """Trainer arguments of a recipe; one optimiser step is one cycle on any number of ranks.
 

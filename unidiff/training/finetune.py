@@ -1,7 +1,5 @@
 """Fine-tuning a task with LoRA: rows of its examples, the trainer, what it did before and after."""
 
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from .lora import LoRAOptions
 from .objective import BlockObjective
 from .precision import native_bfloat16
 from .retain import RetainTerm
+from .run_folder import check_same_settings
 from .trainer import BlockDiffusionTrainer, BlockTrainingArguments, newest_checkpoint
 
 SETTINGS_FILE = "finetune.json"
@@ -196,21 +195,7 @@ def check_same_run(
         "retain": None if retain is None else [retain.weight, retain.batch_size, retain.weighting],
         "retain_tasks": [] if retain is None else retained_names(retain),
     }
-    settings = json.loads(json.dumps(settings))
-    path = Path(output_dir) / SETTINGS_FILE
-    if path.is_file():
-        there = json.loads(path.read_text())
-        changed = sorted(name for name in settings if there.get(name) != settings[name])
-        if changed:
-            raise ValueError(
-                f"{output_dir} holds a run with other settings ({', '.join(changed)}): give the "
-                "same ones to go on, or another folder"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(settings, indent=2) + "\n")
-    os.replace(partial, path)
+    check_same_settings(Path(output_dir) / SETTINGS_FILE, settings)
 
 
 def retained_names(retain: RetainTerm) -> list[str]:

@@ -5,7 +5,7 @@ Each phase is the one before it with some numbers changed.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 MIXTURE = {  # samples of each cycle; neighbours share micro-batches and have like lengths
     "garment_talk": 32,
@@ -52,6 +52,50 @@ SETTLING_MIXTURE = {  # fifth phase: photographs to describe, which the fourth s
     "library_text": 16,
     "scene_talk": 16,
 }
+
+
+class Rates(Protocol):
+    """What every recipe says of its optimiser; meanings as in `BundledRecipe`."""
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps in all."""
+        ...
+
+    @property
+    def decay_steps(self) -> int:
+        """Last steps, over which the rate falls."""
+        ...
+
+    @property
+    def warmup_steps(self) -> int:
+        """First steps, over which it rises."""
+        ...
+
+    @property
+    def learning_rate(self) -> float:
+        """Peak rate."""
+        ...
+
+    @property
+    def average_decay(self) -> float:
+        """Decay of the weight average."""
+        ...
+
+    @property
+    def save_steps(self) -> int:
+        """Steps between checkpoints."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of weights, data order and noise."""
+        ...
+
+    @property
+    def bf16(self) -> bool:
+        """Whether to autocast to bfloat16."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,6 @@
 """A finished run becomes one folder that `unidiff_vla.policy.load_policy` reads."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +14,14 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.actions import BinTokenizer
 from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.image_processing import UniDiffImageProcessor
+from unidiff.tokens.layout import TokenLayout
 from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.training.run_folder import whole_folder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 from unidiff_vla.policy import PolicySettings
 
 from .objectives import policy_model, policy_settings
-from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER, cameras_of
+from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER, cameras_of, stored_bins
 
 
 def assemble_policy(
@@ -48,10 +48,7 @@ def assemble_policy(
     if checkpoint is None:
         raise FileNotFoundError(f"{run_dir / RUN_FOLDER} holds no whole checkpoint yet")
     with np.load(run_dir / CODES_FILE, allow_pickle=False) as stored:
-        states, actions = (
-            BinTokenizer.from_dict(json.loads(str(stored[f"{name}_bins"])))
-            for name in ("state", "action")
-        )
+        states, actions = stored_bins(stored)
     cameras = cameras_of(run_dir)
     named = settings.cameras if len(cameras) > 1 else cameras
     if named != cameras:
@@ -66,21 +63,7 @@ def assemble_policy(
         bos_token_id=config.bos_token_id,
         pad_token_id=config.pad_token_id,
     )
-    image_tokenizer = FSQImageTokenizer.from_pretrained(run_dir / TOKENIZER_FOLDER)
-    size = image_tokenizer.config.image_size
-    processor = UniDiffProcessor(
-        image_processor=UniDiffImageProcessor(size={"height": size, "width": size}),
-        tokenizer=AutoTokenizer.from_pretrained(bundled_checkpoint()),
-        token_layout=config.layout,
-        action_bins=actions,
-        state_bins=states,
-        image_model=image_tokenizer.eval(),
-    )
-    partial = output_dir.with_name(output_dir.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    model.to(dtype).save_pretrained(partial)
-    processor.save_pretrained(partial)
-    settings.save(partial)
+    processor = _processor(run_dir, config.layout, states, actions)
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     facts = {
         "recipe": recipe,
@@ -88,13 +71,26 @@ def assemble_policy(
         "step": state["global_step"],
         "history": state["log_history"],
     }
-    (partial / "training_log.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    for path in partial.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes 0o600, which others could not read
-    old = output_dir.with_name(output_dir.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if output_dir.exists():
-        output_dir.rename(old)
-    os.replace(partial, output_dir)
-    shutil.rmtree(old, ignore_errors=True)
+    with whole_folder(output_dir) as partial:
+        model.to(dtype).save_pretrained(partial)
+        processor.save_pretrained(partial)
+        settings.save(partial)
+        log = json.dumps(facts, indent=1) + "\n"
+        (partial / "training_log.json").write_text(log, encoding="utf-8")
     return output_dir
+
+
+def _processor(
+    run_dir: Path, layout: TokenLayout, states: BinTokenizer, actions: BinTokenizer
+) -> UniDiffProcessor:
+    """The processor of a run: its image tokenizer and bins, the bundled checkpoint's words."""
+    image_tokenizer = FSQImageTokenizer.from_pretrained(run_dir / TOKENIZER_FOLDER)
+    size = image_tokenizer.config.image_size
+    return UniDiffProcessor(
+        image_processor=UniDiffImageProcessor(size={"height": size, "width": size}),
+        tokenizer=AutoTokenizer.from_pretrained(bundled_checkpoint()),
+        token_layout=layout,
+        action_bins=actions,
+        state_bins=states,
+        image_model=image_tokenizer.eval(),
+    )

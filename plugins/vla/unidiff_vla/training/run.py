@@ -4,10 +4,9 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from unidiff.tokens.actions import BinTokenizer
 from unidiff.tokens.image import FSQImageTokenizer, FSQImageTokenizerConfig
 from unidiff.tokens.prompts import layout_for_tokenizer
 from unidiff.tokens.sequence import SequenceEncoder
+from unidiff.training.bundled import training_arguments
 from unidiff.training.code_embeddings import initialise_code_embeddings
 from unidiff.training.finetune import StepBar
 from unidiff.training.image_tokenizer import (
@@ -32,10 +32,9 @@ from unidiff.training.image_tokenizer import (
     rare_colour_weights,
     train_image_tokenizer,
 )
-from unidiff.training.precision import native_bfloat16
+from unidiff.training.run_folder import check_same_settings
 from unidiff.training.trainer import (
     BlockDiffusionTrainer,
-    BlockTrainingArguments,
     newest_checkpoint,
 )
 from unidiff_vla.environments.instructions import task_of_instruction
@@ -78,7 +77,7 @@ def train_policy(
         FileNotFoundError: if the data set is damaged.
     """
     output_dir = Path(output_dir)
-    check_same_recipe(output_dir, recipe)
+    check_same_settings(output_dir / FACTS_FILE, asdict(recipe), "another recipe")
     frames, states, actions = coded_frames(data, output_dir, recipe, note)
     tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
     config = policy_config(tokenizer, recipe, frames.picture_grid, states, actions)
@@ -94,9 +93,13 @@ def train_policy(
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
     source = Recorded(maker, frames, recipe.still_share)
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
+    arguments = training_arguments(
+        output_dir / RUN_FOLDER, recipe, recipe.batch_size, recipe.micro_batch
+    )
+    arguments.disable_tqdm = True  # ours goes to stderr
     trainer = BlockDiffusionTrainer(
         model=model,
-        args=_arguments(output_dir / RUN_FOLDER, recipe),
+        args=arguments,
         train_dataset=stream,
         data_collator=BlockCollator(),
         objective=policy_objective(recipe),
@@ -124,8 +127,7 @@ def coded_frames(
         _write_codes(path, recordings, tokenizer, recipe)
     with np.load(path, allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
-    states = BinTokenizer.from_dict(json.loads(str(arrays["state_bins"])))
-    actions = BinTokenizer.from_dict(json.loads(str(arrays["action_bins"])))
+    states, actions = stored_bins(arrays)
     instructions = tuple(str(one) for one in arrays["instructions"])
     names = [task_of_instruction(one) or one for one in instructions]
     order = sorted(set(names))
@@ -140,6 +142,15 @@ def coded_frames(
         still=still,
     )
     return frames, states, actions
+
+
+def stored_bins(arrays: Mapping[str, np.ndarray]) -> tuple[BinTokenizer, BinTokenizer]:
+    """(state bins, action bins) of the coded frames' file."""
+    states, actions = (
+        BinTokenizer.from_dict(json.loads(str(arrays[f"{name}_bins"])))
+        for name in ("state", "action")
+    )
+    return states, actions
 
 
 def cameras_of(run_dir: str | Path) -> tuple[str, ...]:
@@ -234,25 +245,6 @@ def begin_with(model: UniDiffForBlockDiffusion, folder: Path) -> int:
     return taken
 
 
-def check_same_recipe(output_dir: Path, recipe: PolicyRecipe) -> None:
-    """Write a run's recipe into its folder; raise ValueError if another one is there."""
-    path = output_dir / FACTS_FILE
-    wanted = json.loads(json.dumps(asdict(recipe)))
-    if path.is_file():
-        there = json.loads(path.read_text(encoding="utf-8"))
-        changed = sorted(name for name in wanted if there.get(name) != wanted[name])
-        if changed:
-            raise ValueError(
-                f"{output_dir} holds a run with another recipe ({', '.join(changed)}): give the "
-                "same numbers to go on, or another folder"
-            )
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
 def _write_codes(
     path: Path, recordings: Recordings, tokenizer: FSQImageTokenizer, recipe: PolicyRecipe
 ) -> None:
@@ -287,29 +279,3 @@ def _encode(tokenizer: FSQImageTokenizer, pictures: np.ndarray) -> np.ndarray:
         for start in range(0, len(pictures), _ENCODE_BATCH)
     ]
     return torch.cat(parts).numpy()
-
-
-def _arguments(folder: Path, recipe: PolicyRecipe) -> BlockTrainingArguments:
-    """Trainer arguments."""
-    facts: dict[str, Any] = {"num_decay_steps": recipe.decay_steps, "min_lr_ratio": 0.02}
-    return BlockTrainingArguments(
-        output_dir=str(folder),
-        max_steps=recipe.steps,
-        per_device_train_batch_size=recipe.micro_batch,
-        gradient_accumulation_steps=recipe.batch_size // recipe.micro_batch,
-        learning_rate=recipe.learning_rate,
-        lr_scheduler_type="warmup_stable_decay",
-        lr_scheduler_kwargs=facts,
-        warmup_steps=recipe.warmup_steps,
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        average_decay=recipe.average_decay,
-        bf16=native_bfloat16(recipe.bf16),
-        logging_steps=20,
-        save_steps=recipe.save_steps,
-        save_total_limit=2,
-        report_to=[],
-        disable_tqdm=True,  # ours goes to stderr
-        seed=recipe.seed,
-        use_cpu=not torch.cuda.is_available(),
-    )
