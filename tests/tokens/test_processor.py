@@ -97,6 +97,27 @@ def test_an_image_prompt_is_the_beginning_of_the_training_sequence(processor):
     assert (inputs["canvas_modality_ids"] == 1).all()
 
 
+def test_a_canvas_of_two_kinds_is_the_end_of_the_training_sequence(processor):
+    question = user({"type": "image", "image": PICTURE}, {"type": "text", "text": "push"})
+    inputs = processor.build([question, question], want=("image", "action"))
+    chunk = np.zeros(processor.layout.action_grid, dtype=np.int64)
+    answer = [{"type": "image", "image": PICTURE}, {"type": "action", "codes": chunk}]
+    whole = processor.coded([*question, {"role": "assistant", "content": answer}])
+    row = processor.encoder.conversation(whole)
+    length, size = inputs["input_ids"].shape[1], inputs["canvas"].shape[1]
+    canvas = row[length : length + size]
+    assert size == 64 + 2 + chunk.size
+    assert inputs["input_ids"][1].tolist() == row.ids_L[:length].tolist()
+    assert inputs["pinned_mask"][1].tolist() == (~canvas.is_wanted_L).tolist()
+    assert inputs["canvas_modality_ids"][1].tolist() == canvas.modality_L.tolist()
+    assert inputs["canvas"][1].tolist() == np.where(canvas.is_wanted_L, MASK, canvas.ids_L).tolist()
+    filled = torch.from_numpy(row.ids_L[: length + size])[None].expand(2, -1)
+    first, second = processor.post_process(filled, inputs)
+    assert sorted(first) == ["action", "image"]
+    assert np.array_equal(first["action"], second["action"])
+    assert np.array_equal(first["action"], processor.bins_of("action").decode(chunk))
+
+
 def test_a_chat_prompt_is_the_beginning_of_the_training_sequence(processor):
     question = user({"type": "image", "image": PICTURE}, {"type": "text", "text": "what is it?"})
     inputs = processor.for_chat(question)
@@ -554,6 +575,8 @@ def test_malformed_parts_are_refused(processor, part, error):
         (lambda p: p.for_chat([]), "at least one message"),
         (lambda p: p.for_chat([[]]), "at least one message"),
         (lambda p: p.build(user({"type": "text", "text": "a"}), want="sound"), "want"),
+        (lambda p: p.build(user({"type": "text", "text": "a"}), want=["text", "image"]), "want"),
+        (lambda p: p.build(user({"type": "text", "text": "a"}), want=[]), "want"),
         (lambda p: p.for_chat([{"role": "mask", "content": "a"}]), "role"),
         (lambda p: p.for_chat([{"role": "user", "content": None}]), "content must be .* got None"),
         (lambda p: p.for_chat([{"role": "user", "content": "ab\ud800"}]), "surrogate.*character 2"),

@@ -7,6 +7,7 @@ encoder and the codes come from the processor, which inherits from `RequestBuild
 # Shapes: B batch, L prompt, K canvas, h x w image codes.
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from .image_processing import UniDiffImageProcessor
 from .infill import infill_sequence, split_at_markers
 from .layout import TokenLayout
 from .prompts import batch_prompts, empty_canvas, infill_inputs, prompts_with_canvases, stacked
-from .sequence import SequenceEncoder, TokenSequence, run_of
+from .sequence import SequenceEncoder, TokenSequence, join, run_of
 
 Conversation = Sequence[Mapping[str, Any]]
 
@@ -43,13 +44,16 @@ class RequestBuilders:
         return self._encoder
 
     def build(
-        self, conversations: Conversation | Sequence[Conversation], want: str = "text"
+        self,
+        conversations: Conversation | Sequence[Conversation],
+        want: str | Sequence[str] = "text",
     ) -> BatchFeature:
-        """Arguments of `generate()` for an answer of one modality to each conversation.
+        """Arguments of `generate()` for an answer to each conversation.
 
         Args:
             conversations: one conversation or several; see `UniDiffProcessor.apply_chat_template`.
-            want: "text", or a modality whose values have a grid: "image", "action", ...
+            want: "text", or a modality whose values have a grid: "image", "action", ...; or several
+                such modalities, which share one canvas in that order and are denoised together.
 
         Returns:
             `BatchFeature` of input_ids and attention_mask, (B, L); unless text is wanted also
@@ -58,17 +62,21 @@ class RequestBuilders:
         Raises:
             ValueError: if `want` is unknown or a conversation is empty or malformed.
         """
-        names = [n for n in self.layout.modalities if n == "text" or self.layout.grid_of(n)]
-        if want not in names:
-            raise ValueError(f"want must be one of {tuple(names)}, got {want!r}")
+        names = [n for n in self.layout.modalities if self.layout.grid_of(n)]
+        wanted = [want] if isinstance(want, str) else list(want)
+        if wanted != ["text"] and (not wanted or set(wanted) - set(names)):
+            raise ValueError(f"want must be 'text', or one or more of {tuple(names)}; got {want!r}")
         prompts = [
             self.encoder.conversation(self.coded(messages), add_generation_prompt=True)
             for messages in as_batch(conversations)
         ]
-        if want == "text":
+        if wanted == ["text"]:
             return BatchFeature(batch_prompts(prompts, self.layout))
-        canvas = empty_canvas(want, self.layout)
-        opening = run_of([self.encoder.delimiters(want)[0]], "text")
+        opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
+        canvas = empty_canvas(wanted[0], self.layout)
+        for before, name in pairwise(wanted):
+            between = [self.encoder.delimiters(before)[1], self.encoder.delimiters(name)[0]]
+            canvas = join([canvas, run_of(between, "text"), empty_canvas(name, self.layout)])
         return prompts_with_canvases(
             [prompt + opening for prompt in prompts], [canvas] * len(prompts), self.layout
         )
@@ -90,7 +98,7 @@ class RequestBuilders:
         chats = [_one_turn(one) if isinstance(one, str) else one for one in requests]
         return self.build(chats, want="image")
 
-    def for_dropped_condition(self, want: str = "image") -> BatchFeature:
+    def for_dropped_condition(self, want: str | Sequence[str] = "image") -> BatchFeature:
         """Prompt of guidance's weaker branch: a request that says nothing, as in training."""
         dropped = self.build(_one_turn([{"type": "uncond"}]), want)
         return BatchFeature({name: dropped[name] for name in ("input_ids", "attention_mask")})

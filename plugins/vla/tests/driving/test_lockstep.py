@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 from unidiff_vla.driving import Drive, EpisodeRecord, Film, View, drive
 from unidiff_vla.driving.lockstep import plan_key
 from unidiff_vla.environments.tabletop_env import TabletopEnv
@@ -77,6 +78,29 @@ def test_an_environment_that_raises_ends_its_own_episode_alone():
     assert not runs[0].error
 
 
+class Seer(Dice):
+    """Foresees a picture of one grey, another one with every plan."""
+
+    def predict_action_chunk(self, observations, *, seed):
+        chunks = super().predict_action_chunk(observations, seed=seed)
+        grey = np.full((8, 8, 3), 10 * len(self.asked), dtype=np.uint8)
+        futures = [Image.fromarray(grey)] * len(seed)
+        self.last_record = SimpleNamespace(num_forwards=[1] * len(seed), futures=futures)
+        return chunks
+
+
+def test_a_film_shows_what_is_foreseen_beside_what_came():
+    view = View(foresees=True)
+    (run,) = drive(Seer(), corridors(1), [4], Drive(view, num_filmed=1))
+    size = run.film.frames[0].shape[1] // 2
+    (plain,) = drive(Dice(), corridors(1), [4], Drive(num_filmed=1))
+    assert len(run.film.frames) == len(plain.film.frames) > 4
+    for step, frame, alone in zip(run.film.steps, run.film.frames, plain.film.frames, strict=True):
+        assert np.array_equal(frame[:, :size], alone)
+        plan = (step + 2) // 3  # three actions of each chunk are carried out
+        assert (frame[:, size:] == (10 * plan if plan else 255)).all()
+
+
 def test_a_state_that_is_not_finite_ends_the_episode_before_it_is_planned_for():
     runs = drive(Dice(), corridors(2, nan_at=3), [0, 1])
     assert runs[0].success
@@ -144,7 +168,7 @@ def test_a_single_camera_of_any_name_is_the_policy_s():
 
 def test_cost_is_that_of_the_records():
     policy = Dice()
-    policy.last_record = SimpleNamespace(num_forwards=(5,))
+    policy.last_record = SimpleNamespace(num_forwards=(5,), futures=())
     (run,) = drive(policy, corridors(1), [0])
     assert run.num_forwards == 5 * run.num_plans
     assert drive(Dice(), corridors(1), [0])[0].num_forwards == run.num_plans

@@ -66,6 +66,7 @@ def test_settings_are_read():
         "wordings": "swapped",
         "seeds": "1",
         "replan_every": "4",
+        "foresees": "true",
         "decoding": '{"max_denoising_steps": 2}',
         "reference": "one_token",
     }
@@ -74,6 +75,7 @@ def test_settings_are_read():
     assert (plan.wordings, plan.seeds, plan.num_episodes) == (("swapped",), (0,), 7)
     assert (plan.replan_every, plan.decoding) == (4, {"max_denoising_steps": 2})
     assert plan.reference == "one_token"
+    assert plan.foresees is True
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,7 @@ def test_settings_are_read():
         ({"wordings": "loud"}, "wordings among"),
         ({"seeds": "0"}, "seeds must be >= 1"),
         ({"seeds": "many"}, "seeds must be a whole number"),
+        ({"foresees": "yes"}, "foresees must be true or false"),
         ({"parallel": "0"}, "parallel must be >= 1"),
         ({"split": "validation"}, "a split of"),
         ({"decoding": "fast"}, "decoding must be a JSON object"),

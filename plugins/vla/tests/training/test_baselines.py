@@ -87,6 +87,7 @@ def passes(processor: UniDiffProcessor) -> CodedFrames:
         instructions=(OBSERVATION["instruction"],),
         task_of=(0,),
         still=np.full((HORIZON, 1), 4),
+        episode_index=np.arange(number),
     )
 
 
@@ -270,6 +271,7 @@ def test_the_value_head_is_optimised_as_a_head() -> None:
     [
         ({"inference_delay": 1, "replan_every": 1}, {}, "leave out inference_delay"),
         ({"warm_start": 0.5}, {}, "leave out inference_delay"),
+        ({"foresees": True}, {}, "foresees"),
         ({}, {"leftover": np.zeros((2, 1)), "inference_delay": 1}, "leave out leftover"),
         ({}, {"do_sample": True}, r"leave out \['do_sample'\]"),
     ],

@@ -1,6 +1,7 @@
 """A policy trained on a tiny recorded data set: rows, one resumable run, a folder that drives."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from unidiff_vla.environments.instructions import instructions_of
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
+from unidiff_vla.training.objectives import policy_blocks
 from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
 from unidiff_vla.training.source import CodedFrames, Recorded
 
@@ -73,6 +75,19 @@ def run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def coded_run(run: Path) -> Callable[[Path], Path]:
+    """Makes a folder in which a run finds the pictures coded already."""
+
+    def folder(own: Path) -> Path:
+        own.mkdir()
+        shutil.copy(run / CODES_FILE, own)
+        shutil.copytree(run / TOKENIZER_FOLDER, own / TOKENIZER_FOLDER)
+        return own
+
+    return folder
+
+
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
     checkpoint = newest_checkpoint(run / RUN_FOLDER, needs_average=True)
     assert checkpoint is not None
@@ -115,6 +130,7 @@ def coded(instructions: tuple[str, ...], task_of: tuple[int, ...]) -> CodedFrame
         instructions=instructions,
         task_of=task_of,
         still=np.full((2, 2), 1),
+        episode_index=np.zeros(number, dtype=np.int64),
     )
 
 
@@ -142,6 +158,72 @@ def test_a_frame_is_told_in_any_wording_and_kept_still_when_told_otherwise(run: 
     alone = Recorded(maker, coded(("open it",), (0,)), still_share=0.9)
     row = alone.row(0, np.random.default_rng(0))  # there is no other task to be told
     assert (row.input_ids[row.block_ids >= 0] - start == 3).all()
+
+
+def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, run.with_name("foreseen"), replace(SETTINGS, foresees=True))
+    )
+    layout = policy.processor.layout  # pictures of 8 x 8 codes, chunks of two timesteps
+    maker = RowMaker(SequenceEncoder(policy.processor.tokenizer, layout), policy_blocks("masked"))
+    frames = replace(
+        coded(("open it", "pull it", "push it", "shut it", "shut it"), (0, 0, 1, 2, 2)),
+        pictures=np.arange(5)[:, None, None] + np.array([[[0], [4]]]) + np.zeros((5, 2, 64), int),
+        episode_index=np.array([0, 0, 0, 0, 1]),
+    )
+    canvas = policy.encoder([an_observation()])
+    source = Recorded(maker, frames, future_share=1.0)
+    for index, after in enumerate((2, 3, 3, 3, 4)):  # two steps on, at most the episode's last
+        row = source.row(index, np.random.default_rng(0))
+        here = row.block_ids == 0
+        assert np.array_equal(here, row.block_ids >= 0)
+        assert row.modality_ids[here].tolist() == canvas["canvas_modality_ids"][0].tolist()
+        assert np.array_equal(row.labels[here] < 0, canvas["pinned_mask"][0].numpy())
+        codes = layout.decode("image", row.input_ids[here][:64])
+        assert (codes == after).all()  # of the first camera; the second's are 4 more
+    kept = Recorded(maker, frames, still_share=0.99, future_share=1.0)
+    row = kept.row(0, np.random.default_rng(0))  # it keeps still, and sees what it saw
+    assert (layout.decode("image", row.input_ids[row.block_ids == 0][:64]) == 0).all()
+    half = Recorded(maker, frames, future_share=0.5)
+    sizes = [(half.row(0, np.random.default_rng(k)).block_ids >= 0).sum() for k in range(200)]
+    assert set(sizes) == {4, 64 + 2 + 4}
+    assert np.mean(np.array(sizes) > 4) == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_policy_that_foresees_plans_with_and_without_it(
+    coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
+) -> None:
+    own = coded_run(tmp_path / "run")
+    train_policy(recorded, own, replace(TINY, future_share=0.5), note=lambda text: None)
+    folder = assemble_policy(own, tmp_path / "policy", replace(SETTINGS, foresees=True))
+    policy, seen = MaskedDiffusionPolicy.from_pretrained(folder), an_observation()
+    chunk = policy.predict_action_chunk([seen, seen], max_denoising_steps=5)
+    record = policy.last_record
+    assert chunk.shape == (2, 2, 2)
+    assert [one.size for one in record.futures] == [(16, 16)] * 2
+    assert record.num_forwards == (5, 5)
+    for trace, confidence in zip(record.traces, record.confidence.reshape(2, 4), strict=True):
+        assert sorted(trace.index) == [0, 1, 2, 3]
+        assert confidence[trace.index[0]] == trace.confidence[0]
+    leftover = policy.bins.decode(np.array([[0, 3], [1, 2]]))[:1]  # one timestep under way
+    pinned = policy.predict_action_chunk(seen, leftover=leftover, inference_delay=1)
+    assert np.array_equal(pinned[0, :1], leftover)
+    without = MaskedDiffusionPolicy(policy.model, policy.processor, SETTINGS)
+    assert without.predict_action_chunk(seen).shape == (1, 2, 2)
+    assert without.last_record.futures == ()
+
+
+def test_a_run_goes_on_from_a_policy_with_the_same_ids(
+    run: Path, coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
+) -> None:
+    start = assemble_policy(run, tmp_path / "start", SETTINGS, dtype=torch.float32)
+    frozen = replace(TINY, steps=1, warmup_steps=0, learning_rate=1e-12, decay_steps=0)
+    own = coded_run(tmp_path / "further")
+    model = train_policy(recorded, own, frozen, start=start, note=lambda text: None)
+    stored = load_file(start / "model.safetensors")
+    assert len(stored) == len(list(model.parameters()))
+    for name, weight in model.named_parameters():
+        assert torch.allclose(weight, stored[name], atol=1e-6), name
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(
@@ -199,14 +281,11 @@ def test_a_baseline_is_trained_on_the_same_codes_and_decoded_as_trained(
     objective: str,
     decoding: dict[str, object],
     num_forwards: int,
-    run: Path,
+    coded_run: Callable[[Path], Path],
     recorded: Path,
     tmp_path: Path,
 ) -> None:
-    own = tmp_path / "run"
-    own.mkdir()
-    shutil.copy(run / CODES_FILE, own)
-    shutil.copytree(run / TOKENIZER_FOLDER, own / TOKENIZER_FOLDER)
+    own = coded_run(tmp_path / "run")
     recipe = replace(TINY, objective=objective, steps=2)
     model = train_policy(recorded, own, recipe, note=lambda text: None)
     wanted = replace(SETTINGS, decoding={**SETTINGS.decoding, "revision": "secondary"})
@@ -237,6 +316,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         ("warmup_steps", 9, "warmup_steps"),
         ("micro_batch", 3, "micro_batch must divide"),
         ("still_share", 1.0, "still_share"),
+        ("future_share", 1.5, "future_share"),
     ],
 )
 def test_impossible_recipes_are_refused(field: str, value: object, message: str) -> None:

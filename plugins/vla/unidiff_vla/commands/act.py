@@ -81,6 +81,13 @@ def act(
         int | None,
         typer.Option(help="Actions carried out of each chunk; the checkpoint's own.", min=1),
     ] = None,
+    foresee: Annotated[
+        bool | None,
+        typer.Option(
+            help="Plan the next picture with the actions, and film it beside what came; the "
+            "checkpoint's own."
+        ),
+    ] = None,
     video: Annotated[
         Path | None, typer.Option(help=f"Film to write, .gif; the first {MOST_FILMED} episodes.")
     ] = None,
@@ -94,7 +101,9 @@ def act(
     chosen = scene.check(decoding.seed)
     if video is not None and video.suffix.lower() != ".gif":
         raise ValueError(f"--video must end in .gif; got {str(video)!r}")
-    loaded = policy_for(scene.env, model, lambda one: _changed(one, decoding, replan_every))
+    loaded = policy_for(
+        scene.env, model, lambda one: _changed(one, decoding, replan_every, foresee)
+    )
     begun: list[EpisodeRun] = []
     how = Drive(
         view=View.of(loaded.policy),
@@ -119,12 +128,17 @@ def act(
 
 
 def _changed(
-    settings: PolicySettings, decoding: Decoding, replan_every: int | None
+    settings: PolicySettings, decoding: Decoding, replan_every: int | None, foresee: bool | None
 ) -> PolicySettings:
     """The checkpoint's settings with what was given."""
     options = decoding.over(settings.decoding)
     del options["seed"]
-    return replace(settings, decoding=options, replan_every=replan_every or settings.replan_every)
+    return replace(
+        settings,
+        decoding=options,
+        replan_every=replan_every or settings.replan_every,
+        foresees=settings.foresees if foresee is None else foresee,
+    )
 
 
 def _drive(

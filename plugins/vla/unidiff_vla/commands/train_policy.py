@@ -40,6 +40,15 @@ class RecipeOptions:
     num_layers: Annotated[
         int | None, typer.Option(help="Depth.", min=1, rich_help_panel=_SIZES)
     ] = None
+    future_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the chunks learnt together with the picture that follows (world model).",
+            min=0,
+            max=1,
+            rich_help_panel=_SIZES,
+        ),
+    ] = None
     seed: Annotated[
         int | None, typer.Option(help="Weights, order, noise.", rich_help_panel=_SIZES)
     ] = None

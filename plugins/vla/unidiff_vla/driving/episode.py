@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from unidiff_vla.environments.actions import bounds_of, checked_action
 from unidiff_vla.environments.protocol import InstructedEnv, Observation, pictures_of
@@ -53,6 +54,7 @@ class EpisodeRun:
         seen: what the policy sees now; None after the end.
         num_steps, num_plans, num_forwards, seconds, error: see `EpisodeRecord`.
         film: what the first camera saw; None: it is not filmed.
+        foreseen: what it should see after the latest plan; None: nobody said.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class EpisodeRun:
         self.seconds, self.success = 0.0, False
         self.error: str | None = None
         self.seen: Observation | None = None
+        self.foreseen: Image.Image | None = None
         self.instruction = instruction or ""
         self._view, self._told = view, instruction
         self._guarded("reset", lambda: self._begin(dict(options) if options else None))
@@ -132,8 +135,16 @@ class EpisodeRun:
 
     def _look(self, observation: Observation) -> None:
         if self.film is not None and (pictures := pictures_of(observation)):
-            self.film.add(next(iter(pictures.values())), self.num_steps)
+            self.film.add(self._filmed(next(iter(pictures.values()))), self.num_steps)
         self.seen = self._view(observation, self._told)
+
+    def _filmed(self, picture: np.ndarray) -> np.ndarray:
+        """The picture, and beside it the foreseen one where the policy says any."""
+        if not self._view.foresees:
+            return picture
+        size = (picture.shape[1], picture.shape[0])
+        beside = Image.new("RGB", size, "white") if self.foreseen is None else self.foreseen
+        return np.concatenate([picture, np.asarray(beside.convert("RGB").resize(size))], axis=1)
 
     def _guarded(self, where: str, call: Callable[[], None]) -> None:
         """Call into the environment; whatever it raises becomes the episode's error."""

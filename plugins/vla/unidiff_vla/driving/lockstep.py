@@ -109,9 +109,12 @@ def _advance(policy: ChunkPolicy, runs: Sequence[EpisodeRun], seed: int) -> None
     chunks = np.asarray(policy.predict_action_chunk([run.seen for run in runs], seed=keys))  # type: ignore[misc]
     seconds = (time.perf_counter() - start) / len(runs)
     _check_chunks(chunks, policy.num_executed, runs)
-    cost = policy.last_record
-    forwards = [1] * len(runs) if cost is None else list(cost.num_forwards)
-    for run, chunk, number in zip(runs, chunks, forwards, strict=True):
+    record = policy.last_record
+    forwards = [1] * len(runs) if record is None else list(record.num_forwards)
+    futures = list(record.futures) if record is not None else []
+    futures = futures or [None] * len(runs)
+    for run, chunk, number, future in zip(runs, chunks, forwards, futures, strict=True):
+        run.foreseen = future
         run.num_plans += 1
         run.num_forwards += number
         run.seconds += seconds

@@ -6,14 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from PIL import Image
 
 
-class PlanCost(Protocol):
-    """What a call of a policy cost; `ChunkRecord` is one."""
+class PlanRecord(Protocol):
+    """What a call of a policy cost and foresaw; `ChunkRecord` is one."""
 
     @property
     def num_forwards(self) -> Sequence[int]:
         """Forwards of each row of the call."""
+        ...
+
+    @property
+    def futures(self) -> Sequence[Image.Image]:
+        """The picture after each row's chunk; none where the policy does not foresee it."""
         ...
 
 
@@ -31,7 +37,7 @@ class ChunkPolicy(Protocol):
         ...
 
     @property
-    def last_record(self) -> PlanCost | None:
+    def last_record(self) -> PlanRecord | None:
         """See above."""
         ...
 

@@ -16,15 +16,18 @@ class View:
     Attributes:
         cameras: names in the order of training; None: one camera, whatever its name.
         has_state: whether the policy reads states.
+        foresees: whether its plans say what the first camera will see; a film shows that beside it.
     """
 
     cameras: tuple[str, ...] | None = None
     has_state: bool = True
+    foresees: bool = False
 
     @classmethod
     def of(cls, policy: Any) -> "View":
         """The view of a `MaskedDiffusionPolicy`."""
-        return cls(policy.settings.cameras, policy.processor.state_bins is not None)
+        has_state = policy.processor.state_bins is not None
+        return cls(policy.settings.cameras, has_state, policy.settings.foresees)
 
     def __call__(self, observation: Observation, instruction: str | None = None) -> Observation:
         """What the policy sees.

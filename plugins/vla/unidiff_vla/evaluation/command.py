@@ -53,6 +53,7 @@ def _changed(settings: PolicySettings, plan: EvaluationPlan) -> PolicySettings:
         settings,
         decoding={**settings.decoding, **plan.decoding},
         replan_every=plan.replan_every or settings.replan_every,
+        foresees=settings.foresees if plan.foresees is None else plan.foresees,
     )
 
 

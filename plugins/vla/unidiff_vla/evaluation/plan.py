@@ -25,6 +25,8 @@ SETTINGS = {
     "seeds": f"how many evaluation seeds, from --seed on; {NUM_SEEDS} by default",
     "split": f"of the layouts, one of {','.join(SPLITS)}; test by default",
     "replan_every": "actions carried out of each chunk; the checkpoint's own by default",
+    "foresees": "true or false: plan the next picture with the actions; the checkpoint's own by "
+    "default",
     "decoding": "JSON object of keywords of generate() over the checkpoint's own",
     "reference": f"{ONE_TOKEN}, or a JSON object of keywords of generate(): another way to decode, "
     "compared on the same layouts",
@@ -43,6 +45,7 @@ class EvaluationPlan:
         num_episodes: layouts of each environment, wording and seed.
         split: of the layouts.
         replan_every: actions carried out of each chunk; None: the checkpoint's own.
+        foresees: whether the next picture is planned too; None: as the checkpoint says.
         decoding: keywords of `generate()` over the checkpoint's own.
         reference: keywords that another way to decode has; None: nothing is compared.
         parallel: episodes side by side.
@@ -54,6 +57,7 @@ class EvaluationPlan:
     num_episodes: int = NUM_EPISODES
     split: str = "test"
     replan_every: int | None = None
+    foresees: bool | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Any] | str | None = None
     parallel: int = NUM_PARALLEL
@@ -94,6 +98,7 @@ class EvaluationPlan:
             num_episodes=request.limit or NUM_EPISODES,
             split=given.get("split", "test"),
             replan_every=None if replan_every is None else _number(given, "replan_every", 0),
+            foresees=_truth(given, "foresees"),
             decoding=_keywords(given, "decoding"),
             reference=_reference(given),
             parallel=_number(given, "parallel", NUM_PARALLEL),
@@ -129,6 +134,14 @@ def _number(given: Mapping[str, str], name: str, default: int) -> int:
         return int(given.get(name, default))
     except ValueError as error:
         raise ValueError(f"{name} must be a whole number; got {given[name]!r}") from error
+
+
+def _truth(given: Mapping[str, str], name: str) -> bool | None:
+    """True or false, None where it was not given."""
+    value = given.get(name)
+    if value not in (None, "true", "false"):
+        raise ValueError(f"{name} must be true or false; got {value!r}")
+    return None if value is None else value == "true"
 
 
 def _keywords(given: Mapping[str, str], name: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class ObservationEncoder:
         """Encoder for one checkpoint's processor."""
         self.processor = processor
         self.cameras = settings.cameras
+        self.want = ("image", "action") if settings.foresees else ("action",)
         size = processor.image_processor.size
         self.image_size = settings.image_size or (size["height"], size["width"])
 
@@ -43,7 +44,7 @@ class ObservationEncoder:
             [{"role": "user", "content": self.content(observation, f"observation {place}")}]
             for place, observation in enumerate(observations)
         ]
-        inputs: BatchFeature = self.processor.build(turns, want="action")
+        inputs: BatchFeature = self.processor.build(turns, want=self.want)
         return inputs
 
     def content(self, observation: Observation, name: str) -> list[dict[str, Any]]:

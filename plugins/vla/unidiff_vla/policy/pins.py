@@ -5,7 +5,7 @@ others and never changes. What is left of the previous chunk is therefore pinned
 cannot be offered as a draft that denoising may still change.
 """
 
-# Shapes: B rows, T timesteps, R leftover timesteps, D dimensions, K = T * D canvas.
+# Shapes: B rows, T timesteps, R leftover timesteps, D dimensions, K = T * D of a chunk.
 
 import math
 from collections.abc import Sequence
@@ -76,14 +76,16 @@ def leftover_pins(
 
 
 def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:
-    """Write each row's pins into the (B, K) canvas and pinned mask of `inputs`."""
+    """Write each row's pins into the canvas and pinned mask of `inputs`; the chunk stands last."""
     bins, layout = processor.bins_of("action"), processor.layout
+    chunk = slice(-bins.num_tokens, None)
     for row, one in enumerate(pins):
         known = np.where(one.is_pinned_TD, one.values_TD, np.array(bins.low))
         ids = torch.from_numpy(layout.encode("action", bins.encode(known)).reshape(-1))
         is_pinned_K = torch.from_numpy(one.is_pinned_TD.reshape(-1))
-        inputs["canvas"][row] = torch.where(is_pinned_K, ids, inputs["canvas"][row])
-        inputs["pinned_mask"][row] = is_pinned_K
+        canvas_K = inputs["canvas"][row, chunk]
+        inputs["canvas"][row, chunk] = torch.where(is_pinned_K, ids, canvas_K)
+        inputs["pinned_mask"][row, chunk] = is_pinned_K
 
 
 def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins]) -> Any:

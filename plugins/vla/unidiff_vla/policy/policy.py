@@ -30,7 +30,7 @@ from unidiff.plugins.answers import check_fits
 from .chunk_policy import ChunkPolicy
 from .observations import Observation
 from .pins import Pins, pin, steps_of
-from .records import ChunkRecord, confidence_of, num_shared
+from .records import ChunkRecord, chunk_traces, confidence_of, num_shared
 from .safety import safe_actions
 from .settings import PolicySettings, check_decoding
 
@@ -70,7 +70,7 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         pin(inputs, pins, self.processor)
         given = {**self.settings.decoding, **options}
         steps = given.get("max_denoising_steps", self.model.generation_config.max_denoising_steps)
-        if any(one.is_pinned_TD.any() for one in pins):
+        if any(one.is_pinned_TD.any() for one in pins) and not self.settings.foresees:
             given["max_denoising_steps"] = steps_of(steps, pins)
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(
@@ -83,21 +83,26 @@ class MaskedDiffusionPolicy(ChunkPolicy):
             return_trace=True,
             return_dict_in_generate=True,
         )
+        traces = chunk_traces(output.trace, inputs["canvas"].shape[1] - self.bins.num_tokens)
         is_pinned = np.stack([one.is_pinned_TD for one in pins])
-        decoded = safe_actions(np.stack(self.processor.post_process(output, inputs)), self.bins)
+        answers = self.processor.post_process(output, inputs)
+        futures = [one["image"] for one in answers] if self.settings.foresees else []
+        planned = [one["action"] for one in answers] if self.settings.foresees else answers
+        decoded = safe_actions(np.stack(planned), self.bins)
         chunks = np.where(is_pinned, np.stack([one.values_TD for one in pins]), decoded)
         past = output.past_key_values if keeps_past else None
         old_ids = self._episode.past.token_ids[0] if past and self._episode.past else []
         self.last_record = ChunkRecord(
             chunks=chunks,
-            confidence=confidence_of(output.trace, (self.horizon, self.dof)),
+            confidence=confidence_of(traces, (self.horizon, self.dof)),
             is_pinned=is_pinned,
             num_forwards=tuple(output.num_forwards.tolist()),
             seeds=tuple(output.row_seeds.tolist()),
-            traces=tuple(output.trace),
+            traces=traces,
             num_prompt_tokens=tuple(inputs["attention_mask"].sum(1).tolist()),
             num_reused_tokens=num_shared(old_ids, past.token_ids[0] if past else []),
             seconds=time.perf_counter() - start,
+            futures=tuple(futures),
         )
         return self.last_record, past
 
@@ -105,5 +110,5 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         """The prompt with a dropped condition, where guidance wants one."""
         if options.get("guidance_scale", 1.0) == 1.0:
             return {}
-        dropped = self.processor.for_dropped_condition("action").to(self.model.device)
+        dropped = self.processor.for_dropped_condition(self.encoder.want).to(self.model.device)
         return {f"negative_{name}": dropped[name] for name in ("input_ids", "attention_mask")}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from unidiff.generation.trace import Trace
 
@@ -21,9 +22,11 @@ class ChunkRecord:
         is_pinned: (B, T, D) bool, known beforehand.
         num_forwards: forwards of each row.
         seeds: key of each row; `seed=[seeds[i]]` with observation i alone repeats row i.
-        traces: reveals of each row; none where nothing is decoded (regression).
+        traces: reveals of each row's chunk; none where nothing is decoded (regression).
         num_prompt_tokens: tokens of each row's prompt.
         num_reused_tokens: leading prompt tokens whose keys an earlier plan had computed.
+        futures: for each row the picture that the first camera should see after the chunk, RGB;
+            none unless `PolicySettings.foresees`.
         seconds: wall time of the call from observations to actions, for all rows together.
     """
 
@@ -36,6 +39,23 @@ class ChunkRecord:
     num_prompt_tokens: tuple[int, ...]
     num_reused_tokens: int
     seconds: float
+    futures: tuple[Image.Image, ...] = ()
+
+
+def chunk_traces(traces: Sequence[Trace], first: int) -> tuple[Trace, ...]:
+    """The reveals of each row's chunk, which stands last in its canvas, counted from its start.
+
+    Args:
+        traces: reveals of each row's canvas.
+        first: index of the chunk's first token in the canvas.
+    """
+    own = []
+    for trace in traces:
+        own.append(Trace())
+        for step, index, token_id, confidence in trace:
+            if index >= first:
+                own[-1].note(step, index - first, token_id, confidence)
+    return tuple(own)
 
 
 def confidence_of(traces: Sequence[Trace], shape: tuple[int, int]) -> np.ndarray:

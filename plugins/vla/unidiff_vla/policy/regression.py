@@ -97,10 +97,11 @@ class RegressionPolicy(ChunkPolicy):
             ValueError: if the checkpoint has no actions, or settings and checkpoint do not fit.
         """
         super().__init__(model, processor, settings)
-        if self.settings.inference_delay or self.settings.warm_start or self.settings.reuses_prompt:
+        refused = ("inference_delay", "warm_start", "reuses_prompt", "foresees")
+        if any(getattr(self.settings, name) for name in refused):
             raise ValueError(
-                "regression plans whole chunks from whole prompts: leave out inference_delay, "
-                f"warm_start and reuses_prompt; got {self.settings}"
+                "regression plans whole chunks, and nothing else, from whole prompts: leave out "
+                f"{', '.join(refused)}; got {self.settings}"
             )
 
     @torch.inference_mode()

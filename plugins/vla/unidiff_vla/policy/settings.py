@@ -46,6 +46,8 @@ class PolicySettings:
             None: the newest chunk is executed as it is.
         cameras: names of several cameras in the order of training; None: one, under "image".
         image_size: (height, width) in pixels of every camera; None: the processor's own size.
+        foresees: whether a plan also denoises, on the chunk's canvas, the picture that the first
+            camera will see after it (world model). Wants weights trained so (`future_share`).
         reuses_prompt: whether `select_action` keeps the keys of the prompt's unchanged beginning.
             Exact under causal attention up to the rounding of floats; the module `policy` says how
             little that beginning is.
@@ -59,6 +61,7 @@ class PolicySettings:
     ensemble_decay: float | None = None
     cameras: tuple[str, ...] | None = None
     image_size: tuple[int, int] | None = None
+    foresees: bool = False
     reuses_prompt: bool = False
     seed: int = 0
 

@@ -26,6 +26,8 @@ from unidiff_vla.policy.regression import masked_values
 
 from .recipe import PolicyRecipe
 
+# Of a token of the picture to come: it has twice a chunk's tokens, and the chunk is what counts.
+FUTURE_WEIGHT = 0.25
 # Options of `generate()` that say how a token is drawn, not in which order.
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p")
 
@@ -74,10 +76,11 @@ def policy_objective(recipe: PolicyRecipe) -> BlockObjective | RegressionObjecti
     if recipe.objective == "ar":
         return BlockObjective(ar_weight=1.0, ar_modalities=("action",), seed=recipe.seed)
     is_masked = recipe.objective == "masked"
+    full_share = recipe.full_share if is_masked else 1.0
+    future = ModalityLoss("cosine", False, FUTURE_WEIGHT, full_share)
     return BlockObjective(
-        action=ModalityLoss(
-            "cosine", elbo_weights=False, full_share=recipe.full_share if is_masked else 1.0
-        ),
+        image=future,
+        action=ModalityLoss("cosine", elbo_weights=False, full_share=full_share),
         ar_weight=0.0,
         wrong_share=recipe.wrong_share if is_masked else 0.0,
         seed=recipe.seed,
@@ -85,8 +88,8 @@ def policy_objective(recipe: PolicyRecipe) -> BlockObjective | RegressionObjecti
 
 
 def policy_blocks(objective: str) -> BlockOptions:
-    """Rows with the chunk as one canvas, or none where it is read left to right."""
-    return BlockOptions(max_block_length=32, left_to_right=objective == "ar")
+    """Rows with the answer as one canvas, or none where it is read left to right."""
+    return BlockOptions(max_block_length=32, prob_merge=1.0, left_to_right=objective == "ar")
 
 
 def policy_model(objective: str, config: UniDiffConfig) -> UniDiffForBlockDiffusion:
@@ -112,4 +115,4 @@ def policy_settings(objective: str, settings: PolicySettings) -> PolicySettings:
         "ar": {**drawn, "decoding_mode": "ar"},
         "regression": {},
     }
-    return replace(settings, decoding=own[objective])
+    return replace(settings, decoding=own[objective], foresees=False)

@@ -32,6 +32,8 @@ class PolicyRecipe:
             apart under `masked` (secondary remasking).
         still_share: share of the chunks whose instruction is another task's, and whose actions are
             none: told what the scene does not hold, the robot keeps still.
+        future_share: share of the chunks that are learnt together with the picture that the first
+            camera sees after them, on one canvas under `masked` (world model).
         hidden_size: width.
         num_layers: depth.
         intermediate_size: width inside the MLP.
@@ -59,6 +61,7 @@ class PolicyRecipe:
     full_share: float = 0.6
     wrong_share: float = 0.1
     still_share: float = 0.08
+    future_share: float = 0.0
     hidden_size: int = 192
     num_layers: int = 6
     intermediate_size: int = 512
@@ -84,4 +87,9 @@ class PolicyRecipe:
             raise ValueError(
                 f"still_share and wrong_share must be in [0, 1), got {self.still_share} and "
                 f"{self.wrong_share}"
+            )
+        if not 0 <= self.future_share <= 1 or (self.future_share and self.objective != "masked"):
+            raise ValueError(
+                f"future_share must be in [0, 1], and 0 unless objective is 'masked'; got "
+                f"{self.future_share} with {self.objective!r}"
             )

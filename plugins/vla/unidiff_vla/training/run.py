@@ -91,7 +91,7 @@ def train_policy(
             layer.compile(dynamic=True)
     encoder = SequenceEncoder(tokenizer, config.layout)
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
-    source = Recorded(maker, frames, recipe.still_share)
+    source = Recorded(maker, frames, recipe.still_share, recipe.future_share)
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     arguments = training_arguments(
         output_dir / RUN_FOLDER, recipe, recipe.batch_size, recipe.micro_batch
@@ -140,6 +140,7 @@ def coded_frames(
         instructions=instructions,
         task_of=tuple(order.index(name) for name in names),
         still=still,
+        episode_index=arrays["episode_index"],
     )
     return frames, states, actions
 
@@ -226,17 +227,20 @@ def policy_config(
 
 @torch.no_grad()
 def begin_with(model: UniDiffForBlockDiffusion, folder: Path) -> int:
-    """Copy layers and text embeddings of a checkpoint that has the same sizes; how many tensors.
+    """Copy what fits of a checkpoint: how many tensors.
 
-    What stands for pictures, states and actions is of another tokenizer and stays as it is.
+    Of a checkpoint with another layout of ids the words are taken, and what stands for pictures,
+    states and actions stays as it is.
     """
     weights = load_file(folder / "model.safetensors")
-    text = model.config.layout.range_of("text")
+    layout = model.config.layout
+    text, is_same = layout.range_of("text"), UniDiffConfig.from_pretrained(folder).layout == layout
     own, taken = model.state_dict(), 0
     for name, weight in weights.items():
         if name not in own:
             continue
-        if name.endswith("embed_tokens.weight") and weight.shape[1] == own[name].shape[1]:
+        is_table = name.endswith("embed_tokens.weight") and not is_same
+        if is_table and weight.shape[1] == own[name].shape[1]:
             own[name][text.start : text.stop] = weight[text.start : text.stop].to(own[name])
             taken += 1
         elif weight.shape == own[name].shape:
@@ -265,6 +269,7 @@ def _write_codes(
         chunks=actions.encode(recordings.chunks),
         instruction_index=recordings.instruction_index,
         instructions=np.array(recordings.instructions),
+        episode_index=recordings.episode_index,
         cameras=np.array(recordings.cameras),
         state_bins=json.dumps(states.to_dict()),
         action_bins=json.dumps(actions.to_dict()),

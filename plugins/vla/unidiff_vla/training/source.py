@@ -23,6 +23,7 @@ class CodedFrames:
         instructions: the sentences.
         task_of: number of the task of each sentence.
         still: (T, D) action codes of doing nothing.
+        episode_index: (N,) number of the episode; an episode's frames follow each other.
     """
 
     pictures: np.ndarray
@@ -32,6 +33,7 @@ class CodedFrames:
     instructions: tuple[str, ...]
     task_of: tuple[int, ...]
     still: np.ndarray
+    episode_index: np.ndarray
 
     def __len__(self) -> int:
         return len(self.states)
@@ -42,6 +44,11 @@ class CodedFrames:
         side = math.isqrt(self.pictures.shape[2])
         return side, side
 
+    def after_chunk(self, index: int) -> int:
+        """The frame that is seen after frame `index`'s chunk, or its episode's last one."""
+        later = self.episode_index[index : index + self.chunks.shape[1] + 1]
+        return index + int((later == later[0]).sum()) - 1
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -51,12 +58,14 @@ class Recorded:
         maker: conversations to rows.
         frames: what was recorded.
         still_share: see `PolicyRecipe`.
+        future_share: see `PolicyRecipe`.
         name: in the mixture.
     """
 
     maker: RowMaker
     frames: CodedFrames
     still_share: float = 0.0
+    future_share: float = 0.0
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
 
@@ -75,16 +84,18 @@ class Recorded:
         """Row of one frame: in any wording of its task, or told otherwise and kept still."""
         frames = self.frames
         task = frames.task_of[int(frames.instruction_index[index])]
-        chunk = frames.chunks[index]
+        chunk, after = frames.chunks[index], frames.after_chunk(index)
         others = [one for one in self._wordings if one != task]
         if others and rng.random() < self.still_share:
             task = others[int(rng.integers(len(others)))]
-            chunk = frames.still
+            chunk, after = frames.still, index
         sentences = self._wordings[task]
         told = frames.instructions[sentences[int(rng.integers(len(sentences)))]]
         user = [{"type": "image", "codes": codes} for codes in frames.pictures[index]]
         user.append({"type": "state", "codes": frames.states[index]})
         user.append({"type": "text", "text": told})
         answer = [{"type": "action", "codes": chunk}]
+        if self.future_share and rng.random() < self.future_share:
+            answer.insert(0, {"type": "image", "codes": frames.pictures[after, 0]})
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
         return self.maker.conversation(messages, rng)
