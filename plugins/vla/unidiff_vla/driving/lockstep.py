@@ -111,10 +111,10 @@ def _advance(policy: ChunkPolicy, runs: Sequence[EpisodeRun], seed: int) -> None
     _check_chunks(chunks, policy.num_executed, runs)
     record = policy.last_record
     forwards = [1] * len(runs) if record is None else list(record.num_forwards)
-    futures = list(record.futures) if record is not None else []
-    futures = futures or [None] * len(runs)
-    for run, chunk, number, future in zip(runs, chunks, forwards, futures, strict=True):
+    futures = () if record is None else record.futures
+    for run, future in zip(runs, futures, strict=False):  # there may be none
         run.foreseen = future
+    for run, chunk, number in zip(runs, chunks, forwards, strict=True):
         run.num_plans += 1
         run.num_forwards += number
         run.seconds += seconds
