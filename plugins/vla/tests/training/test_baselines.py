@@ -91,11 +91,30 @@ def passes(processor: UniDiffProcessor) -> CodedFrames:
     )
 
 
-def rows_of(objective: str, processor: UniDiffProcessor) -> Callable[[int], dict[str, Any]]:
+def foreseen_passes(processor: UniDiffProcessor) -> CodedFrames:
+    """The passes, each followed by a frame whose codes are 1 on the left and 7 on the right."""
+    seen = passes(processor)
+    is_right = seen.chunks[:, 0] > 3
+    after = np.where(is_right, 7, 1)[:, None] * np.ones_like(seen.pictures)
+    return replace(
+        seen,
+        pictures=np.concatenate([seen.pictures, after], axis=1).reshape(-1, 1, after.shape[2]),
+        states=seen.states.repeat(2, 0),
+        chunks=seen.chunks.repeat(2, 0),
+        instruction_index=seen.instruction_index.repeat(2),
+        episode_index=seen.episode_index.repeat(2),
+    )
+
+
+def rows_of(
+    objective: str, processor: UniDiffProcessor, future_share: float = 0.0
+) -> Callable[[int], dict[str, Any]]:
     """Batches of the passes as an objective reads them."""
     maker = RowMaker(SequenceEncoder(TOKENIZER, processor.layout), policy_blocks(objective))
-    source = Recorded(maker, passes(processor))
-    rows = [source.row(index, np.random.default_rng(index)) for index in range(len(source))]
+    frames = foreseen_passes(processor) if future_share else passes(processor)
+    source = Recorded(maker, frames, future_share=future_share)
+    first = range(0, len(source), 2 if future_share else 1)
+    rows = [source.row(index, np.random.default_rng(index)) for index in first]
 
     def batch(step: int) -> dict[str, Any]:
         places = range(step * BATCH, (step + 1) * BATCH)
@@ -106,9 +125,9 @@ def rows_of(objective: str, processor: UniDiffProcessor) -> Callable[[int], dict
     return batch
 
 
-def new_policy(objective: str, trained: bool = True) -> ChunkPolicy:
+def new_policy(objective: str, trained: bool = True, future_share: float = 0.0) -> ChunkPolicy:
     """A policy of one objective on the passes, or with random weights."""
-    recipe = replace(RECIPE, objective=objective)
+    recipe = replace(RECIPE, objective=objective, future_share=future_share)
     config = policy_config(TOKENIZER, recipe, (8, 8), STATES, ACTIONS)
     torch.manual_seed(0)
     image_model = FSQImageTokenizer(
@@ -126,7 +145,7 @@ def new_policy(objective: str, trained: bool = True) -> ChunkPolicy:
     )
     model = policy_model(objective, config)
     if trained:
-        train(model, recipe, rows_of(objective, processor))
+        train(model, recipe, rows_of(objective, processor, future_share))
     policy = RegressionPolicy if objective == "regression" else MaskedDiffusionPolicy
     return policy(model.eval(), processor, policy_settings(objective, SETTINGS))
 
@@ -174,6 +193,33 @@ def test_decoding_in_steps_keeps_both_modes(
     assert left + right >= 0.95
     assert min(left, right) >= 0.25
     assert policy_of(objective).last_record.num_forwards == (HORIZON,) * NUM_DRAWS
+
+
+def test_the_foreseen_picture_is_that_of_the_planned_side() -> None:
+    torch.set_num_threads(1)
+    policy = new_policy("masked", future_share=0.5)
+    left, right = shares(policy)  # planned alone
+    assert left + right >= 0.95
+    assert min(left, right) >= 0.25
+    decoding = {**SETTINGS.decoding, "max_denoising_steps": 8}
+    settings = PolicySettings(decoding=decoding, foresees=True)
+    seer = MaskedDiffusionPolicy(policy.model, policy.processor, settings)
+    aside = seer.predict_action_chunk([OBSERVATION] * NUM_DRAWS, seed=3)[..., 0]
+    pictures = [
+        seer.processor.decode_image(seer.processor.layout.encode("image", np.full(4, code)))
+        for code in (1, 7)
+    ]
+    said = np.array(
+        [
+            [np.array_equal(np.asarray(one), np.asarray(picture)) for picture in pictures]
+            for one in seer.last_record.futures
+        ]
+    )
+    agrees = np.where(aside[:, 0] < 0, said[:, 0], said[:, 1])
+    print("both", (aside < -0.45).all(1).mean(), (aside > 0.45).all(1).mean(), agrees.mean())
+    assert not np.array_equal(np.asarray(pictures[0]), np.asarray(pictures[1]))
+    assert agrees.mean() >= 0.9
+    assert 0.25 <= (aside[:, 0] < 0).mean() <= 0.75
 
 
 def test_one_step_decoding_mixes_the_modes_within_a_chunk(
