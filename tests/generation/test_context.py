@@ -79,6 +79,7 @@ def text_canvas(ids: list[int], pinned: list[bool], first_index: int = 0) -> Can
     return Canvas(
         ids=np.array(ids),
         pinned=np.array(pinned),
+        drafted=np.zeros(length, dtype=bool),
         modality=np.zeros(length, dtype=np.int64),
         positions=np.zeros((3, length), dtype=np.int64),
         first_index=first_index,

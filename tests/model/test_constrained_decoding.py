@@ -291,7 +291,7 @@ def test_what_cannot_be_met_raises_before_the_first_forward(
 
 CANVASES = [
     ({"regex": "ab"}, ValueError, r"cannot match regex='ab': no tokens in its 2 masked places"),
-    ({"canvas_allowed_ids": [[9], None, None]}, ValueError, r"position 0 is pinned to id 14"),
+    ({"canvas_allowed_ids": [[9], None, None]}, ValueError, r"position 0 is given as id 14"),
     ({"canvas_allowed_ids": [None, [1], None]}, ValueError, r"position 1 without any text id"),
     ({"canvas_allowed_ids": [None, None]}, ValueError, r"has 2 positions, the canvas has 3"),
     ({"canvas_allowed_ids": [None, [99], None]}, ValueError, r"must lie in \[0, 48\)"),

@@ -83,6 +83,128 @@ def test_some_tokens_are_given_back(name: str, models: dict) -> None:
     assert set(output.trace[0].index) == set(range(CANVAS))
 
 
+DRAFT = torch.arange(20, 20 + CANVAS)[None]
+NOTHING = torch.zeros(1, CANVAS, dtype=torch.bool)
+
+
+def evens(ids_BK: Tensor, may_BK: Tensor) -> Tensor:
+    """A critic that likes even ids only."""
+    return (ids_BK % 2 == 0).double()
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_what_a_critic_likes_of_a_draft_stays_and_the_rest_is_drawn(
+    pattern: str, models: dict
+) -> None:
+    ids, mask = prompts([CANVAS])  # a whole block, where there is a grid
+    options = {"revision": evens, "max_denoising_steps": 4, "unmasking_strategy": "static"}
+    output = decode(
+        models[pattern],
+        ids,
+        mask,
+        canvas=DRAFT,
+        pinned_mask=NOTHING,
+        draft_mask=~NOTHING,
+        return_trace=True,
+        return_logprobs=True,
+        **options,
+    )
+    is_liked = DRAFT % 2 == 0
+    assert torch.equal(output.canvas[is_liked], DRAFT[is_liked])
+    assert set(output.trace[0].index) == set((~is_liked)[0].nonzero()[:, 0].tolist())
+    assert 2 <= int(output.num_forwards) <= 4
+    assert torch.equal(output.logprobs == 0, is_liked)
+
+
+def test_a_draft_that_is_believed_costs_one_forward(models: dict) -> None:
+    ids, mask = prompts([4])
+    given = {"canvas": DRAFT, "pinned_mask": NOTHING, "draft_mask": ~NOTHING}
+    output = decode(
+        models["causal_context"], ids, mask, **given, revision="secondary", revision_threshold=0.0
+    )
+    assert torch.equal(output.canvas, DRAFT)
+    assert output.num_forwards.tolist() == [1]
+
+
+def test_secondary_remasking_keeps_what_is_likely_enough_of_a_draft(models: dict) -> None:
+    """The bound of the first of two steps, by hand: the mean of the draft's probabilities."""
+    model = models["full"]
+    ids, mask = prompts([4])
+    with torch.no_grad():
+        logits = model(torch.cat([ids, DRAFT], 1)).logits[0, 4:]
+    allowed = model.config.layout.allowed_ids("text", model.config.vocab_size)
+    prob = logits.double().masked_fill(~allowed, -torch.inf).softmax(-1)
+    own = prob.gather(1, DRAFT.T)[:, 0]
+    bound = float(own.mean())
+    output = decode(
+        model,
+        ids,
+        mask,
+        canvas=DRAFT,
+        pinned_mask=NOTHING,
+        draft_mask=~NOTHING,
+        revision="secondary",
+        revision_threshold=2 * bound,
+        revision_drop=1.0,
+        max_denoising_steps=2,
+        unmasking_strategy="static",
+        return_trace=True,
+        temperature=1.0,
+    )
+    assert sorted(output.trace[0].index) == (own < bound).nonzero()[:, 0].tolist()
+    assert 0 < len(output.trace[0]) < CANVAS
+
+
+def test_rows_with_drafts_are_as_alone(models: dict) -> None:
+    ids, mask = prompts([CANVAS, 3 * CANVAS, 2 * CANVAS])
+    canvas = torch.cat([DRAFT, DRAFT + 7, DRAFT + 3])
+    draft = torch.rand(3, CANVAS, generator=torch.Generator().manual_seed(0)) < 0.6
+    pinned = ~draft & (torch.arange(CANVAS) % 5 == 0)
+    options = {"revision": "secondary", "max_denoising_steps": 5, "seed": [3, 4, 5]}
+    given = {"canvas": canvas, "pinned_mask": pinned, "draft_mask": draft}
+    for pattern in PATTERNS:
+        together = decode(models[pattern], ids, mask, **given, **options)
+        assert torch.equal(together.canvas[pinned], canvas[pinned])
+        assert not (together.canvas == 1).any()
+        for row in range(3):
+            real = mask[row].bool()
+            alone = decode(
+                models[pattern],
+                ids[row : row + 1, real],
+                mask[row : row + 1, real],
+                **{name: value[row : row + 1] for name, value in given.items()},
+                **options | {"seed": [options["seed"][row]]},
+            )
+            assert torch.equal(alone.canvas[0], together.canvas[row]), (pattern, row)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"revision": None}, ValueError, "draft_mask needs revision="),
+        ({"revision": "resample"}, ValueError, "draft_mask needs revision="),
+        ({"draft_mask": DRAFT}, TypeError, "draft_mask must be bool"),
+        ({"draft_mask": NOTHING[:, 1:]}, ValueError, "draft_mask must have shape"),
+        ({"pinned_mask": ~NOTHING}, ValueError, "overlap"),
+        ({"canvas": None, "pinned_mask": None}, ValueError, "needs the canvas"),
+        ({"canvas": DRAFT * 0 + 62}, ValueError, "62"),
+        ({"decoding_mode": "ar"}, ValueError, "decoding_mode='diffusion'"),
+    ],
+)
+def test_drafts_that_cannot_be_are_refused(
+    given: dict, error: type[Exception], message: str, models: dict
+) -> None:
+    ids, mask = prompts([4])
+    request: dict[str, Any] = {
+        "canvas": DRAFT,
+        "pinned_mask": NOTHING,
+        "draft_mask": ~NOTHING,
+        "revision": "secondary",
+    }
+    with pytest.raises(error, match=message):
+        decode(models["causal_context"], ids, mask, **request | given)
+
+
 def test_nothing_is_drawn_anew_behind_an_end_token(models: dict) -> None:
     """Tokens behind the end are thrown away: no forward is spent on them."""
     ids, mask = prompts([5])

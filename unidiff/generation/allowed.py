@@ -62,17 +62,18 @@ def allowed_masks(value: Any, canvases: Sequence[GivenCanvas], vocab_size: int) 
 def check_allowed(
     allowed_KV: np.ndarray, canvas: GivenCanvas, layout: TokenLayout, row: int
 ) -> None:
-    """Raise ValueError if a pinned token is not allowed, or a masked position has no id left."""
+    """Raise ValueError if a token given is not allowed, or a position to fill has no id left."""
     vocab_size = allowed_KV.shape[1]
-    for place, (token, pinned) in enumerate(zip(canvas.ids, canvas.pinned, strict=True)):
-        if pinned and not allowed_KV[place, token]:
+    given_K = canvas.pinned | canvas.drafted
+    for place, (token, is_given) in enumerate(zip(canvas.ids, given_K, strict=True)):
+        if is_given and not allowed_KV[place, token]:
             raise ValueError(
-                f"row {row}: canvas position {place} is pinned to id {token}, which "
-                "canvas_allowed_ids does not allow there: allow it, or pin another token"
+                f"row {row}: canvas position {place} is given as id {token}, which "
+                "canvas_allowed_ids does not allow there: allow it, or give another token"
             )
         modality = layout.modalities[canvas.modality[place]]
         possible_V = layout.allowed_ids(modality, vocab_size).numpy()
-        if not pinned and not (allowed_KV[place] & possible_V).any():
+        if not canvas.pinned[place] and not (allowed_KV[place] & possible_V).any():
             raise ValueError(
                 f"row {row}: canvas_allowed_ids leaves canvas position {place} without any "
                 f"{modality} id: allow at least one"

@@ -19,8 +19,9 @@ class Canvas:
     """One row's canvas when it is opened.
 
     Attributes:
-        ids: (k,) int64; read where pinned.
+        ids: (k,) int64; read where pinned or drafted.
         pinned: (k,) bool, known tokens.
+        drafted: (k,) bool, tokens that are shown, and that a revision may change.
         modality: (k,) int64 index into the layout's `modalities`.
         positions: (3, k) int64.
         first_index: index in the row of the first canvas token.
@@ -30,6 +31,7 @@ class Canvas:
 
     ids: np.ndarray
     pinned: np.ndarray
+    drafted: np.ndarray
     modality: np.ndarray
     positions: np.ndarray
     first_index: int
@@ -55,7 +57,7 @@ class Canvases:
         window_stop_B: (B,) int64, positions before it may be revealed now.
         step_B: (B,) int64, steps done in the window.
         budget_B: (B,) int64, steps the window may take.
-        total_B: (B,) int64, positions masked when the window opened.
+        total_B: (B,) int64, positions masked or drafted when the window opened.
         post_B: (B,) int64, steps done in the window since no mask was left.
         num_returns_B: (B,) int64, steps of the window in which a revision masked positions again.
         is_restless_B: (B,) bool, whether a revision may still change the row without masks.
@@ -127,22 +129,25 @@ class Canvases:
         """Give a row a new canvas; what it held is lost."""
         length, device = len(canvas.ids), self.ids_BK.device
         pinned = torch.from_numpy(canvas.pinned).to(device)
+        shown = pinned | torch.from_numpy(canvas.drafted).to(device)
         ids = torch.from_numpy(canvas.ids).to(device)
         self.close(row)
-        self.ids_BK[row, :length] = torch.where(pinned, ids, mask_token_id)
-        self.masked_BK[row, :length] = ~pinned
+        self.ids_BK[row, :length] = torch.where(shown, ids, mask_token_id)
+        self.masked_BK[row, :length] = ~shown
         self.pinned_BK[row, :length] = pinned
         self.modality_BK[row, :length] = torch.from_numpy(canvas.modality).to(device)
         self.position_B3K[row, :, :length] = torch.from_numpy(canvas.positions).to(device)
         self.log_prob_BK[row] = 0.0
+        self.confidence_BK[row] = 0.0  # a draft was revealed by nobody
         self.length_B[row] = length
         self.first_index_B[row] = canvas.first_index
         self.is_fresh_B[row] = True
-        self.open_window(row, canvas.window_stop, canvas.budget)
+        num_drafted = int(canvas.drafted.sum())
+        self.open_window(row, canvas.window_stop, canvas.budget, num_drafted)
 
-    def open_window(self, row: int, stop: int, budget: int | None) -> None:
+    def open_window(self, row: int, stop: int, budget: int | None, num_drafted: int = 0) -> None:
         """Let the positions before `stop` be revealed in `budget` steps, counted afresh."""
-        total = self.masked_BK[row, :stop].sum()
+        total = self.masked_BK[row, :stop].sum() + num_drafted
         self.in_window_BK[row, :stop] = True
         self.in_window_BK[row, stop:] = False
         self.window_stop_B[row] = stop

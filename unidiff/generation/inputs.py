@@ -30,8 +30,10 @@ class GenerationInputs:
             mask id among the real tokens is a token like any other.
         attention_mask: (B, L), non-zero at real tokens; None: all are.
         position_ids: (B, L) or (3, B, L) int; None: derived from the tokens' modalities.
-        canvas: (B, K) int ids, read where pinned; None: continue with text.
+        canvas: (B, K) int ids, read where pinned or drafted; None: continue with text.
         pinned_mask: (B, K) bool, True at known canvas tokens.
+        draft_mask: (B, K) bool, True at canvas tokens that are shown and may be revised; None: no
+            token is.
         canvas_modality_ids: (B, K) int index into the layout's `modalities`, -1 behind a
             shorter row's canvas.
         negative_input_ids: (B, M) or (1, M) prompts of the weaker condition of guidance; a list
@@ -46,6 +48,7 @@ class GenerationInputs:
     position_ids: Tensor | None = None
     canvas: Tensor | None = None
     pinned_mask: Tensor | None = None
+    draft_mask: Tensor | None = None
     canvas_modality_ids: Tensor | None = None
     negative_input_ids: Tensor | Sequence[Tensor] | None = None
     negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None
@@ -76,6 +79,7 @@ def build_rows(
     contexts = _contexts(
         denoiser, options, inputs.input_ids, inputs.attention_mask, inputs.position_ids
     )
+    _check_draft(options, inputs)
     canvases = _given_canvases(denoiser, inputs, num_rows)
     twins = _twins(denoiser, options, inputs, num_rows)
     settings = _settings(options, denoiser, num_rows, width)
@@ -144,6 +148,26 @@ def _start_token(options: Mapping[str, Any]) -> int:
     return int(options["bos_token_id"])
 
 
+def _check_draft(options: Mapping[str, Any], inputs: GenerationInputs) -> None:
+    """Raise ValueError or TypeError unless something may revise the draft."""
+    draft = inputs.draft_mask
+    if draft is None:
+        return
+    if inputs.canvas is None or inputs.pinned_mask is None:
+        raise ValueError("draft_mask needs the canvas that holds the draft, and its pinned_mask")
+    if draft.dtype != torch.bool:
+        raise TypeError(f"draft_mask must be bool (True = drafted), got {draft.dtype}")
+    _check_shape(draft, "draft_mask", inputs.canvas.shape)
+    if (draft & inputs.pinned_mask).any():
+        raise ValueError("draft_mask and pinned_mask overlap: a pinned token never changes")
+    revision = options["revision"]
+    if not callable(revision) and revision not in ("secondary", "edit"):
+        raise ValueError(
+            "draft_mask needs revision='secondary', 'edit' or a critic, which decide what of a "
+            f"draft stays; got {revision!r}: pin what shall stay as it is"
+        )
+
+
 def _given_canvases(
     denoiser: Denoiser[Any], inputs: GenerationInputs, num_rows: int
 ) -> list[GivenCanvas | None]:
@@ -173,18 +197,24 @@ def _given_canvases(
     if canvas.shape[0] != num_rows:
         raise ValueError(f"canvas has {canvas.shape[0]} rows, the prompts have {num_rows}")
     _check_shape(modality, "canvas_modality_ids", canvas.shape)
-    columns = [part.cpu().numpy() for part in (canvas, pinned, modality)]
+    draft = torch.zeros_like(pinned) if inputs.draft_mask is None else inputs.draft_mask
+    columns = [part.cpu().numpy() for part in (canvas, pinned, draft, modality)]
     return [_given_canvas(denoiser, *(part[row] for part in columns)) for row in range(num_rows)]
 
 
 def _given_canvas(
-    denoiser: Denoiser[Any], ids: np.ndarray, pinned: np.ndarray, modality: np.ndarray
+    denoiser: Denoiser[Any],
+    ids: np.ndarray,
+    pinned: np.ndarray,
+    drafted: np.ndarray,
+    modality: np.ndarray,
 ) -> GivenCanvas:
     """One row's canvas, checked against the layout."""
     length = int((modality != CANVAS_PADDING).sum())
     if (modality[:length] == CANVAS_PADDING).any():
         raise ValueError("canvas_modality_ids: padding (-1) must stand behind the canvas")
     ids, pinned, modality = ids[:length], pinned[:length], modality[:length]
+    drafted = drafted[:length]
     names = denoiser.layout.modalities
     if length and (modality.min() < 0 or modality.max() >= len(names)):
         raise ValueError(
@@ -192,14 +222,14 @@ def _given_canvas(
         )
     for kind in np.unique(modality):
         denoiser.layout.range_of(names[kind])
-    wrong = pinned & (denoiser.layout.modality_ids(ids) != modality)
+    wrong = (pinned | drafted) & (denoiser.layout.modality_ids(ids) != modality)
     if wrong.any():
         at = int(np.argmax(wrong))
         raise ValueError(
-            f"canvas position {at} is pinned to id {ids[at]}, which is no "
+            f"canvas position {at} is given as id {ids[at]}, which is no "
             f"{names[modality[at]]} token: encode it with the layout first"
         )
-    return GivenCanvas(ids.astype(np.int64), pinned, modality.astype(np.int64))
+    return GivenCanvas(ids.astype(np.int64), pinned, drafted, modality.astype(np.int64))
 
 
 def _twins(

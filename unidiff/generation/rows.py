@@ -24,13 +24,15 @@ class GivenCanvas:
     """A canvas that the caller built, without padding.
 
     Attributes:
-        ids: (k,) int64; read where pinned.
+        ids: (k,) int64; read where pinned or drafted.
         pinned: (k,) bool.
+        drafted: (k,) bool, shown from the start, and free to be revised.
         modality: (k,) int64 index into the layout's `modalities`.
     """
 
     ids: np.ndarray
     pinned: np.ndarray
+    drafted: np.ndarray
     modality: np.ndarray
 
 
@@ -162,23 +164,25 @@ class Row:
             window: text positions revealed before the next ones; None: all.
         """
         if self.given is not None:
-            ids, pinned, modality = self.given.ids, self.given.pinned, self.given.modality
+            own = self.given
         else:
             num_prefix = len(self.context) - num_settled
             length = self.room
             if block_length is not None:
                 length = min(block_length - num_prefix, self.room)
-            ids, pinned, modality = _masked_text(length)
-        positions = self.context.next_positions(modality.tolist())
+            own = masked_text(length)
+        positions = self.context.next_positions(own.modality.tolist())
         prefix = self.context.split(num_settled)
         self.num_delivered = len(prefix)
-        stop = len(prefix) + len(ids)
+        stop = len(prefix) + len(own.ids)
+        known = np.ones(len(prefix), dtype=bool)
         if window is not None and self.given is None:
             stop = min(stop, len(prefix) + window)
         return Canvas(
-            ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), ids]),
-            pinned=np.concatenate([np.ones(len(prefix), dtype=bool), pinned]),
-            modality=np.concatenate([np.asarray(prefix.modality, dtype=np.int64), modality]),
+            ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), own.ids]),
+            pinned=np.concatenate([known, own.pinned]),
+            drafted=np.concatenate([~known, own.drafted]),
+            modality=np.concatenate([np.asarray(prefix.modality, dtype=np.int64), own.modality]),
             positions=np.concatenate([prefix.positions, positions], axis=1),
             first_index=num_settled,
             budget=self.settings.max_denoising_steps,
@@ -187,23 +191,22 @@ class Row:
 
     def next_canvas(self, block_length: int, window: int | None) -> Canvas:
         """The canvas after a committed block: masked text as long as there is room."""
-        ids, pinned, modality = _masked_text(min(block_length, self.room))
+        own = masked_text(min(block_length, self.room))
         self.num_delivered = 0
         return Canvas(
-            ids=ids,
-            pinned=pinned,
-            modality=modality,
-            positions=self.context.next_positions(modality.tolist()),
+            **vars(own),
+            positions=self.context.next_positions(own.modality.tolist()),
             first_index=len(self.context),
             budget=self.settings.max_denoising_steps,
-            window_stop=len(ids) if window is None else min(len(ids), window),
+            window_stop=len(own.ids) if window is None else min(len(own.ids), window),
         )
 
 
-def _masked_text(length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, pinned, modality) of masked text positions."""
+def masked_text(length: int) -> GivenCanvas:
+    """Text positions of which nothing is known."""
+    nothing = np.zeros(length, dtype=bool)
     modality = np.full(length, MODALITY_IDS["text"], dtype=np.int64)
-    return np.zeros(length, dtype=np.int64), np.zeros(length, dtype=bool), modality
+    return GivenCanvas(np.zeros(length, dtype=np.int64), nothing, nothing, modality)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,8 @@ def _check_options(options: Mapping[str, Any], inputs: GenerationInputs) -> None
     """Raise ValueError if another option contradicts a grammar."""
     if inputs.tokenizer is None:
         raise ValueError(f"{', '.join(GRAMMARS)} need tokenizer=: the one that decodes the ids")
+    if inputs.draft_mask is not None:
+        raise ValueError("a draft may break the grammar from the start: leave out draft_mask")
     if options["revision"] == "edit":
         raise ValueError(
             "revision='edit' rewrites tokens one by one, which a grammar forbids: use "

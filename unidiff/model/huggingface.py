@@ -58,6 +58,7 @@ class UniDiffGenerationMixin(GenerationMixin):
         position_ids: Tensor | None = None,
         canvas: Tensor | None = None,
         pinned_mask: Tensor | None = None,
+        draft_mask: Tensor | None = None,
         canvas_modality_ids: Tensor | None = None,
         negative_input_ids: Tensor | Sequence[Tensor] | None = None,
         negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None,
@@ -80,6 +81,9 @@ class UniDiffGenerationMixin(GenerationMixin):
             position_ids: (B, L) or (3, B, L) int64; None: from the tokens' modalities.
             canvas: (B, K) int64; exactly this block is denoised and returned behind the prompt.
             pinned_mask: (B, K) bool, True where the canvas is known.
+            draft_mask: (B, K) bool, True where the canvas shows a token that may change: `revision`
+                ("secondary", "edit" or a critic) decides whether it does. None: what is not pinned
+                is masked.
             canvas_modality_ids: (B, K) int64 modality of each position, -1 behind a short canvas.
             negative_input_ids: (B, M) or (1, M) int64 prompt of the weaker condition of
                 `guidance_scale`; a list of them, the weakest first, for a list of scales.
@@ -115,6 +119,7 @@ class UniDiffGenerationMixin(GenerationMixin):
                 position_ids=position_ids,
                 canvas=canvas,
                 pinned_mask=pinned_mask,
+                draft_mask=draft_mask,
                 canvas_modality_ids=canvas_modality_ids,
                 negative_input_ids=negative_input_ids,
                 negative_attention_mask=negative_attention_mask,
