@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from unidiff.diffusion.random import uniform
-from unidiff.generation.sampling import choose_tokens, inverse_cdf, keep_top_k, keep_top_p
+from unidiff.generation.sampling import (
+    choose_tokens,
+    greedy_tokens,
+    inverse_cdf,
+    keep_top_k,
+    keep_top_p,
+)
+from unidiff.tokens.layout import MODALITY_IDS
 
 
 def logits_of(*rows: list[float]) -> torch.Tensor:
@@ -85,3 +92,32 @@ def test_a_tiny_temperature_takes_the_likeliest_possible_id(
             top_p=0.9,
         )
         assert chosen.tolist() == [3]
+
+
+def test_the_median_is_the_middle_of_the_mass_and_the_mode_its_peak() -> None:
+    peak_at_the_end = logits_of([0.0, 0.2, 0.2, 0.2, 0.1, 0.3, 0.0]).expand(4, 7)
+    kinds = torch.tensor([MODALITY_IDS[name] for name in ("action", "state", "text", "image")])
+    assert greedy_tokens(peak_at_the_end, kinds, "mode").tolist() == [5, 5, 5, 5]
+    assert greedy_tokens(peak_at_the_end, kinds, "median").tolist() == [3, 3, 5, 5]
+
+
+def test_no_token_is_nearer_on_average_than_the_median() -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(200, 9, generator=generator, dtype=torch.float64)
+    logits[:, 0] = -torch.inf
+    kinds = torch.full((200,), MODALITY_IDS["action"])
+    tokens = greedy_tokens(logits, kinds, "median")
+    distance = (torch.arange(9)[:, None] - torch.arange(9)).abs().double()
+    expected = logits.softmax(-1) @ distance  # (200, 9): of each token
+    assert torch.allclose(expected.gather(1, tokens[:, None])[:, 0], expected.amin(1))
+    assert (tokens > 0).all()
+    assert (tokens != greedy_tokens(logits, kinds, "mode")).any()
+
+
+def test_a_drawn_position_is_drawn_whatever_greedy_ones_take() -> None:
+    logits = logits_of([0.5, 0.2, 0.3]).expand(2, 3)
+    temperature = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    numbers = torch.tensor([0.9, 0.9], dtype=torch.float64)
+    best = torch.tensor([1, 1])
+    assert choose_tokens(logits, temperature, numbers, greedy_N=best).tolist() == [1, 2]
+    assert best.tolist() == [1, 1]

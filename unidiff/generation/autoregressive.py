@@ -21,7 +21,7 @@ from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .rows import Row
 from .ruled import limit_next
-from .sampling import choose_tokens, likeliest
+from .sampling import choose_tokens, greedy_tokens
 
 TEXT = MODALITY_IDS["text"]
 
@@ -99,18 +99,20 @@ class Autoregressive(LockStep):
             offsets: tokens between the row's known ones and the line's place; None: none.
         """
         row_N = self.index_of(rows)
-        if self.tensors.is_greedy:
-            token_N = likeliest(logits_NV)
-        else:
-            places = [len(self.rows[i].prompt) + len(self.rows[i].generated) for i in rows]
-            if offsets is not None:
-                places = [place + offset for place, offset in zip(places, offsets, strict=True)]
+        places = [len(self.rows[i].generated) for i in rows]
+        if offsets is not None:
+            places = [place + offset for place, offset in zip(places, offsets, strict=True)]
+        kinds = [modality_at(self.rows[i], place) for i, place in zip(rows, places, strict=True)]
+        token_N = greedy_tokens(logits_NV, self.index_of(kinds), self.policy.greedy_choice)
+        if not self.tensors.is_greedy:
+            index = [len(self.rows[i].prompt) + at for i, at in zip(rows, places, strict=True)]
             token_N = choose_tokens(
                 logits_NV,
                 self.tensors.temperature_B[row_N],
-                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, self.index_of(places), 0),
+                uniform(self.tensors.seed_B[row_N], DRAW_TOKEN, self.index_of(index), 0),
                 self.policy.top_k,
                 self.policy.top_p,
+                token_N,
             )
         log_prob_N = log_probability(logits_NV, token_N)
         check_scores(logits_NV, log_prob_N, bool(self.policy.processors))

@@ -213,6 +213,7 @@ def policy_of(
         blocks=_blocks(denoiser, options),
         top_k=options["top_k"],
         top_p=options["top_p"],
+        greedy_choice=options["greedy_choice"],
         guidance=guidance_of(options),
         reuses_cache=is_exact or is_approximate(options),
         fuses_commit=options["fuse_commit"],

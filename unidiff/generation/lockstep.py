@@ -33,6 +33,7 @@ class Policy:
         blocks: how long blocks of text are.
         top_k: ids kept before drawing; None: all.
         top_p: probability mass kept before drawing.
+        greedy_choice: what a greedy position takes, see `sampling.greedy_tokens`.
         guidance: how the branches of each row are mixed.
         reuses_cache: whether committed tokens are kept, or everything is recomputed each step.
         fuses_commit: whether a block is stored by the next canvas's first probe.
@@ -57,6 +58,7 @@ class Policy:
     blocks: Blocks
     top_k: int | None = None
     top_p: float = 1.0
+    greedy_choice: str = "mode"
     guidance: Guidance = field(default_factory=Guidance)
     reuses_cache: bool = True
     fuses_commit: bool = True

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 import numpy as np
 from torch import Tensor
 
+GREEDY_CHOICES = ("mode", "median")
 CONFIDENCE_METRICS = ("prob", "margin", "entropy", "sampled_prob")
 UNMASKING_STRATEGIES = (
     "static",
@@ -73,6 +74,7 @@ OPTIONS: dict[str, Any] = {
     "adapter_names": None,  # adapter of each row, "__base__" for none; None: what is active
     "do_sample": False,
     "temperature": 1.0,  # 0 is greedy
+    "greedy_choice": "mode",  # the likeliest token; "median": of actions and states the middle one
     "top_k": None,  # tokens kept; None or 0: all
     "top_p": 1.0,  # probability mass kept
     "seed": None,  # None: drawn by the operating system, returned as `row_seeds`

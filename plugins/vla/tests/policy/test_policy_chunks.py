@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, num_reveals
 from unidiff_vla.policy.observations import ObservationEncoder
 
@@ -87,6 +88,28 @@ def test_guidance_reads_a_dropped_condition(policy, observations):
     guided = policy.predict_action_chunk(observations, guidance_scale=3.0)
     assert not np.array_equal(plain, guided)
     assert np.isfinite(guided).all()
+
+
+@pytest.mark.parametrize("mode", ["diffusion", "ar"])
+def test_actions_may_be_medians(policy, observations, mode):
+    """With one place left to decode, it takes the middle of what is said of it."""
+    options = {"decoding_mode": mode} | ({"max_denoising_steps": 1} if mode == "diffusion" else {})
+    seen = []
+
+    def keep(ids, scores):
+        seen.append(scores.double().softmax(-1))
+        return scores
+
+    policy.predict_action_chunk(
+        observations[0], logits_processor=[keep], greedy_choice="median", **options
+    )
+    law = torch.cat(seen)  # (16, V), a place after the other
+    assert len(law) == 16
+    half = (law.cumsum(-1) > 0.5).int().argmax(-1)
+    actions = policy.processor.layout.range_of("action")
+    codes = policy.bins.encode(policy.last_record.chunks[0]).reshape(-1)
+    assert codes.tolist() == (half - actions.start).tolist()
+    assert (law.argmax(-1) != half).any()
 
 
 def test_the_bundled_weights_refuse_secondary_remasking(policy_with):

@@ -128,3 +128,64 @@ def test_a_leftover_that_does_not_fit_is_refused(policy, observations, leftover,
 def test_leftovers_are_as_many_as_observations(policy, observations, previous):
     with pytest.raises(ValueError, match="each of 2 observations; got 1"):
         policy.predict_action_chunk(observations[:2], leftover=[previous], inference_delay=1)
+
+
+SECONDARY = {"revision": "secondary", "unmasking_strategy": "static", "max_denoising_steps": 4}
+
+
+def test_a_draft_that_nobody_doubts_comes_back_in_one_forward(
+    visible_policy_with, observations, previous
+):
+    policy = visible_policy_with(decoding={**SECONDARY, "revision_threshold": 0.0})
+    draft = np.concatenate([previous, previous[:3]])
+    chunk = policy.predict_action_chunk(observations[0], leftover=draft, is_draft=True)
+    codes = policy.bins.encode(draft)
+    assert np.array_equal(policy.bins.encode(chunk[0]), codes)
+    assert policy.last_record.num_forwards == (1,)
+    assert (policy.last_record.confidence == 1).all()
+
+
+def test_of_a_draft_what_is_doubted_is_planned_anew_and_pins_stay(
+    visible_policy_with, observations, previous
+):
+    policy = visible_policy_with(
+        decoding={**SECONDARY, "revision_threshold": 1.0, "revision_drop": 1.0}
+    )
+    wrong = -previous[:4]  # the bins are symmetric
+    chunk = policy.predict_action_chunk(
+        observations[:2], leftover=[wrong, wrong], inference_delay=1, is_draft=True, seed=3
+    )
+    record = policy.last_record
+    assert np.array_equal(chunk[:, :1], np.stack([wrong[:1]] * 2))
+    assert record.is_pinned.sum() == 2 * 2
+    given_back = [index for index in record.traces[0].index if index < 8]
+    assert given_back
+    assert min(given_back) >= 2
+    assert set(record.traces[0].index) >= set(range(8, 16))  # nothing was known of these
+    alone = policy.predict_action_chunk(
+        observations[1], leftover=wrong, inference_delay=1, is_draft=True, seed=[record.seeds[1]]
+    )
+    assert np.array_equal(alone[0], chunk[1])
+
+
+def test_a_warm_start_from_a_draft_shows_the_whole_leftover(visible_policy_with, observations):
+    policy = visible_policy_with(
+        decoding={**SECONDARY, "revision_threshold": 0.0}, replan_every=2, warm_start="draft"
+    )
+    for _ in range(2):
+        policy.select_action(observations[0])
+    first = policy.last_record.chunks[0]
+    policy.select_action(observations[1])
+    again = policy.last_record
+    assert not again.is_pinned.any()
+    assert np.array_equal(again.chunks[0, :6], first[2:])
+    assert set(again.traces[0].index) == set(range(12, 16))
+
+
+def test_a_draft_needs_something_that_decides(policy, policy_with, observations, previous):
+    with pytest.raises(ValueError, match="draft_mask needs revision"):
+        policy.predict_action_chunk(observations[0], leftover=previous, is_draft=True)
+    with pytest.raises(ValueError, match="is_draft needs the leftover"):
+        policy.predict_action_chunk(observations[0], is_draft=True)
+    with pytest.raises(ValueError, match="revision='secondary'"):
+        policy_with(warm_start="draft")

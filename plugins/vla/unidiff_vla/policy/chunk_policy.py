@@ -27,7 +27,7 @@ from .observations import Observation, ObservationEncoder, as_observations
 from .pins import Pins, leftover_pins, no_pins
 from .records import ChunkRecord
 from .safety import safe_actions
-from .settings import PolicySettings
+from .settings import DRAFT, PolicySettings
 
 
 @dataclass
@@ -150,6 +150,7 @@ class ChunkPolicy(ABC):
         seed: Any = None,
         leftover: Any = None,
         inference_delay: int = 0,
+        is_draft: bool = False,
         **options: Any,
     ) -> np.ndarray:
         """One chunk for each observation.
@@ -161,6 +162,8 @@ class ChunkPolicy(ABC):
                 observation; (B, R, D), or B arrays, for several.
             inference_delay: leading timesteps of the leftover that come back as they are, bit for
                 bit, while the rest is denoised to fit them (real-time chunking).
+            is_draft: whether the other timesteps of the leftover are shown as a draft, of which
+                secondary remasking (`revision="secondary"`) gives back what the model doubts.
             options: keywords of `generate()` over the settings' own.
 
         Returns:
@@ -175,7 +178,11 @@ class ChunkPolicy(ABC):
         """
         rows = as_observations(observations)
         several = leftover if isinstance(observations, Sequence) else [leftover]
-        pins = self._pins(None if leftover is None else several, inference_delay, len(rows))
+        if leftover is None and is_draft:
+            raise ValueError("is_draft needs the leftover that is the draft")
+        pins = self._pins(
+            None if leftover is None else several, inference_delay, len(rows), is_draft
+        )
         seed = self.settings.seed if seed is None else seed
         keys = row_seeds(int(seed), len(rows)).tolist() if np.ndim(seed) == 0 else list(seed)
         return self._plan(rows, pins, keys, options)[0].chunks.copy()
@@ -207,7 +214,9 @@ class ChunkPolicy(ABC):
             ensemble=None if decay is None else TemporalEnsemble(decay),
         )
 
-    def _pins(self, leftover: Any, inference_delay: int, num_rows: int) -> list[Pins]:
+    def _pins(
+        self, leftover: Any, inference_delay: int, num_rows: int, is_draft: bool
+    ) -> list[Pins]:
         """Pins of each row, from what each of its previous chunks has left; None for none."""
         if leftover is None and inference_delay:
             raise ValueError(f"{inference_delay=} needs the leftover whose timesteps it pins")
@@ -218,7 +227,9 @@ class ChunkPolicy(ABC):
                 f"leftover must have one (R, {self.dof}) array for each of {num_rows} "
                 f"observations; got {len(leftover)}"
             )
-        return [leftover_pins(one, inference_delay, self.bins) for one in leftover]
+        return [
+            leftover_pins(one, inference_delay, self.bins, is_draft=is_draft) for one in leftover
+        ]
 
     def _next_chunk(self, observation: Observation) -> np.ndarray:
         """(T, D) float32 actions from now on, as the settings want them executed."""
@@ -238,11 +249,15 @@ class ChunkPolicy(ABC):
     def _kept(self) -> Pins:
         """What the next plan takes over from the last one."""
         last = self._episode.last
-        delay, least = self.settings.inference_delay, self.settings.warm_start
-        if last is None or (not delay and least is None):
+        delay, start = self.settings.inference_delay, self.settings.warm_start
+        if last is None or (not delay and start is None):
             return no_pins((self.horizon, self.dof))
-        is_sure = None if least is None else last.confidence[0, self.num_executed :] >= least
-        return leftover_pins(last.chunks[0, self.num_executed :], delay, self.bins, is_sure)
+        is_draft = start == DRAFT
+        is_sure = None
+        if start is not None and not is_draft:
+            is_sure = last.confidence[0, self.num_executed :] >= start
+        left = last.chunks[0, self.num_executed :]
+        return leftover_pins(left, delay, self.bins, is_sure, is_draft=is_draft)
 
     @abstractmethod
     def _plan(

@@ -1,8 +1,8 @@
-"""Known actions of a chunk: what is pinned in its canvas, so that only the rest is denoised.
+"""Known actions of a chunk: what its canvas shows, so that only the rest is denoised.
 
-The engine knows pinned and masked positions and nothing between them: a pinned token is read by all
-others and never changes. What is left of the previous chunk is therefore pinned or left out; it
-cannot be offered as a draft that denoising may still change.
+A pinned token is read by all others and never changes. A drafted one is read by all others too, and
+secondary remasking gives it back where the model finds it unlikely; that wants weights trained on
+visible tokens.
 """
 
 # Shapes: B rows, T timesteps, R leftover timesteps, D dimensions, K = T * D of a chunk.
@@ -25,21 +25,29 @@ class Pins:
     """What is known of one chunk.
 
     Attributes:
-        values_TD: (T, D) float32 actions; read where pinned.
+        values_TD: (T, D) float32 actions; read where pinned or drafted.
         is_pinned_TD: (T, D) bool.
+        is_drafted_TD: (T, D) bool, nowhere where it is pinned.
     """
 
     values_TD: np.ndarray
     is_pinned_TD: np.ndarray
+    is_drafted_TD: np.ndarray
 
 
 def no_pins(shape: tuple[int, int]) -> Pins:
     """Pins of a (T, D) chunk of which nothing is known."""
-    return Pins(np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=bool))
+    nowhere = np.zeros(shape, dtype=bool)
+    return Pins(np.zeros(shape, dtype=np.float32), nowhere, nowhere.copy())
 
 
 def leftover_pins(
-    leftover: ArrayLike, inference_delay: int, bins: Any, is_sure_RD: np.ndarray | None = None
+    leftover: ArrayLike,
+    inference_delay: int,
+    bins: Any,
+    is_sure_RD: np.ndarray | None = None,
+    *,
+    is_draft: bool = False,
 ) -> Pins:
     """Pins of a chunk whose first timesteps are those that the previous chunk has left.
 
@@ -48,6 +56,7 @@ def leftover_pins(
         inference_delay: leading timesteps to pin: what will be executed while the chunk is planned.
         bins: the checkpoint's action bins.
         is_sure_RD: (R, D) bool, further actions to pin; None: none.
+        is_draft: whether what is not pinned of the leftover is drafted.
 
     Raises:
         ValueError: if the leftover has the wrong shape, is too short, leaves nothing to denoise, or
@@ -72,20 +81,27 @@ def leftover_pins(
     pins.is_pinned_TD[:inference_delay] = True
     if is_sure_RD is not None:
         pins.is_pinned_TD[: len(values)] |= is_sure_RD
+    if is_draft:
+        pins.is_drafted_TD[: len(values)] = ~pins.is_pinned_TD[: len(values)]
     return pins
 
 
 def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:
-    """Write each row's pins into the canvas and pinned mask of `inputs`; the chunk stands last."""
+    """Write each row's pins into the canvas and masks of `inputs`; the chunk stands last."""
     bins, layout = processor.bins_of("action"), processor.layout
     chunk = slice(-bins.num_tokens, None)
+    if any(one.is_drafted_TD.any() for one in pins):
+        inputs["draft_mask"] = torch.zeros_like(inputs["pinned_mask"])
     for row, one in enumerate(pins):
-        known = np.where(one.is_pinned_TD, one.values_TD, np.array(bins.low))
-        ids = torch.from_numpy(layout.encode("action", bins.encode(known)).reshape(-1))
-        is_pinned_K = torch.from_numpy(one.is_pinned_TD.reshape(-1))
+        is_shown_TD = one.is_pinned_TD | one.is_drafted_TD
+        shown = np.where(is_shown_TD, one.values_TD, np.array(bins.low))
+        ids = torch.from_numpy(layout.encode("action", bins.encode(shown)).reshape(-1))
         canvas_K = inputs["canvas"][row, chunk]
-        inputs["canvas"][row, chunk] = torch.where(is_pinned_K, ids, canvas_K)
-        inputs["pinned_mask"][row, chunk] = is_pinned_K
+        is_shown_K = torch.from_numpy(is_shown_TD.reshape(-1))
+        inputs["canvas"][row, chunk] = torch.where(is_shown_K, ids, canvas_K)
+        inputs["pinned_mask"][row, chunk] = torch.from_numpy(one.is_pinned_TD.reshape(-1))
+        if "draft_mask" in inputs:
+            inputs["draft_mask"][row, chunk] = torch.from_numpy(one.is_drafted_TD.reshape(-1))
 
 
 def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins]) -> Any:

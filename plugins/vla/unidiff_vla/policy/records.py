@@ -18,7 +18,7 @@ class ChunkRecord:
     Attributes:
         chunks: (B, T, D) float32 actions, as returned.
         confidence: (B, T, D) float64, confidence of each token when it was (last) revealed; 1 where
-            it was pinned, or where nothing is decoded.
+            it was pinned, or a draft that stayed, or where nothing is decoded.
         is_pinned: (B, T, D) bool, known beforehand.
         num_forwards: forwards of each row.
         seeds: key of each row; `seed=[seeds[i]]` with observation i alone repeats row i.

@@ -45,35 +45,47 @@ class ActionRegressor(UniDiffForBlockDiffusion):
         self.post_init()
 
     def forward(  # type: ignore[override]  # one argument more than the base's
-        self, *args: Any, value_at: Tensor | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        value_at: Tensor | None = None,
+        labels: Tensor | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """(N,) float32 values at the N positions that are True in (B, Q) `value_at`.
+        """((N,) float32 values at the N True positions of (B, Q) `value_at`, token losses).
 
         Args:
             args: of `UniDiffModel.forward`.
             value_at: None: what the token head says, as in `UniDiffForBlockDiffusion.forward`.
+            labels: (B, Q) ids whose cross-entropy is wanted too, -100 elsewhere.
             kwargs: as `args`.
         """
         if value_at is None:
-            return super().forward(*args, **kwargs)
+            return super().forward(*args, labels=labels, **kwargs)
         hidden_BQD = self.model(*args, **kwargs).last_hidden_state
-        return self.value_head(hidden_BQD[value_at])[:, 0].float()
+        losses = (
+            hidden_BQD.new_zeros(()) if labels is None else self.token_losses(hidden_BQD, labels)
+        )
+        return self.value_head(hidden_BQD[value_at])[:, 0].float(), losses
 
 
-def masked_values(model: nn.Module, streams: TrainingStreams, config: UniDiffConfig) -> Tensor:
-    """(N,) float32 values of the N labelled canvas positions, row by row, all of them masked.
+def masked_values(
+    model: nn.Module, streams: TrainingStreams, value_at_BK: Tensor, config: UniDiffConfig
+) -> tuple[Tensor, Tensor]:
+    """((N,) float32 values of N canvas positions, row by row, losses of the other labelled ones).
 
     Args:
         model: `ActionRegressor`, possibly wrapped.
-        streams: of a batch.
+        streams: of a batch; all that is labelled is masked.
+        value_at_BK: (B, K) bool, the N positions.
         config: the model's.
     """
     inputs = streams.inputs(streams.can_mask_BK, config.mask_token_id)
     width = inputs["input_ids"].shape[1] - streams.can_mask_BK.shape[1]
-    del inputs["labels"]
-    value_at = nn.functional.pad(streams.can_mask_BK, (width, 0))
-    values_N: Tensor = model(**inputs, value_at=value_at)
-    return values_N
+    value_at = nn.functional.pad(value_at_BK, (width, 0))
+    labels = inputs.pop("labels").masked_fill(value_at, IGNORED)
+    has_others = bool((labels != IGNORED).any())
+    values_N, losses = model(**inputs, value_at=value_at, labels=labels if has_others else None)
+    return values_N, losses
 
 
 class RegressionPolicy(ChunkPolicy):
@@ -120,14 +132,15 @@ class RegressionPolicy(ChunkPolicy):
         if options:
             raise ValueError(f"regression decodes nothing: leave out {sorted(options)}")
         is_pinned = np.stack([one.is_pinned_TD for one in pins])
-        if is_pinned.any():
+        if any((one.is_pinned_TD | one.is_drafted_TD).any() for one in pins):
             raise ValueError("regression plans whole chunks: leave out leftover")
         inputs = self.encoder(observations)
         check_fits(self.model, inputs)
         config, device = self.model.config, self.model.device
         batch = request_batch(inputs, config.layout)
         streams = training_streams({k: v.to(device) for k, v in batch.items()}, config.grid)
-        values = masked_values(self.model, streams, config).double().cpu().numpy()
+        values_N, _ = masked_values(self.model, streams, streams.can_mask_BK, config)
+        values = values_N.double().cpu().numpy()
         chunks = self._actions(values.reshape(-1, self.horizon, self.dof))
         self.last_record = ChunkRecord(
             chunks=chunks,

@@ -10,6 +10,7 @@ from typing import Any
 from unidiff.cli import samplers
 
 SETTINGS_FILE = "policy.json"
+DRAFT = "draft"
 # What the policy itself sets in each call of `generate()`, or what no canvas has.
 _OWN_OPTIONS = (
     "seed",
@@ -41,7 +42,8 @@ class PolicySettings:
         inference_delay: leading timesteps of the previous chunk's leftover that `select_action`
             pins in the next one, as if they were executed while it is planned (real-time chunking).
         warm_start: least confidence, in (0, 1], at which `select_action` also pins other tokens of
-            the leftover; None: it pins none.
+            the leftover; "draft": it shows all of them, and secondary remasking, which `decoding`
+            must ask for, gives back what it doubts; None: neither.
         ensemble_decay: m of temporal ensembling's weights exp(-m i), i = 0 the oldest prediction;
             None: the newest chunk is executed as it is.
         cameras: names of several cameras in the order of training; None: one, under "image".
@@ -57,7 +59,7 @@ class PolicySettings:
     decoding: Mapping[str, Any] = field(default_factory=samplers.acting)
     replan_every: int | None = None
     inference_delay: int = 0
-    warm_start: float | None = None
+    warm_start: float | str | None = None
     ensemble_decay: float | None = None
     cameras: tuple[str, ...] | None = None
     image_size: tuple[int, int] | None = None
@@ -71,8 +73,15 @@ class PolicySettings:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_decoding(self.decoding)
-        if self.warm_start is not None and not 0 < self.warm_start <= 1:
-            raise ValueError(f"warm_start must be in (0, 1] or None; got {self.warm_start=}")
+        start = self.warm_start
+        is_number = isinstance(start, (int, float)) and 0 < start <= 1
+        if start not in (None, DRAFT) and not is_number:
+            raise ValueError(f"warm_start must be in (0, 1], {DRAFT!r} or None; got {start!r}")
+        if start == DRAFT and self.decoding.get("revision") != "secondary":
+            raise ValueError(
+                f"warm_start={DRAFT!r} needs decoding with revision='secondary', which decides "
+                f"what of the draft stays; got {dict(self.decoding)}"
+            )
         if self.ensemble_decay is not None and not math.isfinite(self.ensemble_decay):
             raise ValueError(f"ensemble_decay must be finite or None; got {self.ensemble_decay=}")
         if self.ensemble_decay is not None and (self.inference_delay or self.warm_start):

@@ -28,6 +28,8 @@ from .recipe import PolicyRecipe
 
 # Of a token of the picture to come: it has twice a chunk's tokens, and the chunk is what counts.
 FUTURE_WEIGHT = 0.25
+WAYPOINT_WEIGHT = 0.5  # of a state token ahead
+_WAYPOINTS = ModalityLoss("cosine", False, WAYPOINT_WEIGHT, full_share=1.0)
 # Options of `generate()` that say how a token is drawn, not in which order.
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p")
 
@@ -36,7 +38,8 @@ _DRAWING = ("do_sample", "temperature", "top_k", "top_p")
 class RegressionObjective:
     """Mean squared error of the values that an `ActionRegressor` reads from masked chunks.
 
-    A value is the centre of its token's bin, with -1 and 1 at the ends of the range.
+    A value is the centre of its token's bin, with -1 and 1 at the ends of the range. Waypoints are
+    learnt as tokens, as by the other objectives.
     """
 
     def __call__(
@@ -46,7 +49,7 @@ class RegressionObjective:
         config: UniDiffConfig,
         num_response_tokens: int | Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Squared error per action token; no parts, for they would be logged as nats.
+        """Squared error per response token; no parts, for they would be logged as nats.
 
         Args:
             model: `ActionRegressor`, possibly wrapped.
@@ -61,12 +64,14 @@ class RegressionObjective:
         streams = training_streams(batch, config.grid)
         labels_BK = streams.canvas_values("labels", IGNORED)
         bins = config.layout.range_of("action")
-        code_N = labels_BK[streams.can_mask_BK] - bins.start
+        is_action_BK = (labels_BK >= bins.start) & (labels_BK < bins.stop)
+        code_N = labels_BK[is_action_BK] - bins.start
         target_N = (2 * code_N + 1).float() / (bins.stop - bins.start) - 1
-        error = (masked_values(model, streams, config) - target_N).square().sum()
+        values_N, losses = masked_values(model, streams, is_action_BK, config)
+        loss = (values_N - target_N).square().sum() + WAYPOINT_WEIGHT * losses.sum()
         if num_response_tokens is None:
-            num_response_tokens = len(target_N)
-        return error / num_response_tokens, {}
+            num_response_tokens = int(streams.can_mask_BK.sum())
+        return loss / num_response_tokens, {}
 
 
 def policy_objective(recipe: PolicyRecipe) -> BlockObjective | RegressionObjective:
@@ -74,12 +79,15 @@ def policy_objective(recipe: PolicyRecipe) -> BlockObjective | RegressionObjecti
     if recipe.objective == "regression":
         return RegressionObjective()
     if recipe.objective == "ar":
-        return BlockObjective(ar_weight=1.0, ar_modalities=("action",), seed=recipe.seed)
+        return BlockObjective(
+            state=_WAYPOINTS, ar_weight=1.0, ar_modalities=("action",), seed=recipe.seed
+        )
     is_masked = recipe.objective == "masked"
     full_share = recipe.full_share if is_masked else 1.0
     future = ModalityLoss("cosine", False, FUTURE_WEIGHT, full_share)
     return BlockObjective(
         image=future,
+        state=_WAYPOINTS,
         action=ModalityLoss("cosine", elbo_weights=False, full_share=full_share),
         ar_weight=0.0,
         wrong_share=recipe.wrong_share if is_masked else 0.0,

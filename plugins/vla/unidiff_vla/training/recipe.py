@@ -34,6 +34,9 @@ class PolicyRecipe:
             none: told what the scene does not hold, the robot keeps still.
         future_share: share of the chunks that are learnt together with the picture that the first
             camera sees after them, on one canvas under `masked` (world model).
+        waypoints: steps ahead of a frame whose states are learnt beside its chunk, from the prompt
+            alone; beyond an episode's end its last one. They teach where things are: far from the
+            goal an action says no more than a direction.
         hidden_size: width.
         num_layers: depth.
         intermediate_size: width inside the MLP.
@@ -62,6 +65,7 @@ class PolicyRecipe:
     wrong_share: float = 0.1
     still_share: float = 0.08
     future_share: float = 0.0
+    waypoints: tuple[int, ...] = ()
     hidden_size: int = 192
     num_layers: int = 6
     intermediate_size: int = 512
@@ -88,6 +92,8 @@ class PolicyRecipe:
                 f"still_share and wrong_share must be in [0, 1), got {self.still_share} and "
                 f"{self.wrong_share}"
             )
+        if self.waypoints and min(self.waypoints) < 1:
+            raise ValueError(f"waypoints must be >= 1, got {self.waypoints}")
         if not 0 <= self.future_share <= 1 or (self.future_share and self.objective != "masked"):
             raise ValueError(
                 f"future_share must be in [0, 1], and 0 unless objective is 'masked'; got "

@@ -91,7 +91,9 @@ def train_policy(
             layer.compile(dynamic=True)
     encoder = SequenceEncoder(tokenizer, config.layout)
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
-    source = Recorded(maker, frames, recipe.still_share, recipe.future_share)
+    source = Recorded(
+        maker, frames, recipe.still_share, recipe.future_share, tuple(recipe.waypoints)
+    )
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     arguments = training_arguments(
         output_dir / RUN_FOLDER, recipe, recipe.batch_size, recipe.micro_batch

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unidiff.data.blocks import TrainingRow
+from unidiff.data.blocks import IGNORED, TrainingRow
 from unidiff.data.tasks import RowMaker
+from unidiff.tokens.layout import MODALITY_IDS
+from unidiff.tokens.sequence import SequenceEncoder
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class CodedFrames:
         side = math.isqrt(self.pictures.shape[2])
         return side, side
 
-    def after_chunk(self, index: int) -> int:
-        """The frame that is seen after frame `index`'s chunk, or its episode's last one."""
-        later = self.episode_index[index : index + self.chunks.shape[1] + 1]
-        return index + int((later == later[0]).sum()) - 1
+    def later(self, index: int, num_steps: int) -> int:
+        """The frame that many steps after frame `index`, or its episode's last one."""
+        ahead = self.episode_index[index : index + num_steps + 1]
+        return index + int((ahead == ahead[0]).sum()) - 1
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Recorded:
         frames: what was recorded.
         still_share: see `PolicyRecipe`.
         future_share: see `PolicyRecipe`.
+        waypoints: see `PolicyRecipe`.
         name: in the mixture.
     """
 
@@ -66,6 +69,7 @@ class Recorded:
     frames: CodedFrames
     still_share: float = 0.0
     future_share: float = 0.0
+    waypoints: tuple[int, ...] = ()
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
 
@@ -84,11 +88,12 @@ class Recorded:
         """Row of one frame: in any wording of its task, or told otherwise and kept still."""
         frames = self.frames
         task = frames.task_of[int(frames.instruction_index[index])]
-        chunk, after = frames.chunks[index], frames.after_chunk(index)
+        horizon = frames.chunks.shape[1]
+        chunk, later = frames.chunks[index], lambda steps: frames.later(index, steps)
         others = [one for one in self._wordings if one != task]
         if others and rng.random() < self.still_share:
             task = others[int(rng.integers(len(others)))]
-            chunk, after = frames.still, index
+            chunk, later = frames.still, lambda steps: index
         sentences = self._wordings[task]
         told = frames.instructions[sentences[int(rng.integers(len(sentences)))]]
         user = [{"type": "image", "codes": codes} for codes in frames.pictures[index]]
@@ -96,6 +101,35 @@ class Recorded:
         user.append({"type": "text", "text": told})
         answer = [{"type": "action", "codes": chunk}]
         if self.future_share and rng.random() < self.future_share:
-            answer.insert(0, {"type": "image", "codes": frames.pictures[after, 0]})
+            answer.insert(0, {"type": "image", "codes": frames.pictures[later(horizon), 0]})
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-        return self.maker.conversation(messages, rng)
+        row = self.maker.conversation(messages, rng)
+        if not self.waypoints:
+            return row
+        states = [frames.states[later(steps)] for steps in self.waypoints]
+        return with_states(row, np.concatenate(states), self.maker.encoder)
+
+
+def with_states(row: TrainingRow, codes: np.ndarray, encoder: SequenceEncoder) -> TrainingRow:
+    """The row with a canvas of state tokens behind its answer, which sees the prompt alone.
+
+    Args:
+        row: of a prompt and an answer at its end.
+        codes: (n,) state codes.
+        encoder: knows ids.
+    """
+    opening, _ = encoder.delimiters("state")
+    first = row.token_index[np.argmax(row.labels != IGNORED)]  # it sees the context before that
+    ids = np.r_[opening, encoder.layout.encode("state", codes)]
+    state = encoder.layout.modality_id("state")
+    kinds = np.r_[MODALITY_IDS["text"], np.full(len(codes), state)]
+    step = 1 + np.arange(len(ids))
+    return TrainingRow(
+        input_ids=np.r_[row.input_ids, ids],
+        modality_ids=np.r_[row.modality_ids, kinds],
+        position_ids=np.c_[row.position_ids, np.tile(row.position_ids.max() + step, (3, 1))],
+        labels=np.r_[row.labels, IGNORED, ids[1:]],
+        block_ids=np.r_[row.block_ids, np.full(len(ids), row.block_ids.max() + 1)],
+        context_mask=np.r_[row.context_mask, np.zeros(len(ids), dtype=bool)],
+        token_index=np.r_[row.token_index, first + step - 1],
+    )
