@@ -9,19 +9,24 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 from unidiff_vla.environments.instructions import instructions_of
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
-from unidiff_vla.training.objectives import policy_blocks
-from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
+from unidiff_vla.training.objectives import policy_blocks, policy_objective
+from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER, coded_frames
 from unidiff_vla.training.source import CodedFrames, Recorded
 
+from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import BlockOptions
+from unidiff.data.collator import BlockCollator
 from unidiff.data.tasks import RowMaker
+from unidiff.model.streams import training_streams
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 
+TOKENIZER = AutoTokenizer.from_pretrained(bundled_checkpoint())
 CAMERAS = ("side", "front")
 TASKS = ("reach", "push", "drawer-open")
 TINY = PolicyRecipe(
@@ -190,6 +195,82 @@ def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
     assert np.mean(np.array(sizes) > 4) == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.parametrize("objective", ["masked", "ar"])
+def test_states_ahead_are_learnt_from_the_prompt_alone(run: Path, objective: str) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, run.with_name(f"ahead-{objective}"), SETTINGS)
+    )
+    layout = policy.processor.layout
+    encoder = SequenceEncoder(policy.processor.tokenizer, layout)
+    maker = RowMaker(encoder, policy_blocks(objective))
+    frames = replace(
+        coded(("open it", "pull it", "push it", "shut it", "shut it"), (0, 0, 1, 2, 2)),
+        pictures=np.zeros((5, 2, 64), dtype=np.int64),
+        states=np.tile(np.array([0, 1, 2, 3, 1])[:, None], (1, 3)),
+        episode_index=np.array([0, 0, 0, 0, 1]),
+    )
+    bare = Recorded(maker, frames).row(1, np.random.default_rng(0))
+    row = Recorded(maker, frames, waypoints=(1, 9)).row(1, np.random.default_rng(0))
+    own, ahead = len(bare), slice(len(bare), None)
+    for name in ("input_ids", "labels", "block_ids", "context_mask", "token_index"):
+        assert np.array_equal(getattr(row, name)[:own], getattr(bare, name)), name
+    codes = layout.decode("state", row.labels[ahead][1:])
+    assert codes.tolist() == [2] * 3 + [3] * 3  # one step on; the episode's last
+    assert len(set(row.block_ids[ahead])) == 1
+    assert row.block_ids[-1] > row.block_ids[:own].max()
+    batch = BlockCollator()([{"row": row, "key": 0, "stream_position": 0}])
+    streams = training_streams(batch, None)
+    width = streams.context.index_BN.shape[1]
+    seen = streams.attention_mask[0, 0, -1]  # by the last state token
+    modality = torch.cat(
+        [part.take(batch["modality_ids"], -1)[0] for part in (streams.context, streams.canvas)]
+    )
+    is_action = modality == layout.modality_id("action")
+    is_label = torch.zeros_like(seen)
+    is_label[width:] = streams.canvas_values("labels", -100)[0] >= 0
+    assert is_action.any()
+    assert not seen[is_action].any()
+    assert seen[~is_action].all()
+    assert is_label[seen].sum() == 6
+    if objective == "masked":  # nor does the chunk see the states
+        action_row = streams.attention_mask[0, 0, width + int(is_action[width:].nonzero()[0])]
+        assert not action_row[-7:].any()
+    kept = Recorded(maker, frames, still_share=0.99, waypoints=(9,))
+    still = kept.row(1, np.random.default_rng(0))
+    assert layout.decode("state", still.labels[-3:]).tolist() == [1, 1, 1]  # where it is
+
+
+@pytest.mark.parametrize("objective", ["masked", "parallel", "ar", "regression"])
+def test_every_objective_learns_states_ahead(
+    objective: str, coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
+) -> None:
+    own = coded_run(tmp_path / "run")
+    recipe = replace(TINY, objective=objective, steps=2, waypoints=(1, 3))
+    model = train_policy(recorded, own, recipe, note=lambda text: None)
+    layout = model.config.layout
+    first = newest_checkpoint(own / RUN_FOLDER, needs_average=True)
+    assert first is not None
+    source = Recorded(
+        RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks(objective)),
+        coded_frames(recorded, own, recipe, lambda text: None)[0],
+        waypoints=(1, 3),
+    )
+    rows = [source.row(index, np.random.default_rng(index)) for index in range(4)]
+    batch = BlockCollator()(
+        [{"row": row, "key": i, "stream_position": i} for i, row in enumerate(rows)]
+    )
+    objective_of = torch.no_grad()(policy_objective(recipe).__call__)
+    whole, _ = objective_of(model, batch, model.config)
+    state = layout.range_of("state")
+    is_state = (batch["labels"] >= state.start) & (batch["labels"] < state.stop)
+    assert is_state.sum() == 4 * 2 * 3
+    number = (batch["labels"] >= 0).sum()
+    batch["labels"] = batch["labels"].masked_fill(is_state, -100)
+    rest, _ = objective_of(model, batch, model.config, number)
+    share = float((whole - rest) * number / is_state.sum())
+    assert share == pytest.approx(0.5 * np.log(state.size), abs=0.2)  # they know nothing
+
+
 def test_a_policy_that_foresees_plans_with_and_without_it(
     coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
 ) -> None:
@@ -317,6 +398,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         ("micro_batch", 3, "micro_batch must divide"),
         ("still_share", 1.0, "still_share"),
         ("future_share", 1.5, "future_share"),
+        ("waypoints", (0, 3), "waypoints"),
     ],
 )
 def test_impossible_recipes_are_refused(field: str, value: object, message: str) -> None:
