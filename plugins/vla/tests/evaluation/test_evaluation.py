@@ -10,6 +10,7 @@ from unidiff_vla.evaluation.measuring import Driver, measure_cells
 from unidiff_vla.evaluation.plan import EvaluationPlan, reference_decoding
 from unidiff_vla.evaluation.summary import compare, success_of
 
+from unidiff.bundled import bundled_checkpoint
 from unidiff.cli.app import app
 from unidiff.evaluation.intervals import paired_difference, wilson_interval
 from unidiff.plugins import EvaluationRequest
@@ -87,6 +88,8 @@ def test_settings_are_read():
         ({"seeds": "0"}, "seeds must be >= 1"),
         ({"seeds": "many"}, "seeds must be a whole number"),
         ({"foresees": "yes"}, "foresees must be true or false"),
+        ({"planted": "x"}, "planted must be a whole number"),
+        ({"baseline": "a", "reference": "one_token"}, "one comparison at a time"),
         ({"parallel": "0"}, "parallel must be >= 1"),
         ({"split": "validation"}, "a split of"),
         ({"decoding": "fast"}, "decoding must be a JSON object"),
@@ -183,9 +186,23 @@ def test_the_command_measures_compares_and_goes_on(tmp_path):
     assert len(list(out.with_suffix(".cells").glob("*.json"))) == 3
 
 
+def test_two_checkpoints_are_compared(tmp_path):
+    out = tmp_path / "report.json"
+    line = ["eval", "vla", "--limit", "2", "--out", str(out), "--json"]
+    for setting in ("envs=tabletop-reach", "seeds=1", "wordings=known", "replan_every=4"):
+        line += ["--set", setting]
+    result = CliRunner().invoke(app, [*line, "--set", f"baseline={bundled_checkpoint()}"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["comparison"]
+    assert found["checkpoint"] == str(bundled_checkpoint())
+    assert found["num_pairs"] == 2
+    assert found["cost"]["num_chunks"] < json.loads(result.stdout)["cost"]["num_chunks"]
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
+        (("--set", "planted=2", "--set", "envs=tabletop-reach", "--limit", "1"), "revision"),
         (("--set", "speed=3"), "unknown settings ['speed']; there are envs:"),
         (("--set", "seeds"), "--set takes NAME=VALUE"),
         (("--adapter", "folder"), "give it as --checkpoint"),

@@ -6,20 +6,25 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from unidiff.cli.options import ModelChoice
 from unidiff.evaluation.suite import describe_environment
 from unidiff.model.fingerprint import weights_key
 from unidiff.plugins import EvaluationReport, EvaluationRequest
 from unidiff_vla.driving import View
 from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
-from unidiff_vla.policy import ChunkPolicy, PolicySettings
+from unidiff_vla.policy import ChunkPolicy, MaskedDiffusionPolicy, PolicySettings
 
 from .cells import Cell, CellFolder
 from .measuring import Driver, Results, made_for, measure_cells
 from .plan import SETTINGS, EvaluationPlan, reference_decoding
+from .repairing import plant_and_mend
 from .summary import compare, cost_of, errors_of, success_by_task, success_table
 
 __all__ = ["SETTINGS", "measure"]
+
+REPAIRED_LAYOUTS = 10  # of each task
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,10 @@ def measure(request: EvaluationRequest) -> EvaluationReport:
     loaded = policy_for(plan.envs[0], choice, partial(_changed, plan=plan))
     measured = _measured(loaded.policy, plan, plan.wordings, request, "vla")
     report = _report(loaded, plan, measured)
-    if plan.reference is not None:
+    if plan.reference is not None or plan.baseline is not None:
         report["comparison"] = _comparison(loaded.policy, plan, measured, request)
+    if plan.planted:
+        report["repair"] = _repair(loaded.policy, plan)
     return EvaluationReport(report, success_table(report))
 
 
@@ -116,12 +123,8 @@ def _comparison(
     measured: _Measured,
     request: EvaluationRequest,
 ) -> Mapping[str, Any]:
-    """The reference's episodes on the layouts of the first wording, and the paired difference."""
-    assert plan.reference is not None
-    decoding = reference_decoding(plan.reference, policy.settings.decoding)
-    settings = replace(policy.settings, decoding=decoding)
-    other = type(policy)(policy.model, policy.processor, settings)
-    wording = plan.wordings[0]
+    """The other policy's episodes on the layouts of the first wording; the paired difference."""
+    other, wording = _other(policy, plan, request), plan.wordings[0]
     reference = _measured(other, plan, (wording,), request, "the reference")
     pairs = compare(
         measured.results.episodes(wording=wording), reference.results.episodes(wording=wording)
@@ -130,8 +133,36 @@ def _comparison(
     return {
         **pairs,
         "wording": wording,
-        "decoding": decoding,
+        "checkpoint": None if plan.baseline is None else str(plan.baseline),
+        "decoding": dict(other.settings.decoding),
         "cost": reference.cost,
         "latency_ratio": ratio,
         "errors": errors_of(reference.results),
     }
+
+
+def _other(policy: ChunkPolicy, plan: EvaluationPlan, request: EvaluationRequest) -> ChunkPolicy:
+    """The policy to compare with: another checkpoint, or the same one decoded otherwise."""
+    if plan.baseline is not None:
+        choice = ModelChoice(plan.baseline, request.device)
+        return policy_for(plan.envs[0], choice).policy
+    assert plan.reference is not None
+    decoding = reference_decoding(plan.reference, policy.settings.decoding)
+    settings = replace(policy.settings, decoding=decoding)
+    return type(policy)(policy.model, policy.processor, settings)
+
+
+def _repair(policy: ChunkPolicy, plan: EvaluationPlan) -> Mapping[str, Any]:
+    """What secondary remasking makes of planted tokens, on the first layouts of each task."""
+    if not isinstance(policy, MaskedDiffusionPolicy):
+        raise ValueError(f"planted wants a masked policy; got {type(policy).__name__}")
+    make_env = made_for(policy.settings.cameras)
+    envs = [make_env(name, plan.split) for name in plan.envs]
+    layouts = range(min(REPAIRED_LAYOUTS, plan.num_episodes))
+    try:
+        planted = plant_and_mend(policy, envs, layouts, plan.planted, plan.seeds[0])
+    finally:
+        for env in envs:
+            env.close()
+    width = np.array(policy.bins.high) - np.array(policy.bins.low)
+    return {"num_planted_of_chunk": plan.planted, **planted.report(width)}

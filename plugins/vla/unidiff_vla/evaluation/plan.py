@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from unidiff.evaluation.tradeoff import PACE_OPTIONS
@@ -30,6 +31,9 @@ SETTINGS = {
     "decoding": "JSON object of keywords of generate() over the checkpoint's own",
     "reference": f"{ONE_TOKEN}, or a JSON object of keywords of generate(): another way to decode, "
     "compared on the same layouts",
+    "baseline": "folder of another checkpoint, compared on the same layouts",
+    "planted": "wrong tokens planted in each of some chunks, for secondary remasking to repair; "
+    "0 by default",
     "parallel": f"episodes side by side; {NUM_PARALLEL} by default",
 }
 
@@ -48,6 +52,8 @@ class EvaluationPlan:
         foresees: whether the next picture is planned too; None: as the checkpoint says.
         decoding: keywords of `generate()` over the checkpoint's own.
         reference: keywords that another way to decode has; None: nothing is compared.
+        baseline: another checkpoint to compare with, decoded as its own settings say.
+        planted: wrong tokens planted in each of some chunks.
         parallel: episodes side by side.
     """
 
@@ -60,11 +66,15 @@ class EvaluationPlan:
     foresees: bool | None = None
     decoding: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Any] | str | None = None
+    baseline: Path | None = None
+    planted: int = 0
     parallel: int = NUM_PARALLEL
 
     def __post_init__(self) -> None:
         """Reject what cannot be driven."""
         unknown = sorted(set(self.wordings) - set(WORDINGS))
+        if self.reference is not None and self.baseline is not None:
+            raise ValueError("one comparison at a time: give reference or baseline")
         if unknown or not self.wordings or not self.envs:
             raise ValueError(
                 f"expected environments, and wordings among {WORDINGS}; got {self.envs} and "
@@ -101,6 +111,8 @@ class EvaluationPlan:
             foresees=_truth(given, "foresees"),
             decoding=_keywords(given, "decoding"),
             reference=_reference(given),
+            baseline=Path(given["baseline"]) if "baseline" in given else None,
+            planted=_number(given, "planted", 0),
             parallel=_number(given, "parallel", NUM_PARALLEL),
         )
 

@@ -117,6 +117,8 @@ def success_table(report: Mapping[str, Any]) -> str:
     )
     if "comparison" in report:
         lines += ["", _comparison(report["comparison"])]
+    if "repair" in report:
+        lines += ["", _repair(report["repair"])]
     if report["errors"]:
         lines += ["", f"{len(report['errors'])} episodes broke off; the first: {_first(report)}"]
     return "\n".join(lines) + "\n"
@@ -128,13 +130,25 @@ def _shown(task: Mapping[str, Any]) -> str:
 
 
 def _comparison(found: Mapping[str, Any]) -> str:
-    cost = found["cost"]
+    cost, other = found["cost"], found["checkpoint"] or "itself"
     return (
-        f"Against {found['decoding']} ({cost['forwards_per_chunk']:.2f} forwards, "
+        f"Against {other}, {found['decoding']} ({cost['forwards_per_chunk']:.2f} forwards, "
         f"{cost['latency_ms']['median']:.1f} ms a chunk): success {found['success']:.3f} and "
         f"{found['reference_success']:.3f}, difference {found['difference']:+.3f}, one-sided 95 % "
         f"lower bound {found['lower_bound']:+.3f}, {found['num_pairs']} pairs; latency "
         f"{found['latency_ratio']:.2f} times the reference's."
+    )
+
+
+def _repair(found: Mapping[str, Any]) -> str:
+    low, high = found["interval"]
+    return (
+        f"{found['num_planted_of_chunk']} wrong tokens planted in each of {found['num_chunks']} "
+        f"chunks: {found['repaired']:.3f} ({low:.3f} to {high:.3f}) repaired, their mean distance "
+        f"from what was planned {found['distance_before']:.3f} of the range before and "
+        f"{found['distance_after']:.3f} after; of the right tokens "
+        f"{found['right_tokens_changed']:.3f} changed, by {found['right_tokens_distance']:.3f} in "
+        "the mean of all."
     )
 
 

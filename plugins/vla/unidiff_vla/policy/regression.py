@@ -60,7 +60,7 @@ class ActionRegressor(UniDiffForBlockDiffusion):
             kwargs: as `args`.
         """
         if value_at is None:
-            return super().forward(*args, labels=labels, **kwargs)
+            return super().forward(*args, **kwargs, labels=labels)  # type: ignore[misc]
         hidden_BQD = self.model(*args, **kwargs).last_hidden_state
         losses = (
             hidden_BQD.new_zeros(()) if labels is None else self.token_losses(hidden_BQD, labels)
