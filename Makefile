@@ -2,6 +2,7 @@
 #   make demo                 install, bring the data, run the demonstration into demo_out/
 #   make test | lint | bench  what the names say
 #   make test-lerobot         lerobot in an environment of its own, and the tests that need it
+#   make simulators           Meta-World and gym-pusht into .venv too; tests that need them then run
 #   make plugins              list the installed plugins and run their tests alone
 #   make install TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"   a smaller torch
 
@@ -33,7 +34,7 @@ REST_TESTS := $(filter-out $(DECODING_TESTS) tests/conftest.py tests/__pycache__
   $(wildcard plugins/*/tests)
 
 .DEFAULT_GOAL := help
-.PHONY: help install data demo test test-decoding test-rest test-lerobot plugins lint bench clean distclean
+.PHONY: help install data demo test test-decoding test-rest test-lerobot simulators plugins lint bench clean distclean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -93,6 +94,10 @@ $(LEROBOT_STAMP): $(STAMP) $(wildcard $(LEROBOT)/*) plugins/vla/lerobot_policy_u
 	$(LEROBOT_VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation \
 	  --editable plugins/vla/lerobot_policy_unidiff
 	@touch $@
+
+simulators: install
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+	  --editable 'plugins/vla[metaworld,pusht]'
 
 plugins: install data
 	$(BIN)/unidiff plugins --json

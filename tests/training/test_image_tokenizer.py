@@ -15,6 +15,7 @@ from unidiff.training.image_tokenizer import (
     images_to_pixels,
     rare_colour_weights,
     reconstruction_psnr,
+    small_detail_weights,
     train_image_tokenizer,
 )
 
@@ -165,6 +166,30 @@ def test_rare_colours_weigh_more() -> None:
     assert float(held[0, 0, 0]) / float(held[1, 5, 5]) == pytest.approx(3.0, rel=1e-3)
     with pytest.raises(ValueError, match="most >= 1"):
         rare_colour_weights(images, most=0.5)
+
+
+def test_what_differs_from_its_surroundings_counts_more() -> None:
+    images = np.full((2, 12, 12, 3), 100, np.uint8)
+    images[0, 5, 5] = 151  # a fifth of the range brighter; a window of 3 x 3 holds it once
+    weights = small_detail_weights(images, strength=10.0, reach=1).astype(np.float64)
+    assert weights.mean() == pytest.approx(1, abs=1e-3)
+    base = weights[1, 5, 5]
+    assert weights[0, 5, 5] / base == pytest.approx(1 + 10 * 0.2 * 8 / 9, rel=1e-2)
+    assert weights[0, 4, 4] / base == pytest.approx(1 + 10 * 0.2 / 9, rel=1e-2)
+    assert weights[0, 8, 8] == base
+    assert np.ptp(small_detail_weights(images, strength=0.0)) == 0
+    for wrong in ({"strength": -1.0}, {"reach": 0}, {"reach": 12}):
+        with pytest.raises(ValueError, match="strength >= 0 and reach in"):
+            small_detail_weights(images, **wrong)
+
+
+def test_training_begins_with_the_weights_given(tmp_path: Path) -> None:
+    images = coloured_squares(8)
+    first = train_image_tokenizer(images, TINY, SHORT, tmp_path / "first")
+    barely = replace(SHORT, steps=1, lr=1e-9)
+    second = train_image_tokenizer(images, TINY, barely, tmp_path / "second", start=first)
+    for name, weight in first.state_dict().items():
+        assert torch.allclose(weight, second.state_dict()[name], atol=1e-6), name
 
 
 def test_a_pixel_without_weight_may_come_out_as_it_likes() -> None:

@@ -85,6 +85,7 @@ def train_image_tokenizer(
     output_dir: str | Path,
     sampling_weights: NDArray[np.floating] | None = None,
     pixel_weights: NDArray[np.floating] | None = None,
+    start: FSQImageTokenizer | None = None,
 ) -> FSQImageTokenizer:
     """A tokenizer trained on the images and saved in `output_dir`; resumes what it finds there.
 
@@ -96,7 +97,8 @@ def train_image_tokenizer(
         sampling_weights: (N,) float >= 0. How often each image is drawn, relative to the others;
             None draws all alike.
         pixel_weights: (N, H, W) float >= 0 with mean about one, what an error at each pixel counts
-            (`rare_colour_weights`); None: one.
+            (`rare_colour_weights`, `small_detail_weights`); None: one.
+        start: a tokenizer of the same sizes whose weights training begins with; None: fresh ones.
 
     Returns:
         The trained tokenizer in evaluation mode.
@@ -108,6 +110,8 @@ def train_image_tokenizer(
     _check_pixel_weights(images, pixel_weights)
     cumulative = _cumulative_weights(len(images), sampling_weights)
     run = _TrainingRun(config, options, Path(output_dir))
+    if start is not None:
+        run.model.load_state_dict(start.state_dict())
     remaining = range(run.start(), options.steps)
     progress = tqdm(remaining, desc="image tokenizer", disable=not options.show_progress)
     for step in progress:
@@ -150,6 +154,46 @@ def rare_colour_weights(
     weight = 1 / np.sqrt(np.maximum(share, 1e-12))
     weight = np.minimum(weight, most * weight[share > 0].min())
     return (weight / (weight * share).sum()).astype(np.float16)[colour]
+
+
+def small_detail_weights(
+    images: NDArray[np.uint8], strength: float = 20.0, reach: int = 4
+) -> NDArray[np.float16]:
+    """(N, H, W) weights of pixels, larger where a pixel differs from its surroundings; mean one.
+
+    A puck of nine pixels then counts more than as many pixels of an arm of the same colour.
+
+    Args:
+        images: (N, H, W, 3) uint8.
+        strength: 1 + strength is the weight, before it is scaled, of a pixel that differs from the
+            mean around it by the whole range in all channels.
+        reach: pixels to each side whose mean is taken; beyond the border the image is mirrored.
+
+    Raises:
+        ValueError: if the images do not fit, or a number is out of range.
+
+    Source: own derivation; checked in tests/training/test_image_tokenizer.py.
+    """
+    check_images(images)
+    if strength < 0 or not 1 <= reach < min(images.shape[1:3]):
+        raise ValueError(
+            f"expected strength >= 0 and reach in [1, {min(images.shape[1:3])}); got {strength=} "
+            f"{reach=}"
+        )
+    parts = [
+        _difference_from_surroundings(images[first : first + _EVALUATION_BATCH], reach)
+        for first in range(0, len(images), _EVALUATION_BATCH)
+    ]
+    weight = 1 + strength * np.concatenate(parts)
+    return (weight / weight.mean(dtype=np.float64)).astype(np.float16)
+
+
+def _difference_from_surroundings(images: NDArray[np.uint8], reach: int) -> NDArray[np.float32]:
+    """(N, H, W) mean over channels of the distance to the mean around a pixel, in [0, 1]."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    padded = torch.nn.functional.pad(pixels, (reach,) * 4, mode="reflect")
+    around = torch.nn.functional.avg_pool2d(padded, 2 * reach + 1, stride=1)
+    return (pixels - around).abs().mean(1).numpy()
 
 
 def reconstruction_psnr(model: FSQImageTokenizer, images: NDArray[np.uint8]) -> NDArray[np.float64]:
