@@ -66,6 +66,16 @@ def test_episodes_are_driven_filmed_and_reported(run, tmp_path):
     assert shown.width > 2 * 288
 
 
+def test_what_is_foreseen_is_filmed_beside_what_came(run, tmp_path):
+    line = ("--env", "tabletop-reach", "--steps", 2)
+    shapes = []
+    for name, more in (("plain.gif", ()), ("foreseen.gif", ("--foresee",))):
+        assert run(*line, *more, "--video", tmp_path / name).code == 0
+        shapes.append(Image.open(tmp_path / name).size)
+    (width, height), (wide, low) = shapes
+    assert wide / low > 1.4 * width / height  # two pictures side by side
+
+
 def test_it_is_a_line_for_people(run):
     result = run("--env", "tabletop-reach", "--task", "touch the red disc", "--steps", 1)
     assert result.code == 0

@@ -41,11 +41,15 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(LeRobotFolder(tmp_path / "demos")) == 4
 
     sizes = ("--steps", 2, "--batch-size", 2, "--tokenizer-steps", 2, "--num-layers", 1)
+    sizes = (*sizes, "--waypoints", "4, 9", "--future-share", 0.5)
     result = invoke(
         *("train-policy", tmp_path / "demos", "--out", tmp_path / "run", *sizes),
         "--no-compile-layers",
     )
     assert result.exit_code == 0, result.stderr
+    log = json.loads((tmp_path / "run" / "policy" / "training_log.json").read_text())
+    assert log["recipe"]["waypoints"] == [4, 9]
+    assert log["recipe"]["future_share"] == 0.5
     policy = MaskedDiffusionPolicy.from_pretrained(tmp_path / "run" / "policy")
     seen, _ = TabletopEnv("reach").reset(seed=1_000_000)
     assert policy.predict_action_chunk(seen).shape == (1, 8, 2)
@@ -55,6 +59,13 @@ def test_environments_without_experts_are_refused(tmp_path: Path) -> None:
     result = invoke("record", "CartPole-v1", "--out", tmp_path / "demos")
     assert result.exit_code == 2
     assert "have experts; got ['CartPole-v1']" in result.stderr
+
+
+def test_waypoints_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    line = ("train-policy", tmp_path, "--out", tmp_path / "run", "--waypoints", "8,soon")
+    result = invoke(*line)
+    assert result.exit_code == 2
+    assert "whole numbers as 8,24" in result.stderr
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:

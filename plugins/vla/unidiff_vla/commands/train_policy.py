@@ -49,6 +49,13 @@ class RecipeOptions:
             rich_help_panel=_SIZES,
         ),
     ] = None
+    waypoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Steps ahead whose states are learnt beside each chunk, as 8,24; none: ''.",
+            rich_help_panel=_SIZES,
+        ),
+    ] = None
     seed: Annotated[
         int | None, typer.Option(help="Weights, order, noise.", rich_help_panel=_SIZES)
     ] = None
@@ -62,6 +69,8 @@ class RecipeOptions:
         from unidiff_vla.training import PolicyRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
+        if self.waypoints is not None:
+            given["waypoints"] = _numbers(self.waypoints)
         standard = PolicyRecipe()
         steps = given.get("steps", standard.steps)
         share = min(1.0, steps / standard.steps)
@@ -73,6 +82,14 @@ class RecipeOptions:
             micro_batch=min(batch, standard.micro_batch),
             **given,
         )
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers separated by commas; ValueError if one is none."""
+    try:
+        return tuple(int(one) for one in text.split(",") if one.strip())
+    except ValueError as error:
+        raise ValueError(f"--waypoints must be whole numbers as 8,24; got {text!r}") from error
 
 
 @takes_options

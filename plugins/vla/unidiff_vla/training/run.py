@@ -30,6 +30,7 @@ from unidiff.training.image_tokenizer import (
     TrainImageTokenizerOptions,
     images_to_pixels,
     rare_colour_weights,
+    small_detail_weights,
     train_image_tokenizer,
 )
 from unidiff.training.run_folder import check_same_settings
@@ -168,7 +169,7 @@ def cameras_of(run_dir: str | Path) -> tuple[str, ...]:
 def fit_image_tokenizer(
     recordings: Recordings, folder: Path, recipe: PolicyRecipe
 ) -> FSQImageTokenizer:
-    """The image tokenizer of a data set's pictures; rare colours count more."""
+    """The image tokenizer of a data set's pictures; rare colours and small things count more."""
     if (folder / "model.safetensors").is_file():
         model: FSQImageTokenizer = FSQImageTokenizer.from_pretrained(folder)
         return model.eval()
@@ -189,7 +190,8 @@ def fit_image_tokenizer(
         flip=False,
         bfloat16=recipe.bf16,
     )
-    weights = rare_colour_weights(pictures)
+    weights = small_detail_weights(pictures) * np.sqrt(rare_colour_weights(pictures))
+    weights /= weights.mean(dtype=np.float64)
     return train_image_tokenizer(pictures, config, options, folder, pixel_weights=weights)
 
 
