@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unidiff.evaluation.intervals import wilson_interval
+from unidiff.tokens.actions import BinTokenizer
 from unidiff_vla.driving import View
 from unidiff_vla.driving.lockstep import plan_key
 from unidiff_vla.environments import InstructedEnv
@@ -87,6 +88,10 @@ def plant_and_mend(
             "planted tokens are mended by secondary remasking: add "
             """--set 'decoding={"revision": "secondary"}' """
             f"(and weights trained on visible tokens); got {dict(policy.settings.decoding)}"
+        )
+    if not isinstance(policy.bins, BinTokenizer):
+        raise ValueError(
+            f"wrong tokens are planted among bins; the checkpoint has {type(policy.bins).__name__}"
         )
     size = policy.horizon * policy.dof
     if not 1 <= num_planted <= size:
