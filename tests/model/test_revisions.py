@@ -87,35 +87,6 @@ DRAFT = torch.arange(20, 20 + CANVAS)[None]
 NOTHING = torch.zeros(1, CANVAS, dtype=torch.bool)
 
 
-def evens(ids_BK: Tensor, may_BK: Tensor) -> Tensor:
-    """A critic that likes even ids only."""
-    return (ids_BK % 2 == 0).double()
-
-
-@pytest.mark.parametrize("pattern", PATTERNS)
-def test_what_a_critic_likes_of_a_draft_stays_and_the_rest_is_drawn(
-    pattern: str, models: dict
-) -> None:
-    ids, mask = prompts([CANVAS])  # a whole block, where there is a grid
-    options = {"revision": evens, "max_denoising_steps": 4, "unmasking_strategy": "static"}
-    output = decode(
-        models[pattern],
-        ids,
-        mask,
-        canvas=DRAFT,
-        pinned_mask=NOTHING,
-        draft_mask=~NOTHING,
-        return_trace=True,
-        return_logprobs=True,
-        **options,
-    )
-    is_liked = DRAFT % 2 == 0
-    assert torch.equal(output.canvas[is_liked], DRAFT[is_liked])
-    assert set(output.trace[0].index) == set((~is_liked)[0].nonzero()[:, 0].tolist())
-    assert 2 <= int(output.num_forwards) <= 4
-    assert torch.equal(output.logprobs == 0, is_liked)
-
-
 def test_a_draft_that_is_believed_costs_one_forward(models: dict) -> None:
     ids, mask = prompts([4])
     given = {"canvas": DRAFT, "pinned_mask": NOTHING, "draft_mask": ~NOTHING}
@@ -149,10 +120,13 @@ def test_secondary_remasking_keeps_what_is_likely_enough_of_a_draft(models: dict
         max_denoising_steps=2,
         unmasking_strategy="static",
         return_trace=True,
+        return_logprobs=True,
         temperature=1.0,
     )
     assert sorted(output.trace[0].index) == (own < bound).nonzero()[:, 0].tolist()
     assert 0 < len(output.trace[0]) < CANVAS
+    assert torch.equal(output.logprobs[0] == 0, own >= bound)
+    assert torch.equal(output.canvas[0][own >= bound], DRAFT[0][own >= bound])
 
 
 def test_rows_with_drafts_are_as_alone(models: dict) -> None:
@@ -183,6 +157,10 @@ def test_rows_with_drafts_are_as_alone(models: dict) -> None:
     [
         ({"revision": None}, ValueError, "draft_mask needs revision="),
         ({"revision": "resample"}, ValueError, "draft_mask needs revision="),
+        ({"revision": distrusts_even_ids}, ValueError, "draft_mask needs revision="),
+        ({"pinned_mask": NOTHING[:, 1:]}, ValueError, "pinned_mask must have shape"),
+        ({"pinned_mask": NOTHING.float()}, TypeError, "pinned_mask must be bool"),
+        ({"canvas": DRAFT * 0 + 1}, ValueError, "holds the mask token"),
         ({"draft_mask": DRAFT}, TypeError, "draft_mask must be bool"),
         ({"draft_mask": NOTHING[:, 1:]}, ValueError, "draft_mask must have shape"),
         ({"pinned_mask": ~NOTHING}, ValueError, "overlap"),

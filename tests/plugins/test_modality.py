@@ -130,7 +130,7 @@ def test_a_value_is_generated_on_its_grid_and_decoded(grown):
     (tune,) = processor.post_process(output, inputs)
     assert tune.shape == (6,)
     assert set(tune) <= set(PITCHES)
-    with pytest.raises(ValueError, match="want must be .text., or one or more of"):
+    with pytest.raises(ValueError, match="or one or more of"):
         processor.build(turns({"type": "text", "text": "?"}), "smell")
 
 

@@ -577,6 +577,7 @@ def test_malformed_parts_are_refused(processor, part, error):
         (lambda p: p.build(user({"type": "text", "text": "a"}), want="sound"), "want"),
         (lambda p: p.build(user({"type": "text", "text": "a"}), want=["text", "image"]), "want"),
         (lambda p: p.build(user({"type": "text", "text": "a"}), want=[]), "want"),
+        (lambda p: p.build(user({"type": "text", "text": "a"}), want=["image"] * 2), "want"),
         (lambda p: p.for_chat([{"role": "mask", "content": "a"}]), "role"),
         (lambda p: p.for_chat([{"role": "user", "content": None}]), "content must be .* got None"),
         (lambda p: p.for_chat([{"role": "user", "content": "ab\ud800"}]), "surrogate.*character 2"),

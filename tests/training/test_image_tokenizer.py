@@ -178,8 +178,8 @@ def test_what_differs_from_its_surroundings_counts_more() -> None:
     assert weights[0, 4, 4] / base == pytest.approx(1 + 10 * 0.2 / 9, rel=1e-2)
     assert weights[0, 8, 8] == base
     assert np.ptp(small_detail_weights(images, strength=0.0)) == 0
-    for wrong in ({"strength": -1.0}, {"reach": 0}, {"reach": 12}):
-        with pytest.raises(ValueError, match="strength >= 0 and reach in"):
+    for wrong in ({"strength": -1.0}, {"strength": np.nan}, {"reach": 0}, {"reach": 12}):
+        with pytest.raises(ValueError, match="and reach in"):
             small_detail_weights(images, **wrong)
 
 
@@ -190,6 +190,9 @@ def test_training_begins_with_the_weights_given(tmp_path: Path) -> None:
     second = train_image_tokenizer(images, TINY, barely, tmp_path / "second", start=first)
     for name, weight in first.state_dict().items():
         assert torch.allclose(weight, second.state_dict()[name], atol=1e-6), name
+    other = FSQImageTokenizer(FSQImageTokenizerConfig(levels=[5, 25], hidden_sizes=[8, 16]))
+    with pytest.raises(ValueError, match="tokenizer of the sizes"):
+        train_image_tokenizer(images, TINY, barely, tmp_path / "third", start=other)
 
 
 def test_a_pixel_without_weight_may_come_out_as_it_likes() -> None:

@@ -149,7 +149,7 @@ def _start_token(options: Mapping[str, Any]) -> int:
 
 
 def _check_draft(options: Mapping[str, Any], inputs: GenerationInputs) -> None:
-    """Raise ValueError or TypeError unless something may revise the draft."""
+    """Raise ValueError or TypeError unless something reads the draft and may revise it."""
     draft = inputs.draft_mask
     if draft is None:
         return
@@ -158,13 +158,10 @@ def _check_draft(options: Mapping[str, Any], inputs: GenerationInputs) -> None:
     if draft.dtype != torch.bool:
         raise TypeError(f"draft_mask must be bool (True = drafted), got {draft.dtype}")
     _check_shape(draft, "draft_mask", inputs.canvas.shape)
-    if (draft & inputs.pinned_mask).any():
-        raise ValueError("draft_mask and pinned_mask overlap: a pinned token never changes")
-    revision = options["revision"]
-    if not callable(revision) and revision not in ("secondary", "edit"):
+    if options["revision"] not in ("secondary", "edit"):
         raise ValueError(
-            "draft_mask needs revision='secondary', 'edit' or a critic, which decide what of a "
-            f"draft stays; got {revision!r}: pin what shall stay as it is"
+            "draft_mask needs revision='secondary' or 'edit', which read visible tokens and decide "
+            f"what of a draft stays; got {options['revision']!r}: pin what shall stay as it is"
         )
 
 
@@ -222,6 +219,10 @@ def _given_canvas(
         )
     for kind in np.unique(modality):
         denoiser.layout.range_of(names[kind])
+    if (drafted & pinned).any():
+        raise ValueError("draft_mask and pinned_mask overlap: a pinned token never changes")
+    if (drafted & (ids == denoiser.layout.mask_token_id)).any():
+        raise ValueError("a draft holds the mask token: leave draft_mask False there")
     wrong = (pinned | drafted) & (denoiser.layout.modality_ids(ids) != modality)
     if wrong.any():
         at = int(np.argmax(wrong))

@@ -82,8 +82,7 @@ class UniDiffGenerationMixin(GenerationMixin):
             canvas: (B, K) int64; exactly this block is denoised and returned behind the prompt.
             pinned_mask: (B, K) bool, True where the canvas is known.
             draft_mask: (B, K) bool, True where the canvas shows a token that may change: `revision`
-                ("secondary", "edit" or a critic) decides whether it does. None: what is not pinned
-                is masked.
+                ("secondary" or "edit") decides whether it does. None: what is not pinned is masked.
             canvas_modality_ids: (B, K) int64 modality of each position, -1 behind a short canvas.
             negative_input_ids: (B, M) or (1, M) int64 prompt of the weaker condition of
                 `guidance_scale`; a list of them, the weakest first, for a list of scales.

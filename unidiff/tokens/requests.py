@@ -64,8 +64,11 @@ class RequestBuilders:
         """
         names = [n for n in self.layout.modalities if self.layout.grid_of(n)]
         wanted = [want] if isinstance(want, str) else list(want)
-        if wanted != ["text"] and (not wanted or set(wanted) - set(names)):
-            raise ValueError(f"want must be 'text', or one or more of {tuple(names)}; got {want!r}")
+        is_good = wanted and not set(wanted) - set(names) and len(set(wanted)) == len(wanted)
+        if wanted != ["text"] and not is_good:
+            raise ValueError(
+                f"want must be 'text', or one or more of {tuple(names)}, each once; got {want!r}"
+            )
         prompts = [
             self.encoder.conversation(self.coded(messages), add_generation_prompt=True)
             for messages in as_batch(conversations)

@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 
 _STATE_FILE = "training_state.pt"
 _EVALUATION_BATCH = 250
+_SIZES = ("levels", "hidden_sizes", "num_encoder_blocks", "num_decoder_blocks", "num_stage_blocks")
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def train_image_tokenizer(
     cumulative = _cumulative_weights(len(images), sampling_weights)
     run = _TrainingRun(config, options, Path(output_dir))
     if start is not None:
-        run.model.load_state_dict(start.state_dict())
+        run.begin_with(start)
     remaining = range(run.start(), options.steps)
     progress = tqdm(remaining, desc="image tokenizer", disable=not options.show_progress)
     for step in progress:
@@ -175,10 +176,10 @@ def small_detail_weights(
     Source: own derivation; checked in tests/training/test_image_tokenizer.py.
     """
     check_images(images)
-    if strength < 0 or not 1 <= reach < min(images.shape[1:3]):
+    if not 0 <= strength <= 1e3 or not 1 <= reach < min(images.shape[1:3]):
         raise ValueError(
-            f"expected strength >= 0 and reach in [1, {min(images.shape[1:3])}); got {strength=} "
-            f"{reach=}"
+            f"expected strength in [0, 1000] and reach in [1, {min(images.shape[1:3])}); got "
+            f"{strength=} {reach=}"
         )
     parts = [
         _difference_from_surroundings(images[first : first + _EVALUATION_BATCH], reach)
@@ -190,7 +191,7 @@ def small_detail_weights(
 
 def _difference_from_surroundings(images: NDArray[np.uint8], reach: int) -> NDArray[np.float32]:
     """(N, H, W) mean over channels of the distance to the mean around a pixel, in [0, 1]."""
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
     padded = torch.nn.functional.pad(pixels, (reach,) * 4, mode="reflect")
     around = torch.nn.functional.avg_pool2d(padded, 2 * reach + 1, stride=1)
     return (pixels - around).abs().mean(1).numpy()
@@ -269,9 +270,17 @@ class _TrainingRun:
         cosmetic = ("show_progress", "save_every")
         kept = {key: value for key, value in asdict(self.options).items() if key not in cosmetic}
         config = self.model.config
-        sizes = ("levels", "hidden_sizes", "num_encoder_blocks", "num_decoder_blocks")
-        kept.update((name, getattr(config, name)) for name in (*sizes, "num_stage_blocks"))
+        kept.update((name, getattr(config, name)) for name in _SIZES)
         return kept
+
+    def begin_with(self, model: FSQImageTokenizer) -> None:
+        """Take a tokenizer's weights; raises ValueError if it has other sizes."""
+        wanted, given = (
+            {name: getattr(one.config, name) for name in _SIZES} for one in (self.model, model)
+        )
+        if wanted != given:
+            raise ValueError(f"start must be a tokenizer of the sizes {wanted}; got {given}")
+        self.model.load_state_dict(model.state_dict())
 
     def start(self) -> int:
         """Number of steps already done: 0, or those of the state found on disk, which is loaded."""

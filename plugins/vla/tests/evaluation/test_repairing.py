@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 from unidiff_vla.environments.tabletop_env import TabletopEnv
-from unidiff_vla.evaluation.repairing import PLANS_OF_EPISODE, Planted, plant_and_mend
+from unidiff_vla.evaluation.repairing import (
+    PLANS_OF_EPISODE,
+    Planted,
+    check_plantable,
+    plant_and_mend,
+)
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
 
 from unidiff.bundled import bundled_checkpoint
@@ -77,8 +82,9 @@ def test_rates_by_hand():
 
 def test_what_cannot_be_planted_is_refused(policy_with):
     policy = policy_with()
-    with pytest.raises(ValueError, match="planted must lie in"):
-        planted_by(policy, 17)
+    for wrong in (16, -1):
+        with pytest.raises(ValueError, match="planted must lie in"):
+            check_plantable(policy, wrong)
     plain = MaskedDiffusionPolicy(policy.model, policy.processor, PolicySettings())
     with pytest.raises(ValueError, match="mended by secondary remasking"):
-        planted_by(plain)
+        check_plantable(plain, 3)

@@ -19,7 +19,7 @@ from unidiff_vla.policy import ChunkPolicy, MaskedDiffusionPolicy, PolicySetting
 from .cells import Cell, CellFolder
 from .measuring import Driver, Results, made_for, measure_cells
 from .plan import SETTINGS, EvaluationPlan, reference_decoding
-from .repairing import plant_and_mend
+from .repairing import check_plantable, plant_and_mend
 from .summary import compare, cost_of, errors_of, success_by_task, success_table
 
 __all__ = ["SETTINGS", "measure"]
@@ -45,10 +45,13 @@ def measure(request: EvaluationRequest) -> EvaluationReport:
     plan = EvaluationPlan.of(request)
     choice = ModelChoice(request.checkpoint, request.device)
     loaded = policy_for(plan.envs[0], choice, partial(_changed, plan=plan))
+    other = _other(loaded.policy, plan, request)
+    if plan.planted:
+        check_plantable(loaded.policy, plan.planted)
     measured = _measured(loaded.policy, plan, plan.wordings, request, "vla")
     report = _report(loaded, plan, measured)
-    if plan.reference is not None or plan.baseline is not None:
-        report["comparison"] = _comparison(loaded.policy, plan, measured, request)
+    if other is not None:
+        report["comparison"] = _comparison(other, plan, measured, request)
     if plan.planted:
         report["repair"] = _repair(loaded.policy, plan)
     return EvaluationReport(report, success_table(report))
@@ -118,13 +121,13 @@ def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> 
 
 
 def _comparison(
-    policy: ChunkPolicy,
+    other: ChunkPolicy,
     plan: EvaluationPlan,
     measured: _Measured,
     request: EvaluationRequest,
 ) -> Mapping[str, Any]:
     """The other policy's episodes on the layouts of the first wording; the paired difference."""
-    other, wording = _other(policy, plan, request), plan.wordings[0]
+    wording = plan.wordings[0]
     reference = _measured(other, plan, (wording,), request, "the reference")
     pairs = compare(
         measured.results.episodes(wording=wording), reference.results.episodes(wording=wording)
@@ -141,21 +144,23 @@ def _comparison(
     }
 
 
-def _other(policy: ChunkPolicy, plan: EvaluationPlan, request: EvaluationRequest) -> ChunkPolicy:
-    """The policy to compare with: another checkpoint, or the same one decoded otherwise."""
+def _other(
+    policy: ChunkPolicy, plan: EvaluationPlan, request: EvaluationRequest
+) -> ChunkPolicy | None:
+    """The policy to compare with: another checkpoint, the same one decoded otherwise, or none."""
     if plan.baseline is not None:
         choice = ModelChoice(plan.baseline, request.device)
         return policy_for(plan.envs[0], choice).policy
-    assert plan.reference is not None
+    if plan.reference is None:
+        return None
     decoding = reference_decoding(plan.reference, policy.settings.decoding)
-    settings = replace(policy.settings, decoding=decoding)
+    settings = replace(policy.settings, decoding=decoding, warm_start=None)
     return type(policy)(policy.model, policy.processor, settings)
 
 
 def _repair(policy: ChunkPolicy, plan: EvaluationPlan) -> Mapping[str, Any]:
     """What secondary remasking makes of planted tokens, on the first layouts of each task."""
-    if not isinstance(policy, MaskedDiffusionPolicy):
-        raise ValueError(f"planted wants a masked policy; got {type(policy).__name__}")
+    assert isinstance(policy, MaskedDiffusionPolicy)
     make_env = made_for(policy.settings.cameras)
     envs = [make_env(name, plan.split) for name in plan.envs]
     layouts = range(min(REPAIRED_LAYOUTS, plan.num_episodes))

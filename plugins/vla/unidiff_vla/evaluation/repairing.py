@@ -14,10 +14,10 @@ import numpy as np
 
 from unidiff.evaluation.intervals import wilson_interval
 from unidiff.tokens.actions import BinTokenizer
-from unidiff_vla.driving import View
+from unidiff_vla.driving import EpisodeRun, View
 from unidiff_vla.driving.lockstep import plan_key
 from unidiff_vla.environments import InstructedEnv
-from unidiff_vla.policy import MaskedDiffusionPolicy
+from unidiff_vla.policy import ChunkPolicy, MaskedDiffusionPolicy
 
 PLANS_OF_EPISODE = 4  # chunks of each layout: from its start on
 
@@ -47,7 +47,7 @@ class Planted:
             range_of_actions: (D,) highest less lowest action.
         """
         before, after = (
-            np.abs(chunks - self.planned) / range_of_actions
+            np.abs(chunks - self.planned) / np.where(range_of_actions > 0, range_of_actions, 1.0)
             for chunks in (self.drafts, self.mended)
         )
         is_near = (after < before / 2)[self.is_wrong]
@@ -74,16 +74,44 @@ def plant_and_mend(
     """Drive layouts by what is planned, and mend a spoilt copy of each plan.
 
     Args:
-        policy: decodes with `revision="secondary"`.
+        policy: one that `check_plantable` takes.
         envs: environments, each of which plays all the layouts.
-        layouts: seeds of the layouts.
+        layouts: seeds of the layouts, at least one.
         num_planted: tokens of each chunk that are replaced.
         seed: of the plans, and of what is planted.
 
     Raises:
-        ValueError: if the policy revises nothing, or a chunk has fewer tokens.
+        ValueError: if an episode broke off before its first plan.
     """
-    if policy.settings.decoding.get("revision") != "secondary":
+    view, bins = View.of(policy), policy.bins
+    found: list[tuple[np.ndarray, ...]] = []
+    for env in envs:
+        for layout in layouts:
+            run = EpisodeRun(env, layout, view)
+            while not run.is_over and run.num_plans < PLANS_OF_EPISODE:
+                key = [plan_key(seed, layout, run.num_plans)]
+                chunk = policy.predict_action_chunk([run.seen], seed=key)[0]
+                rng = np.random.default_rng((seed, layout, run.num_plans))
+                codes, is_wrong = _spoilt(bins.encode(chunk), bins.num_bins, num_planted, rng)
+                draft = bins.decode(codes)
+                mended = policy.predict_action_chunk(
+                    [run.seen], seed=key, leftover=[draft], is_draft=True
+                )[0]
+                planned = bins.decode(bins.encode(chunk))
+                found.append((planned, draft, mended, is_wrong))
+                run.num_plans += 1
+                run.execute(chunk[: policy.num_executed])
+            if not found:
+                raise ValueError(f"layout {layout} broke off: {run.error}")
+    return Planted(*(np.stack(column) for column in zip(*found, strict=True)))
+
+
+def check_plantable(policy: ChunkPolicy, num_planted: int) -> None:
+    """Raise ValueError unless the policy can mend so many planted tokens of a chunk."""
+    if (
+        not isinstance(policy, MaskedDiffusionPolicy)
+        or policy.settings.decoding.get("revision") != "secondary"
+    ):
         raise ValueError(
             "planted tokens are mended by secondary remasking: add "
             """--set 'decoding={"revision": "secondary"}' """
@@ -94,32 +122,10 @@ def plant_and_mend(
             f"wrong tokens are planted among bins; the checkpoint has {type(policy.bins).__name__}"
         )
     size = policy.horizon * policy.dof
-    if not 1 <= num_planted <= size:
-        raise ValueError(f"planted must lie in [1, {size}], the chunk's tokens; got {num_planted}")
-    view, bins = View.of(policy), policy.bins
-    found: list[tuple[np.ndarray, ...]] = []
-    for env in envs:
-        for layout in layouts:
-            seen, is_over = env.reset(seed=layout)[0], False
-            for number in range(PLANS_OF_EPISODE):
-                if is_over:
-                    break
-                key = [plan_key(seed, layout, number)]
-                looked = view(seen)
-                chunk = policy.predict_action_chunk([looked], seed=key)[0]
-                rng = np.random.default_rng((seed, layout, number))
-                codes, is_wrong = _spoilt(bins.encode(chunk), bins.num_bins, num_planted, rng)
-                draft = bins.decode(codes)
-                mended = policy.predict_action_chunk(
-                    [looked], seed=key, leftover=[draft], is_draft=True
-                )[0]
-                planned = bins.decode(bins.encode(chunk))
-                found.append((planned, draft, mended, is_wrong))
-                for action in chunk[: policy.num_executed]:
-                    if not is_over:
-                        seen, _, ended, late, _ = env.step(action)
-                        is_over = bool(ended or late)
-    return Planted(*(np.stack(column) for column in zip(*found, strict=True)))
+    if not 1 <= num_planted < size:
+        raise ValueError(
+            f"planted must lie in [1, {size - 1}], less than the chunk's tokens; got {num_planted}"
+        )
 
 
 def _spoilt(

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import BatchFeature
 
+from unidiff.tokens.actions import BinTokenizer
+
 from .safety import check_actions
 
 
@@ -81,6 +83,10 @@ def leftover_pins(
     pins.is_pinned_TD[:inference_delay] = True
     if is_sure_RD is not None:
         pins.is_pinned_TD[: len(values)] |= is_sure_RD
+    if is_draft and not isinstance(bins, BinTokenizer):
+        raise ValueError(
+            f"a draft is shown timestep by timestep, which wants bins; got {type(bins).__name__}"
+        )
     if is_draft:
         pins.is_drafted_TD[: len(values)] = ~pins.is_pinned_TD[: len(values)]
     return pins

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ class PolicySettings:
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         check_decoding(self.decoding)
+        for name in ("foresees", "reuses_prompt"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false; got {getattr(self, name)!r}")
         start = self.warm_start
-        is_number = isinstance(start, (int, float)) and 0 < start <= 1
+        is_number = isinstance(start, Real) and 0 < start <= 1
         if start not in (None, DRAFT) and not is_number:
             raise ValueError(f"warm_start must be in (0, 1], {DRAFT!r} or None; got {start!r}")
         if start == DRAFT and self.decoding.get("revision") != "secondary":

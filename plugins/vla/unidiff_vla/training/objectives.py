@@ -23,6 +23,7 @@ from unidiff.model.streams import IGNORED, check_trainable, training_streams
 from unidiff.training.objective import BlockObjective, ModalityLoss
 from unidiff_vla.policy import ActionRegressor, PolicySettings
 from unidiff_vla.policy.regression import masked_values
+from unidiff_vla.policy.settings import DRAFT
 
 from .recipe import PolicyRecipe
 
@@ -31,7 +32,7 @@ FUTURE_WEIGHT = 0.25
 WAYPOINT_WEIGHT = 0.5  # of a state token ahead
 _WAYPOINTS = ModalityLoss("cosine", False, WAYPOINT_WEIGHT, full_share=1.0)
 # Options of `generate()` that say how a token is drawn, not in which order.
-_DRAWING = ("do_sample", "temperature", "top_k", "top_p")
+_DRAWING = ("do_sample", "temperature", "top_k", "top_p", "greedy_choice")
 
 
 @dataclass(frozen=True)
@@ -123,4 +124,5 @@ def policy_settings(objective: str, settings: PolicySettings) -> PolicySettings:
         "ar": {**drawn, "decoding_mode": "ar"},
         "regression": {},
     }
-    return replace(settings, decoding=own[objective], foresees=False)
+    start = None if settings.warm_start == DRAFT else settings.warm_start
+    return replace(settings, decoding=own[objective], foresees=False, warm_start=start)

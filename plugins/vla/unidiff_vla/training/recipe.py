@@ -92,8 +92,8 @@ class PolicyRecipe:
                 f"still_share and wrong_share must be in [0, 1), got {self.still_share} and "
                 f"{self.wrong_share}"
             )
-        if self.waypoints and min(self.waypoints) < 1:
-            raise ValueError(f"waypoints must be >= 1, got {self.waypoints}")
+        if not all(isinstance(one, int) and one >= 1 for one in self.waypoints):
+            raise ValueError(f"waypoints must be whole numbers >= 1, got {self.waypoints}")
         if not 0 <= self.future_share <= 1 or (self.future_share and self.objective != "masked"):
             raise ValueError(
                 f"future_share must be in [0, 1], and 0 unless objective is 'masked'; got "
