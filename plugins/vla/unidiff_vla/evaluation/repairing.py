@@ -88,14 +88,14 @@ def plant_and_mend(
     for env in envs:
         for layout in layouts:
             run = EpisodeRun(env, layout, view)
-            while not run.is_over and run.num_plans < PLANS_OF_EPISODE:
+            while (seen := run.seen) is not None and run.num_plans < PLANS_OF_EPISODE:
                 key = [plan_key(seed, layout, run.num_plans)]
-                chunk = policy.predict_action_chunk([run.seen], seed=key)[0]
+                chunk = policy.predict_action_chunk([seen], seed=key)[0]
                 rng = np.random.default_rng((seed, layout, run.num_plans))
                 codes, is_wrong = _spoilt(bins.encode(chunk), bins.num_bins, num_planted, rng)
                 draft = bins.decode(codes)
                 mended = policy.predict_action_chunk(
-                    [run.seen], seed=key, leftover=[draft], is_draft=True
+                    [seen], seed=key, leftover=[draft], is_draft=True
                 )[0]
                 planned = bins.decode(bins.encode(chunk))
                 found.append((planned, draft, mended, is_wrong))
