@@ -559,7 +559,7 @@ def canvas_arguments(**changes: Any) -> dict[str, Any]:
         (
             canvas_arguments(canvas_modality_ids=torch.tensor([[0, 0, 1]])),
             ValueError,
-            "pinned to id 12, which is no image token",
+            "given as id 12, which is no image token",
         ),
         (canvas_arguments(max_new_tokens=5), ValueError, "does not apply to a canvas"),
         (canvas_arguments(decoding_mode="auto"), ValueError, "a canvas was given"),
