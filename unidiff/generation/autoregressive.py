@@ -21,7 +21,7 @@ from .lockstep import LockStep
 from .order import DRAW_TOKEN
 from .rows import Row
 from .ruled import limit_next
-from .sampling import choose_tokens, greedy_tokens
+from .sampling import MEDIAN, choose_tokens, greedy_tokens
 
 TEXT = MODALITY_IDS["text"]
 
@@ -99,11 +99,13 @@ class Autoregressive(LockStep):
             offsets: tokens between the row's known ones and the line's place; None: none.
         """
         row_N = self.index_of(rows)
-        places = [len(self.rows[i].generated) for i in rows]
-        if offsets is not None:
-            places = [place + offset for place, offset in zip(places, offsets, strict=True)]
-        kinds = [modality_at(self.rows[i], place) for i, place in zip(rows, places, strict=True)]
-        token_N = greedy_tokens(logits_NV, self.index_of(kinds), self.policy.greedy_choice)
+        choice, modality_N = self.policy.greedy_choice, None
+        ahead = [0] * len(rows) if offsets is None else offsets
+        places = [len(self.rows[i].generated) + n for i, n in zip(rows, ahead, strict=True)]
+        if choice == MEDIAN:
+            kinds = [modality_at(self.rows[i], at) for i, at in zip(rows, places, strict=True)]
+            modality_N = self.index_of(kinds)
+        token_N = greedy_tokens(logits_NV, modality_N, choice)
         if not self.tensors.is_greedy:
             index = [len(self.rows[i].prompt) + at for i, at in zip(rows, places, strict=True)]
             token_N = choose_tokens(

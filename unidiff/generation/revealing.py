@@ -15,7 +15,7 @@ from .constraints import check_scores, reject_early_ends
 from .order import DRAW_TOKEN, StepView
 from .predictions import Predictions
 from .ruled import draw_under_rules
-from .sampling import choose_tokens, greedy_tokens, likeliest
+from .sampling import MEDIAN, choose_tokens, greedy_tokens, likeliest
 
 
 class Revealing(CanvasRows):
@@ -89,8 +89,10 @@ class Revealing(CanvasRows):
     def _draw(self, found: Predictions) -> Tensor:
         """(N,) a token for each position, as a column of its logits."""
         row_N, tensors = found.row_N, self.tensors
-        modality_N = self.canvases.modality_BK[row_N, found.column_N]
-        greedy_N = greedy_tokens(found.logits_NV, modality_N, self.policy.greedy_choice)
+        choice, modality_N = self.policy.greedy_choice, None
+        if choice == MEDIAN:
+            modality_N = self.canvases.modality_BK[row_N, found.column_N]
+        greedy_N = greedy_tokens(found.logits_NV, modality_N, choice)
         if tensors.is_greedy:
             return greedy_N
         index_N = self.canvases.row_index[row_N, found.column_N]

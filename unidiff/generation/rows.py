@@ -170,7 +170,7 @@ class Row:
             length = self.room
             if block_length is not None:
                 length = min(block_length - num_prefix, self.room)
-            own = masked_text(length)
+            own = _masked_text(length)
         positions = self.context.next_positions(own.modality.tolist())
         prefix = self.context.split(num_settled)
         self.num_delivered = len(prefix)
@@ -191,7 +191,7 @@ class Row:
 
     def next_canvas(self, block_length: int, window: int | None) -> Canvas:
         """The canvas after a committed block: masked text as long as there is room."""
-        own = masked_text(min(block_length, self.room))
+        own = _masked_text(min(block_length, self.room))
         self.num_delivered = 0
         return Canvas(
             **vars(own),
@@ -202,7 +202,7 @@ class Row:
         )
 
 
-def masked_text(length: int) -> GivenCanvas:
+def _masked_text(length: int) -> GivenCanvas:
     """Text positions of which nothing is known."""
     nothing = np.zeros(length, dtype=bool)
     modality = np.full(length, MODALITY_IDS["text"], dtype=np.int64)

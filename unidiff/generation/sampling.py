@@ -56,12 +56,12 @@ def likeliest(logits_NV: Tensor) -> Tensor:
     return logits_NV.max(-1).indices
 
 
-def greedy_tokens(logits_NV: Tensor, modality_N: Tensor, choice: str) -> Tensor:
+def greedy_tokens(logits_NV: Tensor, modality_N: Tensor | None, choice: str) -> Tensor:
     """(N,) index of the token that a greedy position takes.
 
     Args:
         logits_NV: (N, V) float, -inf at ids that may not be taken.
-        modality_N: (N,) int64, index into the layout's `modalities`.
+        modality_N: (N,) int64, index into the layout's `modalities`; None where "mode" is asked.
         choice: "mode": the likeliest id; "median": of actions and states, whose ids are in order,
             the first id up to which more than half of the mass lies.
 
@@ -70,6 +70,7 @@ def greedy_tokens(logits_NV: Tensor, modality_N: Tensor, choice: str) -> Tensor:
     """
     token_N = likeliest(logits_NV)
     if choice == MEDIAN:
+        assert modality_N is not None
         is_ordered_N = torch.isin(modality_N, modality_N.new_tensor(_ORDERED))
         prob_NV = logits_NV[is_ordered_N].to(torch.float64).softmax(-1)
         half_N = torch.full((len(prob_NV),), 0.5, dtype=torch.float64, device=prob_NV.device)

@@ -92,13 +92,13 @@ def plant_and_mend(
                 key = [plan_key(seed, layout, run.num_plans)]
                 chunk = policy.predict_action_chunk([seen], seed=key)[0]
                 rng = np.random.default_rng((seed, layout, run.num_plans))
-                codes, is_wrong = _spoilt(bins.encode(chunk), bins.num_bins, num_planted, rng)
-                draft = bins.decode(codes)
+                codes = bins.encode(chunk)
+                spoilt, is_wrong = _spoilt(codes, bins.num_bins, num_planted, rng)
+                draft = bins.decode(spoilt)
                 mended = policy.predict_action_chunk(
                     [seen], seed=key, leftover=[draft], is_draft=True
                 )[0]
-                planned = bins.decode(bins.encode(chunk))
-                found.append((planned, draft, mended, is_wrong))
+                found.append((bins.decode(codes), draft, mended, is_wrong))
                 run.num_plans += 1
                 run.execute(chunk[: policy.num_executed])
             if not found:

@@ -178,8 +178,6 @@ class ChunkPolicy(ABC):
         """
         rows = as_observations(observations)
         several = leftover if isinstance(observations, Sequence) else [leftover]
-        if leftover is None and is_draft:
-            raise ValueError("is_draft needs the leftover that is the draft")
         pins = self._pins(
             None if leftover is None else several, inference_delay, len(rows), is_draft
         )
@@ -220,6 +218,8 @@ class ChunkPolicy(ABC):
         """Pins of each row, from what each of its previous chunks has left; None for none."""
         if leftover is None and inference_delay:
             raise ValueError(f"{inference_delay=} needs the leftover whose timesteps it pins")
+        if leftover is None and is_draft:
+            raise ValueError("is_draft needs the leftover that is the draft")
         if leftover is None:
             return [no_pins((self.horizon, self.dof))] * num_rows
         if len(leftover) != num_rows:

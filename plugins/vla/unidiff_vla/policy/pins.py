@@ -77,16 +77,16 @@ def leftover_pins(
             f"leftover of {len(values)} timesteps and a horizon of {bins.horizon}; got "
             f"{inference_delay}: replan earlier"
         )
+    if is_draft and not isinstance(bins, BinTokenizer):
+        raise ValueError(
+            f"a draft is shown timestep by timestep, which wants bins; got {type(bins).__name__}"
+        )
     check_actions(values, bins)
     pins = no_pins(shape)
     pins.values_TD[: len(values)] = values
     pins.is_pinned_TD[:inference_delay] = True
     if is_sure_RD is not None:
         pins.is_pinned_TD[: len(values)] |= is_sure_RD
-    if is_draft and not isinstance(bins, BinTokenizer):
-        raise ValueError(
-            f"a draft is shown timestep by timestep, which wants bins; got {type(bins).__name__}"
-        )
     if is_draft:
         pins.is_drafted_TD[: len(values)] = ~pins.is_pinned_TD[: len(values)]
     return pins

@@ -70,8 +70,8 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         pin(inputs, pins, self.processor)
         given = {**self.settings.decoding, **options}
         steps = given.get("max_denoising_steps", self.model.generation_config.max_denoising_steps)
-        is_part = any(one.is_pinned_TD.any() for one in pins) and not self.settings.foresees
-        if is_part:
+        is_part = any(one.is_pinned_TD.any() for one in pins)
+        if is_part and not self.settings.foresees:
             given["max_denoising_steps"] = steps_of(steps, pins)
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(

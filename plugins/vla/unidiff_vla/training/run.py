@@ -82,14 +82,7 @@ def train_policy(
     frames, states, actions = coded_frames(data, output_dir, recipe, note)
     tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
     config = policy_config(tokenizer, recipe, frames.picture_grid, states, actions)
-    torch.manual_seed(recipe.seed)
-    model = policy_model(recipe.objective, config)
-    initialise_code_embeddings(model, recipe.levels, recipe.seed)
-    note(f"{begin_with(model, Path(start or bundled_checkpoint()))} tensors of the start taken")
-    model.set_attn_implementation("eager")
-    if recipe.compile_layers:
-        for layer in model.model.layers:
-            layer.compile(dynamic=True)
+    model = _new_model(config, recipe, Path(start or bundled_checkpoint()), note)
     encoder = SequenceEncoder(tokenizer, config.layout)
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
     source = Recorded(
@@ -115,6 +108,21 @@ def train_policy(
     assert trainer.average is not None
     trainer.average.copy_to(model)
     return model.eval()
+
+
+def _new_model(
+    config: UniDiffConfig, recipe: PolicyRecipe, start: Path, note: Note
+) -> UniDiffForBlockDiffusion:
+    """Weights to train: fresh ones, and what fits of a checkpoint."""
+    torch.manual_seed(recipe.seed)
+    model = policy_model(recipe.objective, config)
+    initialise_code_embeddings(model, recipe.levels, recipe.seed)
+    note(f"{begin_with(model, start)} tensors of the start taken")
+    model.set_attn_implementation("eager")
+    if recipe.compile_layers:
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)
+    return model
 
 
 def coded_frames(

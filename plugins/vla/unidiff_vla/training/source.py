@@ -88,12 +88,11 @@ class Recorded:
         """Row of one frame: in any wording of its task, or told otherwise and kept still."""
         frames = self.frames
         task = frames.task_of[int(frames.instruction_index[index])]
-        horizon = frames.chunks.shape[1]
-        chunk, later = frames.chunks[index], lambda steps: frames.later(index, steps)
+        chunk, pace = frames.chunks[index], 1
         others = [one for one in self._wordings if one != task]
         if others and rng.random() < self.still_share:
             task = others[int(rng.integers(len(others)))]
-            chunk, later = frames.still, lambda steps: index
+            chunk, pace = frames.still, 0  # it sees what it saw, and stays where it is
         sentences = self._wordings[task]
         told = frames.instructions[sentences[int(rng.integers(len(sentences)))]]
         user = [{"type": "image", "codes": codes} for codes in frames.pictures[index]]
@@ -101,12 +100,13 @@ class Recorded:
         user.append({"type": "text", "text": told})
         answer = [{"type": "action", "codes": chunk}]
         if self.future_share and rng.random() < self.future_share:
-            answer.insert(0, {"type": "image", "codes": frames.pictures[later(horizon), 0]})
+            after = frames.later(index, pace * len(chunk))
+            answer.insert(0, {"type": "image", "codes": frames.pictures[after, 0]})
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
         row = self.maker.conversation(messages, rng)
         if not self.waypoints:
             return row
-        states = [frames.states[later(steps)] for steps in self.waypoints]
+        states = [frames.states[frames.later(index, pace * n)] for n in self.waypoints]
         return with_states(row, np.concatenate(states), self.maker.encoder)
 
 
