@@ -52,3 +52,50 @@ def test_the_same_seed_gives_the_same_demonstration(line):
 def test_noise_that_cannot_be_is_refused(line, noise):
     with pytest.raises(ValueError, match="expected noise of shape"):
         record_demonstration(line, 0, np.array(noise))
+
+
+def test_every_other_seed_begins_with_a_walk_that_is_not_recorded(line):
+    walk = []
+    for seed in range(1, 41, 2):
+        line.executed = []
+        told = record_demonstration(line, seed, wander=3)
+        walk.append(len(line.executed) - len(told.actions))
+        assert told.success
+        place = float(np.random.default_rng(seed).uniform(2.0, 3.0))
+        place += 0.5 * sum(action[0] for action in line.executed[: walk[-1]])
+        np.testing.assert_allclose(told.states[0, 0], place, atol=1e-5)  # where the walk ended
+    assert min(walk) >= 1
+    assert max(walk) == 3
+    line.executed = []
+    told = record_demonstration(line, 2, wander=3)
+    assert len(line.executed) == len(told.actions)
+    with pytest.raises(ValueError, match="wander >= 0"):
+        record_demonstration(line, 1, wander=-1)
+
+
+def test_a_walk_that_ends_the_episode_is_not_taken(line):
+    still = record_demonstration(line, 1)
+    step = line.step
+
+    def late(action):
+        observation, reward, terminated, _, info = step(action)
+        return observation, reward, terminated, line.num_resets == resets + 1, info
+
+    resets, line.step = line.num_resets, late
+    told = record_demonstration(line, 1, wander=8)
+    assert line.num_resets == resets + 2
+    np.testing.assert_array_equal(told.states, still.states)
+
+
+def test_a_walk_is_executed_at_one_blow_where_the_environment_can(line):
+    stepped = record_demonstration(line, 3, wander=8)
+    chunks = []
+
+    def execute(actions):
+        chunks.append(actions)
+        return [line.step(action) for action in actions][-1]
+
+    line.execute = execute
+    told = record_demonstration(line, 3, wander=8)
+    assert len(chunks) == 1
+    np.testing.assert_array_equal(told.states, stepped.states)

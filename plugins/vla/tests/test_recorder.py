@@ -88,3 +88,16 @@ def test_arguments_out_of_range_are_refused(new_writer, line):
         record_demonstrations(line, new_writer(), "a/b", 1)
     with pytest.raises(ValueError, match="first_seed >= 0"):
         record_demonstrations(line, new_writer(), "line", 1, first_seed=-1)
+
+
+def test_a_walk_is_asked_for_through_the_recorder(new_writer, line):
+    options = {"first_seed": 1, "noise": np.zeros(2)}
+    still = new_writer("still")
+    record_demonstrations(line, still, "line", 1, **options)
+    walked = new_writer("walked")
+    record_demonstrations(line, walked, "line", 1, wander=8, **options)
+    starts = [
+        next(iter(LeRobotFolder(one.finish()))).frames["observation.state"][0]
+        for one in (still, walked)
+    ]
+    assert abs(starts[0] - starts[1]) > 0.01

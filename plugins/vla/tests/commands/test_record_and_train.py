@@ -19,7 +19,7 @@ def invoke(*line: object) -> Result:
 
 
 def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt, made = recorder._attempt, []
+    attempt, made = recorder._keep, []
 
     def interrupted(*arguments: object) -> None:
         if len(made) == 3:
@@ -28,20 +28,22 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         made.append(1)
         attempt(*arguments)
 
-    monkeypatch.setattr(recorder, "_attempt", interrupted)
-    envs = ("tabletop-reach", "tabletop-push")
-    line = ("record", *envs, "--episodes", 2, "--out", tmp_path / "demos", "--json")
+    monkeypatch.setattr(recorder, "_keep", interrupted)
+    envs = ("tabletop-reach=1", "tabletop-push")
+    line = ("record", *envs, "--episodes", 3, "--wander", 9, "--out", tmp_path / "demos", "--json")
     assert invoke(*line).exit_code == 130
     assert not (tmp_path / "demos").exists()
     result = invoke(*line)
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
-    assert [one["num_kept"] for one in report["environments"]] == [2, 2]
+    assert [one["num_kept"] for one in report["environments"]] == [1, 3]
     assert sum(made) == 4  # those made before the interruption were kept
-    assert len(LeRobotFolder(tmp_path / "demos")) == 4
+    folder = LeRobotFolder(tmp_path / "demos")
+    assert len(folder) == 4
+    assert folder.info["unidiff"]["settings"]["wander"] == 9
 
     sizes = ("--steps", 2, "--batch-size", 2, "--tokenizer-steps", 2, "--num-layers", 1)
-    sizes = (*sizes, "--waypoints", "4, 9", "--future-share", 0.5)
+    sizes = (*sizes, "--waypoints", "4, 9", "--num-turns", 1, "--future-share", 0.5)
     result = invoke(
         *("train-policy", tmp_path / "demos", "--out", tmp_path / "run", *sizes),
         "--no-compile-layers",
@@ -49,10 +51,18 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.exit_code == 0, result.stderr
     log = json.loads((tmp_path / "run" / "policy" / "training_log.json").read_text())
     assert log["recipe"]["waypoints"] == [4, 9]
+    assert log["recipe"]["num_turns"] == 1
     assert log["recipe"]["future_share"] == 0.5
     policy = MaskedDiffusionPolicy.from_pretrained(tmp_path / "run" / "policy")
     seen, _ = TabletopEnv("reach").reset(seed=1_000_000)
     assert policy.predict_action_chunk(seen).shape == (1, 8, 2)
+
+
+@pytest.mark.parametrize("name", ["tabletop-push=", "tabletop-push=0", "tabletop-push=many"])
+def test_a_number_of_episodes_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
+    result = invoke("record", name, "--out", tmp_path / "demos")
+    assert result.exit_code == 2
+    assert "whole number N >= 1" in result.stderr
 
 
 def test_environments_without_experts_are_refused(tmp_path: Path) -> None:

@@ -88,6 +88,7 @@ def passes(processor: UniDiffProcessor) -> CodedFrames:
         task_of=(0,),
         still=np.full((HORIZON, 1), 4),
         episode_index=np.arange(number),
+        turns=np.zeros(0, dtype=np.int64),
     )
 
 

@@ -16,7 +16,7 @@ from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_polic
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
 from unidiff_vla.training.objectives import policy_blocks, policy_objective
 from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER, coded_frames
-from unidiff_vla.training.source import CodedFrames, Recorded
+from unidiff_vla.training.source import CodedFrames, Recorded, turns_of
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import BlockOptions
@@ -136,6 +136,7 @@ def coded(instructions: tuple[str, ...], task_of: tuple[int, ...]) -> CodedFrame
         task_of=task_of,
         still=np.full((2, 2), 1),
         episode_index=np.zeros(number, dtype=np.int64),
+        turns=np.zeros(0, dtype=np.int64),
     )
 
 
@@ -235,9 +236,27 @@ def test_states_ahead_are_learnt_from_the_prompt_alone(run: Path, objective: str
     if objective == "masked":  # nor does the chunk see the states
         action_row = streams.attention_mask[0, 0, width + int(is_action[width:].nonzero()[0])]
         assert not action_row[-7:].any()
-    kept = Recorded(maker, frames, still_share=0.99, waypoints=(9,))
+    turning = replace(frames, turns=np.array([1, 2, 4]))
+    row = Recorded(maker, turning, waypoints=(1,), num_turns=2).row(1, np.random.default_rng(0))
+    codes = layout.decode("state", row.labels[-9:]).tolist()
+    assert codes == [2] * 3 + [2] * 3 + [3] * 3  # one step on; the next turn; the episode's last
+    kept = Recorded(maker, turning, still_share=0.99, waypoints=(9,), num_turns=1)
     still = kept.row(1, np.random.default_rng(0))
-    assert layout.decode("state", still.labels[-3:]).tolist() == [1, 1, 1]  # where it is
+    assert layout.decode("state", still.labels[-6:]).tolist() == [1] * 6  # where it is
+
+
+def test_turns_are_where_the_action_jumps_within_an_episode() -> None:
+    actions = np.array([[0, 8], [1, 8], [6, 8], [6, 8], [6, 2], [0, 2]], dtype=np.uint8)
+    turns = turns_of(actions, 16, np.array([0, 0, 0, 0, 0, 1]))
+    assert turns.tolist() == [2, 4]  # a quarter of 16 bins is not a jump; the last is a new episode
+    assert turns_of(actions, 20, np.zeros(6)).tolist() == [4, 5]
+    frames = replace(coded(("a",) * 4, (0,) * 4), turns=np.array([1, 2]))
+    assert [frames.turns_after(index, 2) for index in (0, 1, 2, 3)] == [
+        [1, 2],
+        [2, 3],
+        [3, 3],
+        [3, 3],
+    ]
 
 
 @pytest.mark.parametrize("objective", ["masked", "parallel", "ar", "regression"])
@@ -245,7 +264,7 @@ def test_every_objective_learns_states_ahead(
     objective: str, coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
 ) -> None:
     own = coded_run(tmp_path / "run")
-    recipe = replace(TINY, objective=objective, steps=2, waypoints=(1, 3))
+    recipe = replace(TINY, objective=objective, steps=2, waypoints=(1, 3), num_turns=1)
     model = train_policy(recorded, own, recipe, note=lambda text: None)
     layout = model.config.layout
     first = newest_checkpoint(own / RUN_FOLDER, needs_average=True)
@@ -254,6 +273,7 @@ def test_every_objective_learns_states_ahead(
         RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks(objective)),
         coded_frames(recorded, own, recipe, lambda text: None)[0],
         waypoints=(1, 3),
+        num_turns=1,
     )
     rows = [source.row(index, np.random.default_rng(index)) for index in range(4)]
     batch = BlockCollator()(
@@ -263,7 +283,7 @@ def test_every_objective_learns_states_ahead(
     whole, _ = objective_of(model, batch, model.config)
     state = layout.range_of("state")
     is_state = (batch["labels"] >= state.start) & (batch["labels"] < state.stop)
-    assert is_state.sum() == 4 * 2 * 3
+    assert is_state.sum() == 4 * 3 * 3
     number = (batch["labels"] >= 0).sum()
     batch["labels"] = batch["labels"].masked_fill(is_state, -100)
     rest, _ = objective_of(model, batch, model.config, number)
@@ -399,6 +419,7 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         ("still_share", 1.0, "still_share"),
         ("future_share", 1.5, "future_share"),
         ("waypoints", (0, 3), "waypoints"),
+        ("num_turns", -1, "num_turns"),
     ],
 )
 def test_impossible_recipes_are_refused(field: str, value: object, message: str) -> None:

@@ -18,7 +18,10 @@ from unidiff_vla.recording import RecordingReport, features_of, record_demonstra
 def record(
     envs: Annotated[
         list[str],
-        typer.Argument(help="Environments as of `unidiff act --env`; all of the same robot."),
+        typer.Argument(
+            help="Environments as of `unidiff act --env`, all of the same robot; NAME=N wants N "
+            "successes of it."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set; must not exist.")],
     episodes: Annotated[int, typer.Option(help="Successes of each environment.", min=1)] = 100,
@@ -26,6 +29,12 @@ def record(
         str | None, typer.Option(help="Names, comma-separated; the environment's own by default.")
     ] = None,
     first_seed: Annotated[int, typer.Option(help="Layout of the first attempt.", min=0)] = 0,
+    wander: Annotated[
+        int,
+        typer.Option(
+            help="Most steps of a random walk, not recorded, before every other episode.", min=0
+        ),
+    ] = 0,
     fps: Annotated[int, typer.Option(help="Frames of a second.", min=1)] = 80,
     as_json: JsonFlag = False,
 ) -> None:
@@ -34,26 +43,35 @@ def record(
     Noise disturbs what is executed; recorded is what the expert wanted. A recording that was
     stopped goes on with the same line.
     """
-    chosen = [find_environment(name) for name in envs]
+    wanted = [_counted(text, episodes) for text in envs]
+    chosen = [find_environment(name) for name, _ in wanted]
     if strange := [one.name for one in chosen if not one.is_ours]:
         raise ValueError(f"only environments of this package have experts; got {strange}")
     names = None if cameras is None else tuple(cameras.split(","))
     writer: DatasetWriter | None = None
     reports: list[RecordingReport] = []
     with progress_bars() as progress:
-        bar = progress.add_task("demonstrations", total=episodes * len(chosen))
+        bar = progress.add_task("demonstrations", total=sum(number for _, number in wanted))
 
         def show(report: RecordingReport) -> None:
-            done = episodes * len(reports) + report.num_kept
+            done = sum(one.num_kept for one in reports) + report.num_kept
             progress.update(bar, completed=done, description=report.name)
 
-        for one in chosen:
+        for one, (_, number) in zip(chosen, wanted, strict=True):
             env = cast(ExpertEnv, make_environment(one, "train", names))  # ours have experts
             try:
-                writer = writer or DatasetWriter(out, features_of(env), fps=fps)
+                writer = writer or DatasetWriter(
+                    out, features_of(env), fps=fps, settings={"wander": wander}
+                )
                 reports.append(
                     record_demonstrations(
-                        env, writer, one.name, episodes, first_seed=first_seed, on_progress=show
+                        env,
+                        writer,
+                        one.name,
+                        number,
+                        first_seed=first_seed,
+                        wander=wander,
+                        on_progress=show,
                     )
                 )
             finally:
@@ -69,3 +87,11 @@ def record(
             f"{report.num_failed} attempts failed"
         )
     typer.echo(str(out))
+
+
+def _counted(text: str, episodes: int) -> tuple[str, int]:
+    """(name, successes wanted) of an argument NAME or NAME=N."""
+    name, has_number, number = text.partition("=")
+    if has_number and not (number.isdecimal() and int(number)):
+        raise ValueError(f"expected NAME or NAME=N with a whole number N >= 1; got {text!r}")
+    return name, int(number) if has_number else episodes

@@ -56,6 +56,14 @@ class RecipeOptions:
             rich_help_panel=_SIZES,
         ),
     ] = None
+    num_turns: Annotated[
+        int | None,
+        typer.Option(
+            help="Next turns of the expert whose states are learnt so.",
+            min=0,
+            rich_help_panel=_SIZES,
+        ),
+    ] = None
     seed: Annotated[
         int | None, typer.Option(help="Weights, order, noise.", rich_help_panel=_SIZES)
     ] = None

@@ -1,8 +1,10 @@
 """One demonstration: an expert with noise in what is executed and none in what is recorded.
 
-So the frames show where errors lead and the actions how they are put right. Knows no simulator.
+So the frames show where errors lead and the actions how they are put right. Noise leads a little
+astray; to show how to come back from far, an episode may begin with a walk that is not recorded.
+Knows no simulator.
 
-Source: DART, arXiv 1703.09327, with a fixed normal noise.
+Source: DART, arXiv 1703.09327, with a fixed normal noise; the walk is our own derivation.
 """
 
 from dataclasses import dataclass
@@ -12,6 +14,8 @@ import numpy as np
 
 from unidiff_vla.environments.actions import bounds_of
 from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
+
+_WALK_PARTS = 3  # directions of a walk
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ def record_demonstration(
     seed: int,
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
+    wander: int = 0,
 ) -> Demonstration:
     """Play one episode; the same arguments give the same demonstration.
 
@@ -48,9 +53,12 @@ def record_demonstration(
         seed: of the episode and of the noise.
         noise: (D,) standard deviations in action units; None: `env.recording_noise`.
         options: of `env.reset`.
+        wander: most steps of a walk before the recording begins, in directions drawn anew three
+            times; every other seed has one. A walk that ends the episode is not taken.
 
     Raises:
-        ValueError: if the noise is negative, not finite or of another shape than an action.
+        ValueError: if the noise is negative, not finite or of another shape than an action, or
+            `wander` is negative.
     """
     low, high = bounds_of(env.action_space)
     spread = np.asarray(env.recording_noise if noise is None else noise, dtype=np.float64)
@@ -58,8 +66,10 @@ def record_demonstration(
         raise ValueError(
             f"expected noise of shape {low.shape}, finite and >= 0; got {spread.tolist()}"
         )
+    if wander < 0:
+        raise ValueError(f"expected wander >= 0 steps; got {wander}")
     rng = np.random.default_rng((seed, 1))
-    observation, info = env.reset(seed=seed, options=options)
+    observation = _begin(env, seed, options, wander)
     expert = env.expert()
     seen, actions, executed = [], [], []
     is_over = False
@@ -79,3 +89,24 @@ def record_demonstration(
         instruction=seen[0]["instruction"],
         success=bool(info["success"]),
     )
+
+
+def _begin(
+    env: ExpertEnv, seed: int, options: dict[str, Any] | None, wander: int
+) -> dict[str, Any]:
+    """The first observation to record: after a reset, or after a walk from there."""
+    observation, _ = env.reset(seed=seed, options=options)
+    if not wander or seed % 2 == 0:
+        return observation
+    rng = np.random.default_rng((seed, 2))
+    low, high = bounds_of(env.action_space)
+    turns = np.sort(rng.integers(1, wander + 1, size=_WALK_PARTS))
+    directions = rng.uniform(low, high, size=(_WALK_PARTS, *low.shape))
+    walk = np.repeat(directions, np.diff(turns, prepend=0), axis=0)
+    at_one_blow = getattr(env, "execute", None)  # one picture instead of many
+    steps = [at_one_blow(walk)] if at_one_blow else (env.step(action) for action in walk)
+    for step in steps:
+        observation, is_over = step[0], step[2] or step[3]
+        if is_over:
+            return env.reset(seed=seed, options=options)[0]
+    return observation

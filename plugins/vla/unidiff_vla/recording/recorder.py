@@ -78,6 +78,7 @@ def record_demonstrations(
     first_seed: int = 0,
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
+    wander: int = 0,
     on_progress: Callable[[RecordingReport], None] | None = None,
 ) -> RecordingReport:
     """Record until enough demonstrations have succeeded; call it again for each environment.
@@ -93,6 +94,7 @@ def record_demonstrations(
         first_seed: of the first attempt.
         noise: see `record_demonstration`.
         options: of `env.reset`.
+        wander: see `record_demonstration`.
         on_progress: called after each attempt.
 
     Raises:
@@ -109,7 +111,8 @@ def record_demonstrations(
         key = f"{name}-{seed:08d}"
         is_old = key in writer.staging.attempts
         if not is_old:
-            _attempt(env, writer, key, {"environment": name, "seed": seed}, noise, options)
+            told = record_demonstration(env, seed, noise, options, wander)
+            _keep(told, writer, key, {"environment": name, "seed": seed})
         report = _counted(report, writer.staging.attempts[key].length, is_old)
         if report.num_failed > num_wanted + _PATIENCE:
             raise RuntimeError(
@@ -123,16 +126,10 @@ def record_demonstrations(
     return report
 
 
-def _attempt(
-    env: ExpertEnv,
-    writer: DatasetWriter,
-    key: str,
-    facts: dict[str, Any],
-    noise: np.ndarray | None,
-    options: dict[str, Any] | None,
+def _keep(
+    demonstration: Demonstration, writer: DatasetWriter, key: str, facts: dict[str, Any]
 ) -> None:
-    """Make one attempt; keep it if it succeeded."""
-    demonstration = record_demonstration(env, facts["seed"], noise, options)
+    """Keep an attempt if it succeeded; note it if not."""
     if demonstration.success:
         writer.add_episode(key, frames_of(demonstration), demonstration.instruction, facts)
     else:

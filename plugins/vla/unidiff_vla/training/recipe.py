@@ -37,6 +37,8 @@ class PolicyRecipe:
         waypoints: steps ahead of a frame whose states are learnt beside its chunk, from the prompt
             alone; beyond an episode's end its last one. They teach where things are: far from the
             goal an action says no more than a direction.
+        num_turns: of the next turns of the expert (to the puck, then down on it, then to the goal)
+            whose states are learnt in the same way; after the last one the episode's end.
         hidden_size: width.
         num_layers: depth.
         intermediate_size: width inside the MLP.
@@ -65,7 +67,8 @@ class PolicyRecipe:
     wrong_share: float = 0.1
     still_share: float = 0.05
     future_share: float = 0.0
-    waypoints: tuple[int, ...] = (8, 24, 500)
+    waypoints: tuple[int, ...] = (8, 500)
+    num_turns: int = 3
     hidden_size: int = 128
     num_layers: int = 4
     intermediate_size: int = 384
@@ -94,6 +97,8 @@ class PolicyRecipe:
             )
         if not all(isinstance(one, int) and one >= 1 for one in self.waypoints):
             raise ValueError(f"waypoints must be whole numbers >= 1, got {self.waypoints}")
+        if self.num_turns < 0:
+            raise ValueError(f"num_turns must be >= 0, got {self.num_turns}")
         if not 0 <= self.future_share <= 1 or (self.future_share and self.objective != "masked"):
             raise ValueError(
                 f"future_share must be in [0, 1], and 0 unless objective is 'masked'; got "

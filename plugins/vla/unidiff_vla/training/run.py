@@ -43,7 +43,7 @@ from unidiff_vla.environments.instructions import task_of_instruction
 from .objectives import policy_blocks, policy_model, policy_objective
 from .recipe import PolicyRecipe
 from .recordings import Recordings, read_recordings
-from .source import CodedFrames, Recorded
+from .source import CodedFrames, Recorded, turns_of
 
 TOKENIZER_FOLDER, CODES_FILE, FACTS_FILE = "image_tokenizer", "codes.npz", "policy_run.json"
 RUN_FOLDER = "run"
@@ -86,7 +86,12 @@ def train_policy(
     encoder = SequenceEncoder(tokenizer, config.layout)
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
     source = Recorded(
-        maker, frames, recipe.still_share, recipe.future_share, tuple(recipe.waypoints)
+        maker,
+        frames,
+        recipe.still_share,
+        recipe.future_share,
+        tuple(recipe.waypoints),
+        recipe.num_turns,
     )
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     arguments = training_arguments(
@@ -152,6 +157,7 @@ def coded_frames(
         task_of=tuple(order.index(name) for name in names),
         still=still,
         episode_index=arrays["episode_index"],
+        turns=turns_of(arrays["chunks"][:, 0], actions.num_bins, arrays["episode_index"]),
     )
     return frames, states, actions
 

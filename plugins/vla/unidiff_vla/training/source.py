@@ -12,6 +12,8 @@ from unidiff.data.tasks import RowMaker
 from unidiff.tokens.layout import MODALITY_IDS
 from unidiff.tokens.sequence import SequenceEncoder
 
+TURN = 0.25
+
 
 @dataclass(frozen=True)
 class CodedFrames:
@@ -26,6 +28,7 @@ class CodedFrames:
         task_of: number of the task of each sentence.
         still: (T, D) action codes of doing nothing.
         episode_index: (N,) number of the episode; an episode's frames follow each other.
+        turns: (M,) frames, in order, at which the expert turned to something else (`turns_of`).
     """
 
     pictures: np.ndarray
@@ -36,6 +39,7 @@ class CodedFrames:
     task_of: tuple[int, ...]
     still: np.ndarray
     episode_index: np.ndarray
+    turns: np.ndarray
 
     def __len__(self) -> int:
         return len(self.states)
@@ -51,6 +55,28 @@ class CodedFrames:
         ahead = self.episode_index[index : index + num_steps + 1]
         return index + int((ahead == ahead[0]).sum()) - 1
 
+    def turns_after(self, index: int, number: int) -> list[int]:
+        """The next turns after frame `index`, at most at its episode's last frame."""
+        last = self.later(index, len(self))
+        first = int(np.searchsorted(self.turns, index, side="right"))
+        ahead = [min(int(turn), last) for turn in self.turns[first : first + number]]
+        return ahead + [last] * (number - len(ahead))
+
+
+def turns_of(actions: np.ndarray, num_bins: int, episode_index: np.ndarray) -> np.ndarray:
+    """Frames whose action differs by more than `TURN` of its bins from the one before, (M,).
+
+    An expert goes to one place and then to the next; where it turns, it has arrived. Keyframes as
+    in arXiv 2105.14829, section IV, but found by jumps of the action instead of stops.
+
+    Args:
+        actions: (N, D) action codes, recorded without noise.
+        num_bins: of each dimension.
+        episode_index: (N,) as of `CodedFrames`.
+    """
+    jumps = (np.abs(np.diff(actions.astype(np.int64), axis=0)) > TURN * num_bins).any(1)
+    return 1 + np.flatnonzero(jumps & (np.diff(episode_index) == 0))
+
 
 @dataclass(frozen=True)
 class Recorded:
@@ -62,6 +88,7 @@ class Recorded:
         still_share: see `PolicyRecipe`.
         future_share: see `PolicyRecipe`.
         waypoints: see `PolicyRecipe`.
+        num_turns: see `PolicyRecipe`.
         name: in the mixture.
     """
 
@@ -70,6 +97,7 @@ class Recorded:
     still_share: float = 0.0
     future_share: float = 0.0
     waypoints: tuple[int, ...] = ()
+    num_turns: int = 0
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
 
@@ -104,10 +132,11 @@ class Recorded:
             answer.insert(0, {"type": "image", "codes": frames.pictures[after, 0]})
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
         row = self.maker.conversation(messages, rng)
-        if not self.waypoints:
+        ahead = [frames.later(index, pace * n) for n in self.waypoints]
+        ahead += frames.turns_after(index, self.num_turns) if pace else [index] * self.num_turns
+        if not ahead:
             return row
-        states = [frames.states[frames.later(index, pace * n)] for n in self.waypoints]
-        return with_states(row, np.concatenate(states), self.maker.encoder)
+        return with_states(row, frames.states[ahead].reshape(-1), self.maker.encoder)
 
 
 def with_states(row: TrainingRow, codes: np.ndarray, encoder: SequenceEncoder) -> TrainingRow:
