@@ -259,36 +259,30 @@ def test_turns_are_where_the_action_jumps_within_an_episode() -> None:
     ]
 
 
-@pytest.mark.parametrize("objective", ["masked", "parallel", "ar", "regression"])
-def test_every_objective_learns_states_ahead(
-    objective: str, coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
-) -> None:
-    own = coded_run(tmp_path / "run")
-    recipe = replace(TINY, objective=objective, steps=2, waypoints=(1, 3), num_turns=1)
-    model = train_policy(recorded, own, recipe, note=lambda text: None)
-    layout = model.config.layout
-    first = newest_checkpoint(own / RUN_FOLDER, needs_average=True)
-    assert first is not None
-    source = Recorded(
-        RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks(objective)),
-        coded_frames(recorded, own, recipe, lambda text: None)[0],
-        waypoints=(1, 3),
-        num_turns=1,
+def test_frames_before_two_turns_are_drawn_more_often(run: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, run.with_name("approaches"), SETTINGS)
     )
-    rows = [source.row(index, np.random.default_rng(index)) for index in range(4)]
-    batch = BlockCollator()(
-        [{"row": row, "key": i, "stream_position": i} for i, row in enumerate(rows)]
+    layout = policy.processor.layout
+    maker = RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks("masked"))
+    frames = replace(
+        coded(("open it",) * 7, (0,) * 7),
+        pictures=np.zeros((7, 2, 64), dtype=np.int64),
+        states=np.tile(np.arange(7)[:, None] % 4, (1, 3)),
+        episode_index=np.array([0, 0, 0, 0, 1, 1, 1]),
+        turns=np.array([1, 3, 5]),
     )
-    objective_of = torch.no_grad()(policy_objective(recipe).__call__)
-    whole, _ = objective_of(model, batch, model.config)
-    state = layout.range_of("state")
-    is_state = (batch["labels"] >= state.start) & (batch["labels"] < state.stop)
-    assert is_state.sum() == 4 * 3 * 3
-    number = (batch["labels"] >= 0).sum()
-    batch["labels"] = batch["labels"].masked_fill(is_state, -100)
-    rest, _ = objective_of(model, batch, model.config, number)
-    share = float((whole - rest) * number / is_state.sum())
-    assert share == pytest.approx(0.5 * np.log(state.size), abs=0.2)  # they know nothing
+    assert frames.approaches.tolist() == [0]  # frame 2 has one turn to come, 5 is another episode's
+    source = Recorded(maker, frames, approach_share=0.3)
+    states = layout.range_of("state")
+    zeros = 0
+    for key in range(300):
+        ids = source.row(1, np.random.default_rng(key)).input_ids
+        zeros += (ids[(ids >= states.start) & (ids < states.stop)] == states.start).all()
+    assert zeros / 300 == pytest.approx(0.3, abs=0.08)
+    straight = replace(frames, turns=np.zeros(0, dtype=np.int64))
+    ids = Recorded(maker, straight, approach_share=1.0).row(1, np.random.default_rng(0)).input_ids
+    assert (ids[(ids >= states.start) & (ids < states.stop)] == states.start + 1).all()
 
 
 def test_a_policy_that_foresees_plans_with_and_without_it(
@@ -420,6 +414,8 @@ def test_a_run_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
         ("future_share", 1.5, "future_share"),
         ("waypoints", (0, 3), "waypoints"),
         ("num_turns", -1, "num_turns"),
+        ("waypoint_weight", -1.0, "waypoint_weight"),
+        ("approach_share", 1.5, "approach_share"),
     ],
 )
 def test_impossible_recipes_are_refused(field: str, value: object, message: str) -> None:

@@ -29,8 +29,6 @@ from .recipe import PolicyRecipe
 
 # Of a token of the picture to come: it has twice a chunk's tokens, and the chunk is what counts.
 FUTURE_WEIGHT = 0.25
-WAYPOINT_WEIGHT = 0.5  # of a state token ahead
-_WAYPOINTS = ModalityLoss("cosine", False, WAYPOINT_WEIGHT, full_share=1.0)
 # Options of `generate()` that say how a token is drawn, not in which order.
 _DRAWING = ("do_sample", "temperature", "top_k", "top_p", "greedy_choice")
 
@@ -41,7 +39,12 @@ class RegressionObjective:
 
     A value is the centre of its token's bin, with -1 and 1 at the ends of the range. Waypoints are
     learnt as tokens, as by the other objectives.
+
+    Attributes:
+        waypoint_weight: see `PolicyRecipe`.
     """
+
+    waypoint_weight: float
 
     def __call__(
         self,
@@ -69,7 +72,7 @@ class RegressionObjective:
         code_N = labels_BK[is_action_BK] - bins.start
         target_N = (2 * code_N + 1).float() / (bins.stop - bins.start) - 1
         values_N, losses = masked_values(model, streams, is_action_BK, config)
-        loss = (values_N - target_N).square().sum() + WAYPOINT_WEIGHT * losses.sum()
+        loss = (values_N - target_N).square().sum() + self.waypoint_weight * losses.sum()
         if num_response_tokens is None:
             num_response_tokens = int(streams.can_mask_BK.sum())
         return loss / num_response_tokens, {}
@@ -78,17 +81,18 @@ class RegressionObjective:
 def policy_objective(recipe: PolicyRecipe) -> BlockObjective | RegressionObjective:
     """The loss of the recipe's chunks."""
     if recipe.objective == "regression":
-        return RegressionObjective()
+        return RegressionObjective(recipe.waypoint_weight)
+    waypoints = ModalityLoss("cosine", False, recipe.waypoint_weight, full_share=1.0)
     if recipe.objective == "ar":
         return BlockObjective(
-            state=_WAYPOINTS, ar_weight=1.0, ar_modalities=("action",), seed=recipe.seed
+            state=waypoints, ar_weight=1.0, ar_modalities=("action",), seed=recipe.seed
         )
     is_masked = recipe.objective == "masked"
     full_share = recipe.full_share if is_masked else 1.0
     future = ModalityLoss("cosine", False, FUTURE_WEIGHT, full_share)
     return BlockObjective(
         image=future,
-        state=_WAYPOINTS,
+        state=waypoints,
         action=ModalityLoss("cosine", elbo_weights=False, full_share=full_share),
         ar_weight=0.0,
         wrong_share=recipe.wrong_share if is_masked else 0.0,

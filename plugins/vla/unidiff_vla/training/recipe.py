@@ -39,6 +39,9 @@ class PolicyRecipe:
             goal an action says no more than a direction.
         num_turns: of the next turns of the expert (to the puck, then down on it, then to the goal)
             whose states are learnt in the same way; after the last one the episode's end.
+        waypoint_weight: of a token of these states, where one of an action has 1.
+        approach_share: share of the rows drawn among the frames with two turns or more to come:
+            there something must be found, and few frames of an episode ask for it.
         hidden_size: width.
         num_layers: depth.
         intermediate_size: width inside the MLP.
@@ -69,6 +72,8 @@ class PolicyRecipe:
     future_share: float = 0.0
     waypoints: tuple[int, ...] = (8, 500)
     num_turns: int = 3
+    waypoint_weight: float = 2.0
+    approach_share: float = 0.5
     hidden_size: int = 128
     num_layers: int = 4
     intermediate_size: int = 384
@@ -97,8 +102,11 @@ class PolicyRecipe:
             )
         if not all(isinstance(one, int) and one >= 1 for one in self.waypoints):
             raise ValueError(f"waypoints must be whole numbers >= 1, got {self.waypoints}")
-        if self.num_turns < 0:
-            raise ValueError(f"num_turns must be >= 0, got {self.num_turns}")
+        if self.num_turns < 0 or self.waypoint_weight < 0 or not 0 <= self.approach_share <= 1:
+            raise ValueError(
+                "num_turns and waypoint_weight must be >= 0 and approach_share in [0, 1], got "
+                f"{self.num_turns}, {self.waypoint_weight} and {self.approach_share}"
+            )
         if not 0 <= self.future_share <= 1 or (self.future_share and self.objective != "masked"):
             raise ValueError(
                 f"future_share must be in [0, 1], and 0 unless objective is 'masked'; got "

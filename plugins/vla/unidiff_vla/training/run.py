@@ -92,6 +92,7 @@ def train_policy(
         recipe.future_share,
         tuple(recipe.waypoints),
         recipe.num_turns,
+        recipe.approach_share,
     )
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     arguments = training_arguments(

@@ -4,6 +4,7 @@
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -55,6 +56,16 @@ class CodedFrames:
         ahead = self.episode_index[index : index + num_steps + 1]
         return index + int((ahead == ahead[0]).sum()) - 1
 
+    @cached_property
+    def approaches(self) -> np.ndarray:
+        """(M,) frames with at least two turns to come in their episode."""
+        second = np.append(self.turns, [len(self)] * 2)[
+            np.searchsorted(self.turns, np.arange(len(self)), side="right") + 1
+        ]
+        inside = second < len(self)
+        inside[inside] = self.episode_index[second[inside]] == self.episode_index[inside]
+        return np.flatnonzero(inside)
+
     def turns_after(self, index: int, number: int) -> list[int]:
         """The next turns after frame `index`, at most at its episode's last frame."""
         last = self.later(index, len(self))
@@ -89,6 +100,7 @@ class Recorded:
         future_share: see `PolicyRecipe`.
         waypoints: see `PolicyRecipe`.
         num_turns: see `PolicyRecipe`.
+        approach_share: see `PolicyRecipe`.
         name: in the mixture.
     """
 
@@ -98,6 +110,7 @@ class Recorded:
     future_share: float = 0.0
     waypoints: tuple[int, ...] = ()
     num_turns: int = 0
+    approach_share: float = 0.0
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
 
@@ -115,6 +128,8 @@ class Recorded:
     def row(self, index: int, rng: np.random.Generator) -> TrainingRow:
         """Row of one frame: in any wording of its task, or told otherwise and kept still."""
         frames = self.frames
+        if self.approach_share and rng.random() < self.approach_share and len(frames.approaches):
+            index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
         chunk, pace = frames.chunks[index], 1
         others = [one for one in self._wordings if one != task]
