@@ -99,3 +99,37 @@ def test_a_walk_is_executed_at_one_blow_where_the_environment_can(line):
     told = record_demonstration(line, 3, wander=8)
     assert len(chunks) == 1
     np.testing.assert_array_equal(told.states, stepped.states)
+
+
+def test_pictures_are_taken_every_so_many_steps(line):
+    whole = record_demonstration(line, 3)
+    looked = []
+
+    def advance(action):
+        observation, *rest = line.step(action)
+        del observation["image"]
+        return observation, *rest
+
+    line.advance = advance
+    for look_every in (2, 3, 50):
+        told = record_demonstration(line, 3, look_every=look_every)
+        np.testing.assert_array_equal(told.states, whole.states)
+        np.testing.assert_array_equal(told.actions, whole.actions)
+        fresh = np.flatnonzero(told.is_fresh)
+        assert fresh[0] == 0
+        assert (np.diff(fresh[1:]) == look_every).all()
+        assert len(told.actions) - fresh[-1] <= look_every
+        latest = fresh[np.searchsorted(fresh, np.arange(len(told.actions)), side="right") - 1]
+        np.testing.assert_array_equal(told.pictures["image"], whole.pictures["image"][latest])
+        looked.append(len(fresh))
+    assert looked[0] > looked[1] > looked[2] >= 1
+    firsts = {
+        int(np.flatnonzero(record_demonstration(line, seed, look_every=3).is_fresh)[1])
+        for seed in range(20)
+    }
+    assert firsts == {1, 2, 3}  # not always the same steps of an episode
+
+
+def test_an_environment_that_always_looks_refuses_to_look_less(line):
+    with pytest.raises(ValueError, match=r"without advance\(\); got 2"):
+        record_demonstration(line, 1, look_every=2)

@@ -85,6 +85,20 @@ def test_a_chunk_is_looked_at_once_and_stops_at_success(counter):
     assert info["num_steps"] == counter.num_advanced == 3
 
 
+def test_an_action_can_be_executed_without_a_look(counter):
+    number = counter.num_pictures
+    observation, *told = counter.advance([1.0])
+    assert counter.num_pictures == number
+    other = Counter()
+    other.reset(seed=1)
+    seen, *wanted = other.step([1.0])
+    assert told == wanted
+    assert set(seen) - set(observation) == {"image"}
+    np.testing.assert_array_equal(observation["state"], seen["state"])
+    with pytest.raises(ValueError, match="finite"):
+        counter.advance([np.nan])
+
+
 def test_a_chunk_is_checked_before_any_of_it_reaches_the_simulator(counter):
     with pytest.raises(ValueError, match="finite numbers"):
         counter.execute([[1.0], [np.nan]])

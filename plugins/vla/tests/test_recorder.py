@@ -2,8 +2,16 @@
 
 import numpy as np
 import pytest
-from unidiff_vla.lerobot_dataset import LeRobotFolder
+from unidiff_vla.environments.tabletop_env import TabletopEnv
+from unidiff_vla.lerobot_dataset import (
+    DatasetWriter,
+    LeRobotFolder,
+    fresh_frames,
+    stream_samples,
+)
+from unidiff_vla.recorded_examples import RecordedExamples
 from unidiff_vla.recording import features_of, record_demonstrations
+from unidiff_vla.training import read_recordings
 
 
 def test_failures_are_dropped_and_counted(new_writer, line):
@@ -88,6 +96,31 @@ def test_arguments_out_of_range_are_refused(new_writer, line):
         record_demonstrations(line, new_writer(), "a/b", 1)
     with pytest.raises(ValueError, match="first_seed >= 0"):
         record_demonstrations(line, new_writer(), "line", 1, first_seed=-1)
+
+
+def test_frames_without_a_picture_of_their_own_are_marked_and_left_out(tmp_path):
+    env = TabletopEnv("reach")
+    bare = DatasetWriter(tmp_path / "bare", features_of(env), fps=10)
+    with pytest.raises(ValueError, match="marks_fresh=True"):
+        record_demonstrations(env, bare, "reach", 1, look_every=4)
+    writer = DatasetWriter(tmp_path / "set", features_of(env, marks_fresh=True), fps=10)
+    record_demonstrations(env, writer, "reach", 2, look_every=4)
+    folder = LeRobotFolder(writer.finish())
+    fresh = [fresh_frames(one) for one in folder]
+    recordings = read_recordings(folder.folder, 8)
+    np.testing.assert_array_equal(recordings.is_fresh, np.concatenate(fresh))
+    number = int(recordings.is_fresh.sum())
+    assert number < len(recordings) / 2
+    assert len(list(stream_samples(folder, 8))) == number
+    examples = RecordedExamples(folder)
+    assert len(examples) == number
+    second = int(np.flatnonzero(fresh[0])[1])
+    np.testing.assert_array_equal(
+        examples[1]["image"], folder.episode(0).frames["observation.image"][second]
+    )
+    np.testing.assert_array_equal(
+        examples[1]["action"], folder.episode(0).frames["action"][second:]
+    )
 
 
 def test_a_walk_is_asked_for_through_the_recorder(new_writer, line):

@@ -9,7 +9,7 @@ import numpy as np
 
 from unidiff.plugins import Example
 
-from .lerobot_dataset import Episode, LeRobotFolder
+from .lerobot_dataset import FRESH, Episode, LeRobotFolder, fresh_frames
 
 ACTION, STATE = "action", "observation.state"
 IMAGE, IMAGES = "observation.image", "observation.images."
@@ -119,10 +119,15 @@ def _size(episode: Episode) -> int:
 
 
 def _all_places(folder: LeRobotFolder) -> np.ndarray:
-    """(n, 2) episode and frame, in order."""
-    places: list[Any] = [
-        np.stack([np.full(length, number), np.arange(length)], axis=1)
+    """(n, 2) episode and frame, in order; frames that show an earlier one's pictures are left."""
+    marks = FRESH in folder.features
+    frames: list[Any] = [
+        np.flatnonzero(fresh_frames(folder.episode(number))) if marks else np.arange(length)
         for number, length in enumerate(folder.lengths)
+    ]
+    places = [
+        np.stack([np.full(len(steps), number), steps], axis=1)
+        for number, steps in enumerate(frames)
     ]
     if not places:
         raise ValueError(f"{folder.folder} holds no episodes: record some")

@@ -88,6 +88,7 @@ def passes(processor: UniDiffProcessor) -> CodedFrames:
         task_of=(0,),
         still=np.full((HORIZON, 1), 4),
         episode_index=np.arange(number),
+        is_fresh=np.ones(number, dtype=bool),
         turns=np.zeros(0, dtype=np.int64),
     )
 
@@ -104,6 +105,7 @@ def foreseen_passes(processor: UniDiffProcessor) -> CodedFrames:
         chunks=seen.chunks.repeat(2, 0),
         instruction_index=seen.instruction_index.repeat(2),
         episode_index=seen.episode_index.repeat(2),
+        is_fresh=seen.is_fresh.repeat(2),
     )
 
 

@@ -14,8 +14,8 @@ from unidiff_vla.environments.instructions import instructions_of
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
-from unidiff_vla.training.objectives import policy_blocks, policy_objective
-from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER, coded_frames
+from unidiff_vla.training.objectives import policy_blocks
+from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
 from unidiff_vla.training.source import CodedFrames, Recorded, turns_of
 
 from unidiff.bundled import bundled_checkpoint
@@ -136,6 +136,7 @@ def coded(instructions: tuple[str, ...], task_of: tuple[int, ...]) -> CodedFrame
         task_of=task_of,
         still=np.full((2, 2), 1),
         episode_index=np.zeros(number, dtype=np.int64),
+        is_fresh=np.ones(number, dtype=bool),
         turns=np.zeros(0, dtype=np.int64),
     )
 
@@ -257,6 +258,28 @@ def test_turns_are_where_the_action_jumps_within_an_episode() -> None:
         [3, 3],
         [3, 3],
     ]
+
+
+def test_frames_with_an_earlier_picture_are_not_drawn(run: Path) -> None:
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        assemble_policy(run, run.with_name("fresh"), SETTINGS)
+    )
+    layout = policy.processor.layout
+    maker = RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks("masked"))
+    frames = replace(
+        coded(("open it",) * 4, (0,) * 4),
+        pictures=np.zeros((4, 2, 64), dtype=np.int64),
+        states=np.tile(np.arange(4)[:, None], (1, 3)),
+        is_fresh=np.array([True, False, True, False]),
+        turns=np.array([1, 3]),
+    )
+    source = Recorded(maker, frames, waypoints=(1,))
+    assert len(source) == 2
+    row = source.row(1, np.random.default_rng(0))
+    assert layout.decode("state", row.labels[-3:]).tolist() == [3] * 3  # after frame 2
+    assert frames.approaches.tolist() == [0]
+    with pytest.raises(ValueError, match="a picture at every step"):
+        Recorded(maker, frames, future_share=0.1)
 
 
 def test_frames_before_two_turns_are_drawn_more_often(run: Path) -> None:

@@ -35,6 +35,13 @@ def record(
             help="Most steps of a random walk, not recorded, before every other episode.", min=0
         ),
     ] = 0,
+    look_every: Annotated[
+        int,
+        typer.Option(
+            help="Steps from one picture to the next; frames between are marked, and not learnt.",
+            min=1,
+        ),
+    ] = 1,
     fps: Annotated[int, typer.Option(help="Frames of a second.", min=1)] = 80,
     as_json: JsonFlag = False,
 ) -> None:
@@ -61,7 +68,10 @@ def record(
             env = cast(ExpertEnv, make_environment(one, "train", names))  # ours have experts
             try:
                 writer = writer or DatasetWriter(
-                    out, features_of(env), fps=fps, settings={"wander": wander}
+                    out,
+                    features_of(env, marks_fresh=look_every > 1),
+                    fps=fps,
+                    settings={"wander": wander, "look_every": look_every},
                 )
                 reports.append(
                     record_demonstrations(
@@ -71,6 +81,7 @@ def record(
                         number,
                         first_seed=first_seed,
                         wander=wander,
+                        look_every=look_every,
                         on_progress=show,
                     )
                 )

@@ -109,27 +109,17 @@ class InstructedSimulation(gymnasium.Env):
             ValueError: if there is none, or one has another shape or is not finite; nothing is
                 executed then.
         """
-        if not self._is_running:
-            raise RuntimeError("there is no episode under way; call reset(seed=...) first")
-        low, high = bounds_of(self.action_space)
-        checked = [checked_action(action, low, high) for action in actions]
-        if not checked:
-            raise ValueError("expected one action at least, got none")
-        for action in checked:
-            self._success = bool(self._advance(action))
-            self._num_steps += 1
-            is_late = self._num_steps >= self.max_steps and not self._success
-            if self._success or is_late:
-                self._is_running = False
-                break
+        is_late = self._carry_out(actions)
         return self.observe(), float(self._success), self._success, is_late, self._info()
+
+    def advance(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
+        """As `step`, without pictures: for a recorder that does not need all of them."""
+        is_late = self._carry_out([action])
+        return self._felt(), float(self._success), self._success, is_late, self._info()
 
     def observe(self) -> Observation:
         """What a policy sees now; every picture is rendered anew."""
-        observation: Observation = {
-            "state": np.asarray(self._state(), dtype=np.float32),
-            "instruction": self.instruction,
-        }
+        observation = self._felt()
         pictures = {camera: self._picture(camera) for camera in self.cameras}
         if pictures:
             is_single = len(pictures) == 1
@@ -154,6 +144,30 @@ class InstructedSimulation(gymnasium.Env):
     def layout(self) -> np.ndarray:
         """(n,) the present layout, as `LayoutSampler` drew it."""
         raise NotImplementedError
+
+    def _carry_out(self, actions: Any) -> bool:
+        """Execute actions as `execute` says; True if the episode was truncated."""
+        if not self._is_running:
+            raise RuntimeError("there is no episode under way; call reset(seed=...) first")
+        low, high = bounds_of(self.action_space)
+        checked = [checked_action(action, low, high) for action in actions]
+        if not checked:
+            raise ValueError("expected one action at least, got none")
+        for action in checked:
+            self._success = bool(self._advance(action))
+            self._num_steps += 1
+            is_late = self._num_steps >= self.max_steps and not self._success
+            if self._success or is_late:
+                self._is_running = False
+                break
+        return is_late
+
+    def _felt(self) -> Observation:
+        """State and words."""
+        return {
+            "state": np.asarray(self._state(), dtype=np.float32),
+            "instruction": self.instruction,
+        }
 
     def _chosen_instruction(self, wording: str) -> str:
         """An instruction for the scene that was laid out, in a wording of `WORDINGS`."""

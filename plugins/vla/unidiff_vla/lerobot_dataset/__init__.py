@@ -1,16 +1,18 @@
 """LeRobotDataset v3 folders read and written with pyarrow and Pillow; lerobot is not needed."""
 
-from .chunks import action_chunks, stream_samples
-from .features import Feature, image_feature
+from .chunks import action_chunks, fresh_frames, stream_samples
+from .features import FRESH, Feature, image_feature
 from .reader import Episode, LeRobotFolder
 from .writer import DatasetWriter
 
 __all__ = [
+    "FRESH",
     "DatasetWriter",
     "Episode",
     "Feature",
     "LeRobotFolder",
     "action_chunks",
+    "fresh_frames",
     "image_feature",
     "stream_samples",
 ]

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from .reader import LeRobotFolder
+from .features import FRESH
+from .reader import Episode, LeRobotFolder
 
 ACTION = "action"
 
@@ -31,6 +32,13 @@ def action_chunks(actions: np.ndarray, horizon: int) -> tuple[np.ndarray, np.nda
     return actions[np.minimum(places, len(actions) - 1)], is_pad
 
 
+def fresh_frames(episode: Episode) -> np.ndarray:
+    """(T,) bool: frames whose pictures were taken there; all where the data set does not say."""
+    if FRESH not in episode.frames:
+        return np.ones(len(episode), dtype=bool)
+    return episode.frames[FRESH][:, 0]
+
+
 def stream_samples(
     folder: LeRobotFolder, horizon: int, episodes: Iterable[int] | None = None, stride: int = 1
 ) -> Iterator[dict[str, Any]]:
@@ -40,7 +48,7 @@ def stream_samples(
         folder: the data set.
         horizon: actions in a chunk.
         episodes: numbers in the order wanted; None: all, in order.
-        stride: frames from a sample to the next.
+        stride: frames from a sample to the next; those with an earlier one's pictures are left out.
 
     Yields:
         Every feature of a frame; `action` (H, D) and `action_is_pad` (H,); `task`, the instruction;
@@ -64,7 +72,7 @@ def _samples(
     for number in episodes:
         episode = folder.episode(number)
         chunks, is_pad = action_chunks(episode.frames[ACTION], horizon)
-        for step in range(0, len(episode), stride):
+        for step in np.flatnonzero(fresh_frames(episode))[::stride].tolist():
             yield {
                 **{name: values[step] for name, values in episode.frames.items()},
                 ACTION: chunks[step],

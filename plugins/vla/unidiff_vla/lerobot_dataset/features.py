@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 IMAGE = "image"
+FRESH = "observation.is_fresh"  # (1,) bool of ours: False where a picture is an earlier step's
 NUMBERS = ("float32", "float64", "int64", "int32", "bool", "uint8")
 
 

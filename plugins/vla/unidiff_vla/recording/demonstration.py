@@ -29,6 +29,7 @@ class Demonstration:
         executed: (T, D) float32, with noise, clipped to the action's bounds.
         instruction: what was asked for.
         success: whether it was done.
+        is_fresh: (T,) bool, False where the pictures are those of an earlier step.
     """
 
     pictures: dict[str, np.ndarray]
@@ -37,6 +38,7 @@ class Demonstration:
     executed: np.ndarray
     instruction: str
     success: bool
+    is_fresh: np.ndarray
 
 
 def record_demonstration(
@@ -45,6 +47,7 @@ def record_demonstration(
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
     wander: int = 0,
+    look_every: int = 1,
 ) -> Demonstration:
     """Play one episode; the same arguments give the same demonstration.
 
@@ -55,10 +58,13 @@ def record_demonstration(
         options: of `env.reset`.
         wander: most steps of a walk before the recording begins, in directions drawn anew three
             times; every other seed has one. A walk that ends the episode is not taken.
+        look_every: steps from one picture to the next, the first two nearer by chance; the others
+            show the last one again. Pictures cost most of a recording, and those of one layout
+            resemble each other. It needs `env.advance`.
 
     Raises:
-        ValueError: if the noise is negative, not finite or of another shape than an action, or
-            `wander` is negative.
+        ValueError: if the noise is negative, not finite or of another shape than an action,
+            `wander` is negative, or `look_every` is below 1 or more than the environment can.
     """
     low, high = bounds_of(env.action_space)
     spread = np.asarray(env.recording_noise if noise is None else noise, dtype=np.float64)
@@ -68,19 +74,29 @@ def record_demonstration(
         )
     if wander < 0:
         raise ValueError(f"expected wander >= 0 steps; got {wander}")
+    if look_every < 1 or (look_every > 1 and not hasattr(env, "advance")):
+        raise ValueError(
+            f"expected look_every >= 1, and 1 of an environment without advance(); got {look_every}"
+        )
     rng = np.random.default_rng((seed, 1))
     observation = _begin(env, seed, options, wander)
     expert = env.expert()
     seen, actions, executed = [], [], []
+    offset = int(np.random.default_rng((seed, 3)).integers(look_every))
     is_over = False
     while not is_over:
         action = np.clip(expert(), low, high)
         seen.append(observation)
         actions.append(action)
         executed.append(np.clip(action + rng.normal(0.0, spread), low, high))
-        observation, _, terminated, truncated, info = env.step(executed[-1])
+        looks = (len(seen) + offset) % look_every == 0
+        go = env.step if looks else env.advance  # type: ignore[attr-defined]  # checked above
+        observation, _, terminated, truncated, info = go(executed[-1])
         is_over = terminated or truncated
-    cameras = [pictures_of(one) for one in seen]
+    is_fresh = (np.arange(len(seen)) + offset) % look_every == 0
+    is_fresh[0] = True
+    latest = np.maximum.accumulate(np.where(is_fresh, np.arange(len(seen)), 0))
+    cameras = [pictures_of(seen[step]) for step in latest]
     return Demonstration(
         pictures={name: np.stack([one[name] for one in cameras]) for name in cameras[0]},
         states=np.stack([one["state"] for one in seen]),
@@ -88,6 +104,7 @@ def record_demonstration(
         executed=np.array(executed, dtype=np.float32),
         instruction=seen[0]["instruction"],
         success=bool(info["success"]),
+        is_fresh=is_fresh,
     )
 
 

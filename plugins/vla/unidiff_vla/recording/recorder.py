@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
-from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
+from unidiff_vla.lerobot_dataset import FRESH, DatasetWriter, Feature, image_feature
 
 from .demonstration import Demonstration, record_demonstration
 
@@ -42,8 +42,14 @@ class RecordingReport:
     num_resumed: int = 0
 
 
-def features_of(env: ExpertEnv, seed: int = 0) -> dict[str, Feature]:
-    """The features of an environment's frames, read off its first observation."""
+def features_of(env: ExpertEnv, seed: int = 0, *, marks_fresh: bool = False) -> dict[str, Feature]:
+    """The features of an environment's frames, read off its first observation.
+
+    Args:
+        env: the environment.
+        seed: of the episode that is begun.
+        marks_fresh: add `FRESH`, for recordings that do not look at every step.
+    """
     observation, _ = env.reset(seed=seed)
     pictures = pictures_of(observation)
     features = {
@@ -51,6 +57,8 @@ def features_of(env: ExpertEnv, seed: int = 0) -> dict[str, Feature]:
     }
     features["observation.state"] = Feature("float32", observation["state"].shape)
     features["action"] = Feature("float32", env.action_space.shape)
+    if marks_fresh:
+        features[FRESH] = Feature("bool", (1,))
     return features
 
 
@@ -59,14 +67,17 @@ def feature_name(camera: str) -> str:
     return "observation.image" if camera == "image" else f"observation.images.{camera}"
 
 
-def frames_of(demonstration: Demonstration) -> dict[str, np.ndarray]:
-    """The frames of a demonstration by feature, (T, *shape) each."""
+def frames_of(demonstration: Demonstration, *, marks_fresh: bool = False) -> dict[str, np.ndarray]:
+    """The frames of a demonstration by feature, (T, *shape) each; see `features_of`."""
     pictures = {feature_name(name): shots for name, shots in demonstration.pictures.items()}
-    return {
+    frames = {
         **pictures,
         "observation.state": demonstration.states,
         "action": demonstration.actions,
     }
+    if marks_fresh:
+        frames[FRESH] = demonstration.is_fresh[:, None]
+    return frames
 
 
 def record_demonstrations(
@@ -79,6 +90,7 @@ def record_demonstrations(
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
     wander: int = 0,
+    look_every: int = 1,
     on_progress: Callable[[RecordingReport], None] | None = None,
 ) -> RecordingReport:
     """Record until enough demonstrations have succeeded; call it again for each environment.
@@ -95,12 +107,17 @@ def record_demonstrations(
         noise: see `record_demonstration`.
         options: of `env.reset`.
         wander: see `record_demonstration`.
+        look_every: see `record_demonstration`; more than 1 needs a writer with the feature `FRESH`.
         on_progress: called after each attempt.
 
     Raises:
         RuntimeError: if more attempts fail than succeed, by far.
         ValueError: if an argument is out of range, or frames do not fit the writer's features.
     """
+    if look_every > 1 and FRESH not in writer.staging.features:
+        raise ValueError(
+            f"look_every={look_every} needs a writer with features_of(marks_fresh=True)"
+        )
     if num_wanted < 0 or first_seed < 0 or "/" in name:
         raise ValueError(
             f"expected num_wanted >= 0, first_seed >= 0 and a name without '/'; got {num_wanted=} "
@@ -111,7 +128,7 @@ def record_demonstrations(
         key = f"{name}-{seed:08d}"
         is_old = key in writer.staging.attempts
         if not is_old:
-            told = record_demonstration(env, seed, noise, options, wander)
+            told = record_demonstration(env, seed, noise, options, wander, look_every)
             _keep(told, writer, key, {"environment": name, "seed": seed})
         report = _counted(report, writer.staging.attempts[key].length, is_old)
         if report.num_failed > num_wanted + _PATIENCE:
@@ -131,7 +148,8 @@ def _keep(
 ) -> None:
     """Keep an attempt if it succeeded; note it if not."""
     if demonstration.success:
-        writer.add_episode(key, frames_of(demonstration), demonstration.instruction, facts)
+        frames = frames_of(demonstration, marks_fresh=FRESH in writer.staging.features)
+        writer.add_episode(key, frames, demonstration.instruction, facts)
     else:
         writer.staging.add_failure(key, demonstration.instruction, facts)
 

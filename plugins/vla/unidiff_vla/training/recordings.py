@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unidiff_vla.lerobot_dataset import LeRobotFolder
+from unidiff_vla.lerobot_dataset import LeRobotFolder, fresh_frames
 from unidiff_vla.lerobot_dataset.chunks import ACTION, action_chunks
 
 STATE = "observation.state"
@@ -26,6 +26,7 @@ class Recordings:
         instruction_index: (N,) index into `instructions`.
         instructions: the sentences.
         episode_index: (N,) number of the episode.
+        is_fresh: (N,) bool, False where the pictures are those of an earlier frame.
     """
 
     pictures: dict[str, np.ndarray]
@@ -34,6 +35,7 @@ class Recordings:
     instruction_index: np.ndarray
     instructions: tuple[str, ...]
     episode_index: np.ndarray
+    is_fresh: np.ndarray
 
     def __len__(self) -> int:
         return len(self.states)
@@ -83,6 +85,7 @@ def read_recordings(
         instruction_index=np.repeat([places[one.instruction] for one in episodes], lengths),
         instructions=tuple(source.instructions),
         episode_index=np.repeat([one.index for one in episodes], lengths),
+        is_fresh=np.concatenate([fresh_frames(one) for one in episodes]),
     )
 
 

@@ -158,6 +158,7 @@ def coded_frames(
         task_of=tuple(order.index(name) for name in names),
         still=still,
         episode_index=arrays["episode_index"],
+        is_fresh=arrays["is_fresh"],
         turns=turns_of(arrays["chunks"][:, 0], actions.num_bins, arrays["episode_index"]),
     )
     return frames, states, actions
@@ -189,8 +190,11 @@ def fit_image_tokenizer(
         model: FSQImageTokenizer = FSQImageTokenizer.from_pretrained(folder)
         return model.eval()
     size = next(iter(recordings.pictures.values())).shape[1]
-    stride = max(1, len(recordings) * len(recordings.pictures) // _MOST_TOKENIZER_PICTURES)
-    pictures = np.concatenate([one[::stride] for one in recordings.pictures.values()])
+    stride = max(
+        1, recordings.is_fresh.sum() * len(recordings.pictures) // _MOST_TOKENIZER_PICTURES
+    )
+    fresh = np.flatnonzero(recordings.is_fresh)[::stride]
+    pictures = np.concatenate([one[fresh] for one in recordings.pictures.values()])
     config = FSQImageTokenizerConfig(
         levels=recipe.levels,
         hidden_sizes=recipe.tokenizer_widths,
@@ -279,7 +283,9 @@ def _write_codes(
         horizon=recipe.horizon,
         statistics="min_max",
     )
-    pictures = [_encode(tokenizer, one) for one in recordings.pictures.values()]
+    fresh = np.flatnonzero(recordings.is_fresh)
+    latest = np.cumsum(recordings.is_fresh) - 1  # an episode's first frame is always fresh
+    pictures = [_encode(tokenizer, one[fresh])[latest] for one in recordings.pictures.values()]
     partial = path.with_name("partial.npz")
     np.savez_compressed(
         partial,
@@ -289,6 +295,7 @@ def _write_codes(
         instruction_index=recordings.instruction_index,
         instructions=np.array(recordings.instructions),
         episode_index=recordings.episode_index,
+        is_fresh=recordings.is_fresh,
         cameras=np.array(recordings.cameras),
         state_bins=json.dumps(states.to_dict()),
         action_bins=json.dumps(actions.to_dict()),

@@ -29,6 +29,8 @@ class CodedFrames:
         task_of: number of the task of each sentence.
         still: (T, D) action codes of doing nothing.
         episode_index: (N,) number of the episode; an episode's frames follow each other.
+        is_fresh: (N,) bool, False where the pictures are those of an earlier frame; such frames are
+            not drawn.
         turns: (M,) frames, in order, at which the expert turned to something else (`turns_of`).
     """
 
@@ -40,6 +42,7 @@ class CodedFrames:
     task_of: tuple[int, ...]
     still: np.ndarray
     episode_index: np.ndarray
+    is_fresh: np.ndarray
     turns: np.ndarray
 
     def __len__(self) -> int:
@@ -57,14 +60,19 @@ class CodedFrames:
         return index + int((ahead == ahead[0]).sum()) - 1
 
     @cached_property
+    def drawn(self) -> np.ndarray:
+        """(M,) fresh frames."""
+        return np.flatnonzero(self.is_fresh)
+
+    @cached_property
     def approaches(self) -> np.ndarray:
-        """(M,) frames with at least two turns to come in their episode."""
+        """(M,) fresh frames with at least two turns to come in their episode."""
         second = np.append(self.turns, [len(self)] * 2)[
             np.searchsorted(self.turns, np.arange(len(self)), side="right") + 1
         ]
         inside = second < len(self)
         inside[inside] = self.episode_index[second[inside]] == self.episode_index[inside]
-        return np.flatnonzero(inside)
+        return np.flatnonzero(inside & self.is_fresh)
 
     def turns_after(self, index: int, number: int) -> list[int]:
         """The next turns after frame `index`, at most at its episode's last frame."""
@@ -115,19 +123,25 @@ class Recorded:
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Sort the sentences by task."""
+        """Sort the sentences by task; ValueError if pictures to foresee are not there."""
+        if self.future_share and not self.frames.is_fresh.all():
+            raise ValueError(
+                "future_share needs a picture at every step, and this data set was recorded with "
+                "look_every > 1"
+            )
         wordings: dict[int, list[int]] = {}
         for sentence, task in enumerate(self.frames.task_of):
             wordings.setdefault(task, []).append(sentence)
         object.__setattr__(self, "_wordings", wordings)
 
     def __len__(self) -> int:
-        """Frames."""
-        return len(self.frames)
+        """Fresh frames."""
+        return len(self.frames.drawn)
 
     def row(self, index: int, rng: np.random.Generator) -> TrainingRow:
-        """Row of one frame: in any wording of its task, or told otherwise and kept still."""
+        """Row of a fresh frame: in any wording of its task, or told otherwise and kept still."""
         frames = self.frames
+        index = int(frames.drawn[index])
         if self.approach_share and rng.random() < self.approach_share and len(frames.approaches):
             index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
