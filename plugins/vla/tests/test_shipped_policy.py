@@ -30,8 +30,9 @@ def demonstrated(policy: MaskedDiffusionPolicy) -> tuple[list[dict], np.ndarray]
         kept = {name: stored[name] for name in stored.files}
     told = [str(one) for one in kept["instructions"]]
     tasks = np.array([task_of_instruction(one) for one in told])[kept["instruction_index"]]
+    tasks = np.where(kept["is_fresh"], tasks, "")  # without a picture of their own
     rng = np.random.default_rng(0)
-    places = [rng.choice(np.flatnonzero(tasks == task), 10) for task in np.unique(tasks)]
+    places = [rng.choice(np.flatnonzero(tasks == task), 10) for task in np.unique(tasks) if task]
     states = policy.processor.bins_of("state")
     seen = [
         {
