@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from unidiff_vla.environments.tabletop_env import TabletopEnv
 from unidiff_vla.lerobot_dataset import (
+    FRESH,
     DatasetWriter,
     LeRobotFolder,
     fresh_frames,
@@ -107,10 +108,17 @@ def test_frames_without_a_picture_of_their_own_are_marked_and_left_out(tmp_path)
     record_demonstrations(env, writer, "reach", 2, look_every=4)
     folder = LeRobotFolder(writer.finish())
     fresh = [fresh_frames(one) for one in folder]
+    marks = folder.episode(0, [FRESH])  # and no picture is decoded for them
+    assert set(marks.frames) == {FRESH}
+    np.testing.assert_array_equal(fresh_frames(marks), fresh[0])
     recordings = read_recordings(folder.folder, 8)
     np.testing.assert_array_equal(recordings.is_fresh, np.concatenate(fresh))
     number = int(recordings.is_fresh.sum())
     assert number < len(recordings) / 2
+    pictures = [
+        one.frames["observation.image"][here] for one, here in zip(folder, fresh, strict=True)
+    ]
+    np.testing.assert_array_equal(recordings.pictures["image"], np.concatenate(pictures))
     assert len(list(stream_samples(folder, 8))) == number
     examples = RecordedExamples(folder)
     assert len(examples) == number

@@ -122,7 +122,9 @@ def _all_places(folder: LeRobotFolder) -> np.ndarray:
     """(n, 2) episode and frame, in order; frames that show an earlier one's pictures are left."""
     marks = FRESH in folder.features
     frames: list[Any] = [
-        np.flatnonzero(fresh_frames(folder.episode(number))) if marks else np.arange(length)
+        np.flatnonzero(fresh_frames(folder.episode(number, [FRESH])))
+        if marks
+        else np.arange(length)
         for number, length in enumerate(folder.lengths)
     ]
     places = [

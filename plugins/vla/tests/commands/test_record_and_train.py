@@ -19,14 +19,14 @@ def invoke(*line: object) -> Result:
 
 
 def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt, made = recorder._keep, []
+    keep, made = recorder._keep, []
 
     def interrupted(*arguments: object) -> None:
         if len(made) == 3:
             made.append(0)
             raise KeyboardInterrupt
         made.append(1)
-        attempt(*arguments)
+        keep(*arguments)
 
     monkeypatch.setattr(recorder, "_keep", interrupted)
     envs = ("tabletop-reach=1", "tabletop-push")

@@ -16,15 +16,14 @@ from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_polic
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
 from unidiff_vla.training.objectives import policy_blocks
 from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
-from unidiff_vla.training.source import CodedFrames, Recorded, turns_of
+from unidiff_vla.training.source import Recorded
 
 from unidiff.bundled import bundled_checkpoint
-from unidiff.data.blocks import BlockOptions
-from unidiff.data.collator import BlockCollator
 from unidiff.data.tasks import RowMaker
-from unidiff.model.streams import training_streams
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
+
+from .coded_frames import coded
 
 TOKENIZER = AutoTokenizer.from_pretrained(bundled_checkpoint())
 CAMERAS = ("side", "front")
@@ -124,49 +123,6 @@ def test_a_data_set_without_pictures_is_refused(tmp_path: Path) -> None:
         read_recordings(tmp_path / "blind", 2)
 
 
-def coded(instructions: tuple[str, ...], task_of: tuple[int, ...]) -> CodedFrames:
-    """One frame of each sentence; its chunk is 3 everywhere, doing nothing is 1."""
-    number = len(instructions)
-    return CodedFrames(
-        pictures=np.zeros((number, 2, 4), dtype=np.uint16),
-        states=np.zeros((number, 3), dtype=np.int64),
-        chunks=np.full((number, 2, 2), 3),
-        instruction_index=np.arange(number),
-        instructions=instructions,
-        task_of=task_of,
-        still=np.full((2, 2), 1),
-        episode_index=np.zeros(number, dtype=np.int64),
-        is_fresh=np.ones(number, dtype=bool),
-        turns=np.zeros(0, dtype=np.int64),
-    )
-
-
-def test_a_frame_is_told_in_any_wording_and_kept_still_when_told_otherwise(run: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name("rows"), SETTINGS)
-    )
-    layout, tokenizer = policy.processor.layout, policy.processor.tokenizer
-    maker = RowMaker(SequenceEncoder(tokenizer, replace(layout, image_grid=(2, 2))), BlockOptions())
-    frames = coded(("open it", "pull it", "push the puck"), (0, 0, 1))
-    source = Recorded(maker, frames, still_share=0.25)
-    start = layout.range_of("action").start
-    told: dict[str, set[int]] = {"own": set(), "other": set()}
-    num_still = 0
-    for key in range(400):
-        row = source.row(0, np.random.default_rng(key))
-        action = row.input_ids[row.block_ids >= 0] - start
-        text = tokenizer.decode(row.input_ids)
-        is_other = "puck" in text
-        told["other" if is_other else "own"].add("pull" in text)
-        assert (action == (1 if is_other else 3)).all(), text
-        num_still += is_other
-    assert told["own"] == {False, True}  # both wordings of its task
-    assert num_still / 400 == pytest.approx(0.25, abs=0.07)
-    alone = Recorded(maker, coded(("open it",), (0,)), still_share=0.9)
-    row = alone.row(0, np.random.default_rng(0))  # there is no other task to be told
-    assert (row.input_ids[row.block_ids >= 0] - start == 3).all()
-
-
 def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
     policy = MaskedDiffusionPolicy.from_pretrained(
         assemble_policy(run, run.with_name("foreseen"), replace(SETTINGS, foresees=True))
@@ -195,117 +151,6 @@ def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
     sizes = [(half.row(0, np.random.default_rng(k)).block_ids >= 0).sum() for k in range(200)]
     assert set(sizes) == {4, 64 + 2 + 4}
     assert np.mean(np.array(sizes) > 4) == pytest.approx(0.5, abs=0.1)
-
-
-@pytest.mark.parametrize("objective", ["masked", "ar"])
-def test_states_ahead_are_learnt_from_the_prompt_alone(run: Path, objective: str) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name(f"ahead-{objective}"), SETTINGS)
-    )
-    layout = policy.processor.layout
-    encoder = SequenceEncoder(policy.processor.tokenizer, layout)
-    maker = RowMaker(encoder, policy_blocks(objective))
-    frames = replace(
-        coded(("open it", "pull it", "push it", "shut it", "shut it"), (0, 0, 1, 2, 2)),
-        pictures=np.zeros((5, 2, 64), dtype=np.int64),
-        states=np.tile(np.array([0, 1, 2, 3, 1])[:, None], (1, 3)),
-        episode_index=np.array([0, 0, 0, 0, 1]),
-    )
-    bare = Recorded(maker, frames).row(1, np.random.default_rng(0))
-    row = Recorded(maker, frames, waypoints=(1, 9)).row(1, np.random.default_rng(0))
-    own, ahead = len(bare), slice(len(bare), None)
-    for name in ("input_ids", "labels", "block_ids", "context_mask", "token_index"):
-        assert np.array_equal(getattr(row, name)[:own], getattr(bare, name)), name
-    codes = layout.decode("state", row.labels[ahead][1:])
-    assert codes.tolist() == [2] * 3 + [3] * 3  # one step on; the episode's last
-    assert len(set(row.block_ids[ahead])) == 1
-    assert row.block_ids[-1] > row.block_ids[:own].max()
-    batch = BlockCollator()([{"row": row, "key": 0, "stream_position": 0}])
-    streams = training_streams(batch, None)
-    width = streams.context.index_BN.shape[1]
-    seen = streams.attention_mask[0, 0, -1]  # by the last state token
-    modality = torch.cat(
-        [part.take(batch["modality_ids"], -1)[0] for part in (streams.context, streams.canvas)]
-    )
-    is_action = modality == layout.modality_id("action")
-    is_label = torch.zeros_like(seen)
-    is_label[width:] = streams.canvas_values("labels", -100)[0] >= 0
-    assert is_action.any()
-    assert not seen[is_action].any()
-    assert seen[~is_action].all()
-    assert is_label[seen].sum() == 6
-    if objective == "masked":  # nor does the chunk see the states
-        action_row = streams.attention_mask[0, 0, width + int(is_action[width:].nonzero()[0])]
-        assert not action_row[-7:].any()
-    turning = replace(frames, turns=np.array([1, 2, 4]))
-    row = Recorded(maker, turning, waypoints=(1,), num_turns=2).row(1, np.random.default_rng(0))
-    codes = layout.decode("state", row.labels[-9:]).tolist()
-    assert codes == [2] * 3 + [2] * 3 + [3] * 3  # one step on; the next turn; the episode's last
-    kept = Recorded(maker, turning, still_share=0.99, waypoints=(9,), num_turns=1)
-    still = kept.row(1, np.random.default_rng(0))
-    assert layout.decode("state", still.labels[-6:]).tolist() == [1] * 6  # where it is
-
-
-def test_turns_are_where_the_action_jumps_within_an_episode() -> None:
-    actions = np.array([[0, 8], [1, 8], [6, 8], [6, 8], [6, 2], [0, 2]], dtype=np.uint8)
-    turns = turns_of(actions, 16, np.array([0, 0, 0, 0, 0, 1]))
-    assert turns.tolist() == [2, 4]  # a quarter of 16 bins is not a jump; the last is a new episode
-    assert turns_of(actions, 20, np.zeros(6)).tolist() == [4, 5]
-    frames = replace(coded(("a",) * 4, (0,) * 4), turns=np.array([1, 2]))
-    assert [frames.turns_after(index, 2) for index in (0, 1, 2, 3)] == [
-        [1, 2],
-        [2, 3],
-        [3, 3],
-        [3, 3],
-    ]
-
-
-def test_frames_with_an_earlier_picture_are_not_drawn(run: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name("fresh"), SETTINGS)
-    )
-    layout = policy.processor.layout
-    maker = RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks("masked"))
-    frames = replace(
-        coded(("open it",) * 4, (0,) * 4),
-        pictures=np.zeros((4, 2, 64), dtype=np.int64),
-        states=np.tile(np.arange(4)[:, None], (1, 3)),
-        is_fresh=np.array([True, False, True, False]),
-        turns=np.array([1, 3]),
-    )
-    source = Recorded(maker, frames, waypoints=(1,))
-    assert len(source) == 2
-    row = source.row(1, np.random.default_rng(0))
-    assert layout.decode("state", row.labels[-3:]).tolist() == [3] * 3  # after frame 2
-    assert frames.approaches.tolist() == [0]
-    with pytest.raises(ValueError, match="a picture at every step"):
-        Recorded(maker, frames, future_share=0.1)
-
-
-def test_frames_before_two_turns_are_drawn_more_often(run: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name("approaches"), SETTINGS)
-    )
-    layout = policy.processor.layout
-    maker = RowMaker(SequenceEncoder(TOKENIZER, layout), policy_blocks("masked"))
-    frames = replace(
-        coded(("open it",) * 7, (0,) * 7),
-        pictures=np.zeros((7, 2, 64), dtype=np.int64),
-        states=np.tile(np.arange(7)[:, None] % 4, (1, 3)),
-        episode_index=np.array([0, 0, 0, 0, 1, 1, 1]),
-        turns=np.array([1, 3, 5]),
-    )
-    assert frames.approaches.tolist() == [0]  # frame 2 has one turn to come, 5 is another episode's
-    source = Recorded(maker, frames, approach_share=0.3)
-    states = layout.range_of("state")
-    zeros = 0
-    for key in range(300):
-        ids = source.row(1, np.random.default_rng(key)).input_ids
-        zeros += (ids[(ids >= states.start) & (ids < states.stop)] == states.start).all()
-    assert zeros / 300 == pytest.approx(0.3, abs=0.08)
-    straight = replace(frames, turns=np.zeros(0, dtype=np.int64))
-    ids = Recorded(maker, straight, approach_share=1.0).row(1, np.random.default_rng(0)).input_ids
-    assert (ids[(ids >= states.start) & (ids < states.stop)] == states.start + 1).all()
 
 
 def test_a_policy_that_foresees_plans_with_and_without_it(

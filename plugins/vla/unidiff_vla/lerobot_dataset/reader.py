@@ -1,6 +1,6 @@
 """Reads a LeRobotDataset v3 folder, one episode at a time, and says what is wrong with it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,12 @@ class LeRobotFolder:
         """Every episode in order; one is in memory at a time."""
         return (self.episode(number) for number in range(len(self)))
 
-    def episode(self, number: int) -> Episode:
+    def episode(self, number: int, names: Iterable[str] | None = None) -> Episode:
         """Read one episode.
+
+        Args:
+            number: of the episode.
+            names: features to read, for pictures take long to decode; None: all.
 
         Raises:
             IndexError: if there is none of that number.
@@ -95,7 +99,8 @@ class LeRobotFolder:
         table = self._rows_of(place)
         try:
             _check_indices(table, place, self.fps)
-            frames = {name: self._frames_of(table, name) for name in self.features}
+            wanted = self.features if names is None else names
+            frames = {name: self._frames_of(table, name) for name in wanted}
             instruction = self._instruction_of(table)
         except ValueError as error:
             raise ValueError(f"episode {number} of {self.folder}: {error}") from error

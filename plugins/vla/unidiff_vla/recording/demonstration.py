@@ -68,20 +68,11 @@ def record_demonstration(
     """
     low, high = bounds_of(env.action_space)
     spread = np.asarray(env.recording_noise if noise is None else noise, dtype=np.float64)
-    if spread.shape != low.shape or not np.isfinite(spread).all() or (spread < 0).any():
-        raise ValueError(
-            f"expected noise of shape {low.shape}, finite and >= 0; got {spread.tolist()}"
-        )
-    if wander < 0:
-        raise ValueError(f"expected wander >= 0 steps; got {wander}")
-    if look_every < 1 or (look_every > 1 and not hasattr(env, "advance")):
-        raise ValueError(
-            f"expected look_every >= 1, and 1 of an environment without advance(); got {look_every}"
-        )
+    _check(env, spread, low.shape, wander, look_every)
     rng = np.random.default_rng((seed, 1))
     observation = _begin(env, seed, options, wander)
     expert = env.expert()
-    seen, actions, executed = [], [], []
+    seen, actions, executed, looks = [], [], [], [True]
     offset = int(np.random.default_rng((seed, 3)).integers(look_every))
     is_over = False
     while not is_over:
@@ -89,12 +80,11 @@ def record_demonstration(
         seen.append(observation)
         actions.append(action)
         executed.append(np.clip(action + rng.normal(0.0, spread), low, high))
-        looks = (len(seen) + offset) % look_every == 0
-        go = env.step if looks else env.advance  # type: ignore[attr-defined]  # checked above
+        looks.append((len(seen) + offset) % look_every == 0)
+        go = env.step if looks[-1] else env.advance  # type: ignore[attr-defined]  # checked above
         observation, _, terminated, truncated, info = go(executed[-1])
         is_over = terminated or truncated
-    is_fresh = (np.arange(len(seen)) + offset) % look_every == 0
-    is_fresh[0] = True
+    is_fresh = np.array(looks[:-1])  # what is seen at the end is not recorded
     latest = np.maximum.accumulate(np.where(is_fresh, np.arange(len(seen)), 0))
     cameras = [pictures_of(seen[step]) for step in latest]
     return Demonstration(
@@ -106,6 +96,20 @@ def record_demonstration(
         success=bool(info["success"]),
         is_fresh=is_fresh,
     )
+
+
+def _check(
+    env: ExpertEnv, spread: np.ndarray, shape: tuple[int, ...], wander: int, look_every: int
+) -> None:
+    """Raise ValueError if an argument of `record_demonstration` cannot be."""
+    if spread.shape != shape or not np.isfinite(spread).all() or (spread < 0).any():
+        raise ValueError(f"expected noise of shape {shape}, finite and >= 0; got {spread.tolist()}")
+    if wander < 0:
+        raise ValueError(f"expected wander >= 0 steps; got {wander}")
+    if look_every < 1 or (look_every > 1 and not hasattr(env, "advance")):
+        raise ValueError(
+            f"expected look_every >= 1, and 1 of an environment without advance(); got {look_every}"
+        )
 
 
 def _begin(

@@ -1,6 +1,6 @@
 """A recorded data set in memory: every picture, state and chunk, ready to be coded."""
 
-# Shapes: N frames, T timesteps, D dimensions, H height, W width.
+# Shapes: N frames, M fresh ones, T timesteps, D dimensions, H height, W width.
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +20,13 @@ class Recordings:
     """What a policy is trained on.
 
     Attributes:
-        pictures: camera -> (N, H, W, 3) uint8.
+        pictures: camera -> (M, H, W, 3) uint8, those of the fresh frames.
         states: (N, d) float32.
         chunks: (N, T, D) float32; beyond an episode's end its last action is repeated.
         instruction_index: (N,) index into `instructions`.
         instructions: the sentences.
         episode_index: (N,) number of the episode.
-        is_fresh: (N,) bool, False where the pictures are those of an earlier frame.
+        is_fresh: (N,) bool, False of frames that repeat an earlier one's pictures.
     """
 
     pictures: dict[str, np.ndarray]
@@ -73,11 +73,14 @@ def read_recordings(
         episodes.append(episode)
         if on_progress is not None:
             on_progress(len(episodes), len(source))
+    fresh = [fresh_frames(one) for one in episodes]
     lengths = [len(one) for one in episodes]
     places = {text: place for place, text in enumerate(source.instructions)}
     return Recordings(
         pictures={
-            camera: np.concatenate([one.frames[name] for one in episodes])
+            camera: np.concatenate(
+                [one.frames[name][here] for one, here in zip(episodes, fresh, strict=True)]
+            )
             for camera, name in names.items()
         },
         states=np.concatenate([one.frames[STATE] for one in episodes]),
@@ -85,7 +88,7 @@ def read_recordings(
         instruction_index=np.repeat([places[one.instruction] for one in episodes], lengths),
         instructions=tuple(source.instructions),
         episode_index=np.repeat([one.index for one in episodes], lengths),
-        is_fresh=np.concatenate([fresh_frames(one) for one in episodes]),
+        is_fresh=np.concatenate(fresh),
     )
 
 

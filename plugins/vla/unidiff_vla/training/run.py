@@ -88,11 +88,11 @@ def train_policy(
     source = Recorded(
         maker,
         frames,
-        recipe.still_share,
-        recipe.future_share,
-        tuple(recipe.waypoints),
-        recipe.num_turns,
-        recipe.approach_share,
+        still_share=recipe.still_share,
+        future_share=recipe.future_share,
+        waypoints=tuple(recipe.waypoints),
+        num_turns=recipe.num_turns,
+        approach_share=recipe.approach_share,
     )
     stream = MixtureStream([Weighted(source, 1)], recipe.steps * recipe.batch_size, recipe.seed)
     arguments = training_arguments(
@@ -189,12 +189,9 @@ def fit_image_tokenizer(
     if (folder / "model.safetensors").is_file():
         model: FSQImageTokenizer = FSQImageTokenizer.from_pretrained(folder)
         return model.eval()
-    size = next(iter(recordings.pictures.values())).shape[1]
-    stride = max(
-        1, recordings.is_fresh.sum() * len(recordings.pictures) // _MOST_TOKENIZER_PICTURES
-    )
-    fresh = np.flatnonzero(recordings.is_fresh)[::stride]
-    pictures = np.concatenate([one[fresh] for one in recordings.pictures.values()])
+    number, size = next(iter(recordings.pictures.values())).shape[:2]
+    stride = max(1, number * len(recordings.pictures) // _MOST_TOKENIZER_PICTURES)
+    pictures = np.concatenate([one[::stride] for one in recordings.pictures.values()])
     config = FSQImageTokenizerConfig(
         levels=recipe.levels,
         hidden_sizes=recipe.tokenizer_widths,
@@ -283,9 +280,8 @@ def _write_codes(
         horizon=recipe.horizon,
         statistics="min_max",
     )
-    fresh = np.flatnonzero(recordings.is_fresh)
     latest = np.cumsum(recordings.is_fresh) - 1  # an episode's first frame is always fresh
-    pictures = [_encode(tokenizer, one[fresh])[latest] for one in recordings.pictures.values()]
+    pictures = [_encode(tokenizer, one)[latest] for one in recordings.pictures.values()]
     partial = path.with_name("partial.npz")
     np.savez_compressed(
         partial,

@@ -13,7 +13,7 @@ from unidiff.data.tasks import RowMaker
 from unidiff.tokens.layout import MODALITY_IDS
 from unidiff.tokens.sequence import SequenceEncoder
 
-TURN = 0.25
+TURN = 0.25  # of the bins: a larger jump of the action is a turn
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,13 @@ class CodedFrames:
 
     def later(self, index: int, num_steps: int) -> int:
         """The frame that many steps after frame `index`, or its episode's last one."""
-        ahead = self.episode_index[index : index + num_steps + 1]
-        return index + int((ahead == ahead[0]).sum()) - 1
+        return min(index + num_steps, int(self.last[index]))
+
+    @cached_property
+    def last(self) -> np.ndarray:
+        """(N,) the last frame of each frame's episode."""
+        ends = np.append(np.flatnonzero(np.diff(self.episode_index)), len(self) - 1)
+        return ends[np.searchsorted(ends, np.arange(len(self)))]
 
     @cached_property
     def drawn(self) -> np.ndarray:
@@ -70,20 +75,18 @@ class CodedFrames:
         second = np.append(self.turns, [len(self)] * 2)[
             np.searchsorted(self.turns, np.arange(len(self)), side="right") + 1
         ]
-        inside = second < len(self)
-        inside[inside] = self.episode_index[second[inside]] == self.episode_index[inside]
-        return np.flatnonzero(inside & self.is_fresh)
+        return np.flatnonzero((second <= self.last) & self.is_fresh)
 
     def turns_after(self, index: int, number: int) -> list[int]:
         """The next turns after frame `index`, at most at its episode's last frame."""
-        last = self.later(index, len(self))
+        last = int(self.last[index])
         first = int(np.searchsorted(self.turns, index, side="right"))
         ahead = [min(int(turn), last) for turn in self.turns[first : first + number]]
         return ahead + [last] * (number - len(ahead))
 
 
 def turns_of(actions: np.ndarray, num_bins: int, episode_index: np.ndarray) -> np.ndarray:
-    """Frames whose action differs by more than `TURN` of its bins from the one before, (M,).
+    """Frames whose action differs by more than `TURN` from the one before, (M,).
 
     An expert goes to one place and then to the next; where it turns, it has arrived. Keyframes as
     in arXiv 2105.14829, section IV, but found by jumps of the action instead of stops.
