@@ -111,7 +111,7 @@ def test_frames_without_a_picture_of_their_own_are_marked_and_left_out(tmp_path)
     marks = folder.episode(0, [FRESH])  # and no picture is decoded for them
     assert set(marks.frames) == {FRESH}
     np.testing.assert_array_equal(fresh_frames(marks), fresh[0])
-    recordings = read_recordings(folder.folder, 8)
+    recordings = read_recordings([folder.folder], 8)
     np.testing.assert_array_equal(recordings.is_fresh, np.concatenate(fresh))
     number = int(recordings.is_fresh.sum())
     assert number < len(recordings) / 2

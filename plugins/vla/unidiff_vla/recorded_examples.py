@@ -9,10 +9,16 @@ import numpy as np
 
 from unidiff.plugins import Example
 
-from .lerobot_dataset import FRESH, Episode, LeRobotFolder, fresh_frames
+from .lerobot_dataset import (
+    ACTION,
+    FRESH,
+    STATE,
+    Episode,
+    LeRobotFolder,
+    cameras_of,
+    fresh_frames,
+)
 
-ACTION, STATE = "action", "observation.state"
-IMAGE, IMAGES = "observation.image", "observation.images."
 _INFO = Path("meta") / "info.json"
 _CACHE_BYTES = 1 << 30  # of decoded episodes
 
@@ -71,27 +77,6 @@ class RecordedExamples(Sequence[Example]):
             "instruction": episode.instruction,
             "action": episode.frames[ACTION][frame:],
         }
-
-
-def cameras_of(folder: LeRobotFolder) -> dict[str, str]:
-    """Camera -> its feature, in the order of the data set.
-
-    Raises:
-        ValueError: if there is none, or no states or actions.
-    """
-    missing = sorted({ACTION, STATE} - set(folder.features))
-    cameras = {
-        "image" if name == IMAGE else name.removeprefix(IMAGES): name
-        for name in folder.features
-        if name == IMAGE or name.startswith(IMAGES)
-    }
-    if missing or not cameras:
-        lacking = [*missing, *([] if cameras else [f"{IMAGE} or {IMAGES}<camera>"])]
-        raise ValueError(
-            f"{folder.folder} lacks the features {lacking}; it has {sorted(folder.features)}: "
-            "rename yours, or record them"
-        )
-    return cameras
 
 
 class _EpisodeCache:

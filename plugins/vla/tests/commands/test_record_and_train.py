@@ -45,10 +45,11 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     sizes = ("--steps", 2, "--batch-size", 2, "--tokenizer-steps", 2, "--num-layers", 1)
     sizes = (*sizes, "--waypoints", "4, 9", "--num-turns", 1, "--future-share", 0.5)
     result = invoke(
-        *("train-policy", tmp_path / "demos", "--out", tmp_path / "run", *sizes),
+        *("train-policy", *[tmp_path / "demos"] * 2, "--out", tmp_path / "run", *sizes),
         "--no-compile-layers",
     )
     assert result.exit_code == 0, result.stderr
+    assert f"{2 * folder.num_frames} frames of" in result.stderr
     log = json.loads((tmp_path / "run" / "policy" / "training_log.json").read_text())
     assert log["recipe"]["waypoints"] == [4, 9]
     assert log["recipe"]["num_turns"] == 1

@@ -75,7 +75,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "whole"
-    train_policy(recorded, folder, TINY, note=lambda text: None)
+    train_policy([recorded], folder, TINY, note=lambda text: None)
     return folder
 
 
@@ -101,7 +101,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 def test_recordings_are_read_camera_by_camera(recorded: Path) -> None:
     seen: list[tuple[int, int]] = []
-    recordings = read_recordings(recorded, 2, lambda done, total: seen.append((done, total)))
+    recordings = read_recordings([recorded], 2, lambda done, total: seen.append((done, total)))
     assert len(recordings) == 45
     assert set(recordings.cameras) == set(CAMERAS)
     assert recordings.pictures["side"].shape == (45, 16, 16, 3)
@@ -113,14 +113,60 @@ def test_recordings_are_read_camera_by_camera(recorded: Path) -> None:
     assert seen[-1] == (9, 9)
 
 
+def write_set(
+    folder: Path, told: str, size: int = 16, width: int = 3, cameras: tuple[str, ...] = CAMERAS
+) -> Path:
+    """A data set of one episode of two frames."""
+    features = {f"observation.images.{one}": image_feature(size, size) for one in cameras}
+    features |= {"observation.state": Feature("float32", (width,))}
+    features |= {"action": Feature("float32", (2,))}
+    writer = DatasetWriter(folder, features, fps=10)
+    frames = {name: np.ones((2, *one.shape), one.numpy_dtype) for name, one in features.items()}
+    writer.add_episode("one", frames, told)
+    writer.finish()
+    return folder
+
+
+def test_several_data_sets_are_read_as_one(recorded: Path, tmp_path: Path) -> None:
+    again = instructions_of("push")[0]
+    more = write_set(tmp_path / "more", again), write_set(tmp_path / "other", "wave")
+    seen: list[tuple[int, int]] = []
+    joined = read_recordings([recorded, *more], 2, lambda done, total: seen.append((done, total)))
+    alone = read_recordings([recorded], 2)
+    assert seen[-1] == (11, 11)
+    assert joined.episode_index[-4:].tolist() == [9, 9, 10, 10]
+    told = [joined.instructions[one] for one in joined.instruction_index[[5, 45, 48]]]
+    assert told == [again, again, "wave"]
+    assert len(joined.instructions) == len(set(joined.instructions)) == 10
+    assert np.array_equal(joined.pictures["front"][:45], alone.pictures["front"])
+    assert (joined.pictures["front"][45:] == 1).all()
+    assert np.array_equal(joined.chunks[:45], alone.chunks)
+
+
+def test_data_sets_that_differ_are_refused_by_name(recorded: Path, tmp_path: Path) -> None:
+    wide = write_set(tmp_path / "wide", "go", width=4)
+    with pytest.raises(ValueError, match=r"'observation\.state' as in .*set, .*wide has"):
+        read_recordings([recorded, wide], 2)
+    large = write_set(tmp_path / "large", "go", size=32)
+    with pytest.raises(ValueError, match=r"large has"):
+        read_recordings([recorded, large], 2)
+    turned = write_set(tmp_path / "turned", "go", cameras=("front", "side"))
+    with pytest.raises(ValueError, match=r"expected the cameras \['side', 'front'\]"):
+        read_recordings([recorded, turned], 2)
+    with pytest.raises(ValueError, match="at least one data set"):
+        read_recordings([], 2)
+    with pytest.raises(ValueError, match="expected a list of folders"):
+        read_recordings(str(recorded), 2)
+
+
 def test_a_data_set_without_pictures_is_refused(tmp_path: Path) -> None:
     features = {"observation.state": Feature("float32", (3,)), "action": Feature("float32", (2,))}
     writer = DatasetWriter(tmp_path / "blind", features, fps=10)
     frames = {"observation.state": np.zeros((3, 3), "f4"), "action": np.zeros((3, 2), "f4")}
     writer.add_episode("one", frames, "go")
     writer.finish()
-    with pytest.raises(ValueError, match="episodes with pictures"):
-        read_recordings(tmp_path / "blind", 2)
+    with pytest.raises(ValueError, match="lacks the features"):
+        read_recordings([tmp_path / "blind"], 2)
 
 
 def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
@@ -157,7 +203,7 @@ def test_a_policy_that_foresees_plans_with_and_without_it(
     coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
 ) -> None:
     own = coded_run(tmp_path / "run")
-    train_policy(recorded, own, replace(TINY, future_share=0.5), note=lambda text: None)
+    train_policy([recorded], own, replace(TINY, future_share=0.5), note=lambda text: None)
     folder = assemble_policy(own, tmp_path / "policy", replace(SETTINGS, foresees=True))
     policy, seen = MaskedDiffusionPolicy.from_pretrained(folder), an_observation()
     chunk = policy.predict_action_chunk([seen, seen], max_denoising_steps=5)
@@ -182,7 +228,7 @@ def test_a_run_goes_on_from_a_policy_with_the_same_ids(
     start = assemble_policy(run, tmp_path / "start", SETTINGS, dtype=torch.float32)
     frozen = replace(TINY, steps=1, warmup_steps=0, learning_rate=1e-12, decay_steps=0)
     own = coded_run(tmp_path / "further")
-    model = train_policy(recorded, own, frozen, start=start, note=lambda text: None)
+    model = train_policy([recorded], own, frozen, start=start, note=lambda text: None)
     stored = load_file(start / "model.safetensors")
     assert len(stored) == len(list(model.parameters()))
     for name, weight in model.named_parameters():
@@ -200,15 +246,15 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train_policy(recorded, tmp_path / "parts", TINY, note=stop)
-    train_policy(recorded, tmp_path / "parts", TINY, note=notes.append)
+        train_policy([recorded], tmp_path / "parts", TINY, note=stop)
+    train_policy([recorded], tmp_path / "parts", TINY, note=notes.append)
     for name, weight in weights_of(run).items():
         assert torch.equal(weight, weights_of(tmp_path / "parts")[name]), name
 
 
 def test_another_recipe_is_refused(run: Path, recorded: Path) -> None:
     with pytest.raises(ValueError, match=r"another recipe \(learning_rate\)"):
-        train_policy(recorded, run, replace(TINY, learning_rate=1e-4), note=lambda text: None)
+        train_policy([recorded], run, replace(TINY, learning_rate=1e-4), note=lambda text: None)
 
 
 def an_observation() -> dict[str, object]:
@@ -250,7 +296,7 @@ def test_a_baseline_is_trained_on_the_same_codes_and_decoded_as_trained(
 ) -> None:
     own = coded_run(tmp_path / "run")
     recipe = replace(TINY, objective=objective, steps=2)
-    model = train_policy(recorded, own, recipe, note=lambda text: None)
+    model = train_policy([recorded], own, recipe, note=lambda text: None)
     wanted = replace(SETTINGS, decoding={**SETTINGS.decoding, "revision": "secondary"})
     folder = assemble_policy(own, tmp_path / "policy", wanted, dtype=torch.float32)
     policy = load_policy(folder)

@@ -102,7 +102,9 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 @takes_options
 def train_policy(
-    data: Annotated[Path, typer.Argument(help="Folder of a LeRobotDataset v3.")],
+    data: Annotated[
+        list[Path], typer.Argument(help="Folders of LeRobotDataset v3 with the same features.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the policy is in OUT/policy.")],
     options: RecipeOptions,
     start: Annotated[

@@ -3,15 +3,20 @@
 from .chunks import action_chunks, fresh_frames, stream_samples
 from .features import FRESH, Feature, image_feature
 from .reader import Episode, LeRobotFolder
+from .roles import ACTION, STATE, camera_feature, cameras_of
 from .writer import DatasetWriter
 
 __all__ = [
+    "ACTION",
     "FRESH",
+    "STATE",
     "DatasetWriter",
     "Episode",
     "Feature",
     "LeRobotFolder",
     "action_chunks",
+    "camera_feature",
+    "cameras_of",
     "fresh_frames",
     "image_feature",
     "stream_samples",

@@ -7,8 +7,7 @@ import numpy as np
 
 from .features import FRESH
 from .reader import Episode, LeRobotFolder
-
-ACTION = "action"
+from .roles import ACTION
 
 
 def action_chunks(actions: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Arrays <-> columns of a parquet table: pictures as PNG, vectors as lists of fixed length."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,7 @@ def array_of(name: str, feature: Feature, column: Any) -> np.ndarray:
             "are missing. Drop the episode or record it again"
         )
     if feature.dtype == IMAGE:
-        return np.stack([_picture_of(name, feature, value) for value in column.to_pylist()])
+        return _pictures_of(name, feature, column.to_pylist())
     width = feature.shape[0]
     if pa.types.is_fixed_size_list(column.type) and column.type.list_size == width:
         flat = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
@@ -69,6 +69,15 @@ def _png_of(picture: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def _pictures_of(name: str, feature: Feature, values: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The pictures of a column; one that repeats the frame before is not decoded again."""
+    pictures: list[np.ndarray] = []
+    for place, value in enumerate(values):
+        is_repeated = place > 0 and value == values[place - 1]
+        pictures.append(pictures[-1] if is_repeated else _picture_of(name, feature, value))
+    return np.stack(pictures)
 
 
 def _picture_of(name: str, feature: Feature, value: Mapping[str, Any]) -> np.ndarray:

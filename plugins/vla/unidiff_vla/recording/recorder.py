@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
-from unidiff_vla.lerobot_dataset import FRESH, DatasetWriter, Feature, image_feature
+from unidiff_vla.lerobot_dataset import (
+    ACTION,
+    FRESH,
+    STATE,
+    DatasetWriter,
+    Feature,
+    camera_feature,
+    image_feature,
+)
 
 from .demonstration import Demonstration, record_demonstration
 
@@ -53,27 +61,23 @@ def features_of(env: ExpertEnv, seed: int = 0, *, marks_fresh: bool = False) -> 
     observation, _ = env.reset(seed=seed)
     pictures = pictures_of(observation)
     features = {
-        feature_name(name): image_feature(*picture.shape[:2]) for name, picture in pictures.items()
+        camera_feature(name): image_feature(*picture.shape[:2])
+        for name, picture in pictures.items()
     }
-    features["observation.state"] = Feature("float32", observation["state"].shape)
-    features["action"] = Feature("float32", env.action_space.shape)
+    features[STATE] = Feature("float32", observation["state"].shape)
+    features[ACTION] = Feature("float32", env.action_space.shape)
     if marks_fresh:
         features[FRESH] = Feature("bool", (1,))
     return features
 
 
-def feature_name(camera: str) -> str:
-    """The feature of a camera's pictures."""
-    return "observation.image" if camera == "image" else f"observation.images.{camera}"
-
-
 def frames_of(demonstration: Demonstration, *, marks_fresh: bool = False) -> dict[str, np.ndarray]:
     """The frames of a demonstration by feature, (T, *shape) each; see `features_of`."""
-    pictures = {feature_name(name): shots for name, shots in demonstration.pictures.items()}
+    pictures = {camera_feature(name): shots for name, shots in demonstration.pictures.items()}
     frames = {
         **pictures,
-        "observation.state": demonstration.states,
-        "action": demonstration.actions,
+        STATE: demonstration.states,
+        ACTION: demonstration.actions,
     }
     if marks_fresh:
         frames[FRESH] = demonstration.is_fresh[:, None]

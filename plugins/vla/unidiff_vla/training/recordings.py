@@ -1,18 +1,22 @@
-"""A recorded data set in memory: every picture, state and chunk, ready to be coded."""
+"""Recorded data sets in memory: every picture, state and chunk, ready to be coded."""
 
 # Shapes: N frames, M fresh ones, T timesteps, D dimensions, H height, W width.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from unidiff_vla.lerobot_dataset import LeRobotFolder, fresh_frames
-from unidiff_vla.lerobot_dataset.chunks import ACTION, action_chunks
-
-STATE = "observation.state"
-_IMAGE, _IMAGES = "observation.image", "observation.images."
+from unidiff_vla.lerobot_dataset import (
+    ACTION,
+    STATE,
+    LeRobotFolder,
+    action_chunks,
+    cameras_of,
+    fresh_frames,
+)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Recordings:
         chunks: (N, T, D) float32; beyond an episode's end its last action is repeated.
         instruction_index: (N,) index into `instructions`.
         instructions: the sentences.
-        episode_index: (N,) number of the episode.
+        episode_index: (N,) number of the episode, counted through all data sets.
         is_fresh: (N,) bool, False of frames that repeat an earlier one's pictures.
     """
 
@@ -47,54 +51,73 @@ class Recordings:
 
 
 def read_recordings(
-    folder: str | Path, horizon: int, on_progress: Callable[[int, int], None] | None = None
+    folders: Sequence[str | Path],
+    horizon: int,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Recordings:
-    """All frames of a LeRobotDataset v3 folder with pictures, states and actions.
+    """All frames of LeRobotDataset v3 folders with pictures, states and actions, one after another.
 
     Args:
-        folder: of the data set.
+        folders: of data sets with the same features, at least one.
         horizon: T.
-        on_progress: called with (episodes read, episodes).
+        on_progress: called with (episodes read, episodes of all folders).
 
     Raises:
-        ValueError: if the data set is empty or lacks pictures, states or actions, or is damaged.
+        ValueError: if a data set is empty, damaged, lacks pictures, states or actions, or has
+            other features than the first.
         FileNotFoundError: if a file is missing.
     """
-    source = LeRobotFolder(folder)
-    names = camera_features(source)
-    missing = {STATE, ACTION} - set(source.features)
-    if missing or not names or not len(source):
-        raise ValueError(
-            f"expected episodes with pictures, {STATE!r} and {ACTION!r} in {source.folder}; it has "
-            f"{len(source)} episodes of {sorted(source.features)}"
-        )
-    episodes = []
-    for episode in source:
-        episodes.append(episode)
+    if isinstance(folders, str):
+        raise ValueError(f"expected a list of folders; got {folders!r}: write [{folders!r}]")
+    sources = [LeRobotFolder(folder) for folder in folders]
+    cameras = check_alike(sources)
+    told = tuple(dict.fromkeys(text for source in sources for text in source.instructions))
+    total = sum(len(source) for source in sources)
+    pictures: dict[str, list[np.ndarray]] = {camera: [] for camera in cameras}
+    parts: dict[str, list[np.ndarray]] = {
+        name: [] for name in ("states", "chunks", "instruction_index", "episode_index", "is_fresh")
+    }
+    for number, episode in enumerate(chain(*sources)):
+        frames, is_fresh = episode.frames, fresh_frames(episode)
+        for camera, name in cameras.items():
+            pictures[camera].append(frames[name][is_fresh])
+        parts["states"].append(frames[STATE])
+        parts["chunks"].append(action_chunks(frames[ACTION], horizon)[0])
+        parts["instruction_index"].append(np.full(len(episode), told.index(episode.instruction)))
+        parts["episode_index"].append(np.full(len(episode), number))
+        parts["is_fresh"].append(is_fresh)
         if on_progress is not None:
-            on_progress(len(episodes), len(source))
-    fresh = [fresh_frames(one) for one in episodes]
-    lengths = [len(one) for one in episodes]
-    places = {text: place for place, text in enumerate(source.instructions)}
+            on_progress(number + 1, total)
     return Recordings(
-        pictures={
-            camera: np.concatenate(
-                [one.frames[name][here] for one, here in zip(episodes, fresh, strict=True)]
-            )
-            for camera, name in names.items()
-        },
-        states=np.concatenate([one.frames[STATE] for one in episodes]),
-        chunks=np.concatenate([action_chunks(one.frames[ACTION], horizon)[0] for one in episodes]),
-        instruction_index=np.repeat([places[one.instruction] for one in episodes], lengths),
-        instructions=tuple(source.instructions),
-        episode_index=np.repeat([one.index for one in episodes], lengths),
-        is_fresh=np.concatenate(fresh),
+        pictures={camera: np.concatenate(one) for camera, one in pictures.items()},
+        instructions=told,
+        **{name: np.concatenate(one) for name, one in parts.items()},
     )
 
 
-def camera_features(source: LeRobotFolder) -> dict[str, str]:
-    """Camera -> name of the feature with its pictures, in the data set's order."""
-    found = {name.removeprefix(_IMAGES): name for name in source.features if _IMAGES in name}
-    if _IMAGE in source.features:
-        found["image"] = _IMAGE
-    return found
+def check_alike(sources: Sequence[LeRobotFolder]) -> dict[str, str]:
+    """Camera -> feature of data sets that can be learnt together.
+
+    Raises:
+        ValueError: if one is empty, lacks something or differs from the first.
+    """
+    if not sources:
+        raise ValueError("expected the folder of at least one data set; got none")
+    first = sources[0]
+    cameras = cameras_of(first)
+    wanted = [*cameras.values(), STATE, ACTION]
+    for source in sources:
+        if not len(source):
+            raise ValueError(f"{source.folder} holds no episodes: record some")
+        if list(cameras_of(source)) != list(cameras):
+            raise ValueError(
+                f"expected the cameras {list(cameras)} of {first.folder}, in that order; "
+                f"{source.folder} has {list(cameras_of(source))}. Record them alike"
+            )
+        for name in wanted:
+            if source.features[name] != first.features[name]:
+                raise ValueError(
+                    f"expected {name!r} as in {first.folder}, {first.features[name]}; "
+                    f"{source.folder} has {source.features[name]}. Record them alike"
+                )
+    return cameras

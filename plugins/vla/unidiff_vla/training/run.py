@@ -4,7 +4,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -53,17 +53,18 @@ Note = Callable[[str], None]
 
 
 def train_policy(
-    data: str | Path,
+    data: Sequence[str | Path],
     output_dir: str | Path,
     recipe: PolicyRecipe,
     *,
     start: str | Path | None = None,
     note: Note = print,
 ) -> UniDiffForBlockDiffusion:
-    """Train a policy on a recorded data set, or go on where an earlier call stopped.
+    """Train a policy on recorded data sets, or go on where an earlier call stopped.
 
     Args:
-        data: folder of a LeRobotDataset v3 with pictures, states and actions.
+        data: folders of LeRobotDataset v3 with pictures, states and actions, all of the same
+            features; they are not read where `output_dir` holds their codes.
         output_dir: everything the run makes; `assemble_policy` makes a checkpoint of it.
         recipe: sizes and rates.
         start: checkpoint whose text embeddings and layers the run begins with, where they fit;
@@ -74,8 +75,8 @@ def train_policy(
         The averaged model.
 
     Raises:
-        ValueError: if the data set does not fit, or the folder holds a run with another recipe.
-        FileNotFoundError: if the data set is damaged.
+        ValueError: if a data set does not fit, or the folder holds a run with another recipe.
+        FileNotFoundError: if a data set is damaged.
     """
     output_dir = Path(output_dir)
     check_same_settings(output_dir / FACTS_FILE, asdict(recipe), "another recipe")
@@ -132,7 +133,7 @@ def _new_model(
 
 
 def coded_frames(
-    data: str | Path, output_dir: Path, recipe: PolicyRecipe, note: Note
+    data: Sequence[str | Path], output_dir: Path, recipe: PolicyRecipe, note: Note
 ) -> tuple[CodedFrames, BinTokenizer, BinTokenizer]:
     """Frames as codes, and the (state, action) bins; made once and kept in `output_dir`."""
     path = output_dir / CODES_FILE
