@@ -1,0 +1,70 @@
+"""Every family of checkpoints: loads whole, gives the reference's logits, comes back bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.convert.families import FAMILIES, named_family
+from unidiff.convert.loading import open_foreign
+from unidiff.convert.writing import convert_checkpoint, export_checkpoint
+
+from .published import ROWS, TABLE, Published
+
+PUBLISHED = pytest.mark.parametrize("published", TABLE, ids=lambda one: one.name)
+
+
+def random_ids(seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, ROWS, (2, 13), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_family_has_a_row() -> None:
+    assert {family.name for family in FAMILIES.values()} <= {one.name for one in TABLE}
+
+
+@PUBLISHED
+def test_logits_equal_the_reference(published: Published, tmp_path: Path) -> None:
+    theirs = published.model()
+    folder = published.write(tmp_path / "foreign", theirs)
+    assert open_foreign(folder).family is named_family(published.name)
+    ours, report = UniDiffForBlockDiffusion.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert ours.config.mask_token_id == published.mask
+    assert ours.config.logits_shift == published.shift
+    ids = random_ids()
+    with torch.no_grad():
+        logits = ours(ids).logits[..., :ROWS]
+    torch.testing.assert_close(logits, published.logits(theirs, ids), rtol=1e-5, atol=1e-5)
+
+
+@PUBLISHED
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_export_is_bit_identical(published: Published, num_files: int, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model().bfloat16(), num_files)
+    native = convert_checkpoint(folder, tmp_path / "native", shard_bytes=20_000)
+    back = export_checkpoint(native, tmp_path / "back")
+    names = sorted(path.name for path in folder.iterdir())
+    assert sorted(path.name for path in back.iterdir()) == names
+    for name in names:
+        assert (folder / name).read_bytes() == (back / name).read_bytes(), name
+
+
+@PUBLISHED
+def test_the_converted_folder_is_the_same_model(published: Published, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    native = convert_checkpoint(folder, tmp_path / "native")
+    one = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    two = UniDiffForBlockDiffusion.from_pretrained(native, dtype=torch.float32)
+    assert torch.equal(one(random_ids()).logits, two(random_ids()).logits)
+    options = [m.generation_config.to_diff_dict() for m in (one, two)]
+    for given in options:
+        given.pop("transformers_version", None)
+    assert options[0] == options[1]
+    chat = [{"role": "user", "content": "<|mask|> hello"}]
+    prompts = [UniDiffProcessor.from_pretrained(f).for_chat(chat) for f in (folder, native)]
+    assert torch.equal(prompts[0]["input_ids"], prompts[1]["input_ids"])
+    assert published.mask not in prompts[0]["input_ids"]  # what a user writes is plain text

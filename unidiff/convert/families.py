@@ -1,0 +1,44 @@
+"""Which family a checkpoint is of: the table of what can be loaded."""
+
+from .family import Family, ForeignFolder
+from .llada import LLADA
+from .llama_like import A2D, AUTOREGRESSIVE, DREAM, FAST_DLLM, OPEN_DLLM, SDAR
+
+# `model_type` of config.json -> family.
+FAMILIES: dict[str, Family] = {
+    "llada": LLADA,
+    "Dream": DREAM,
+    "sdar": SDAR,
+    "Fast_dLLM_Qwen": FAST_DLLM,
+    "a2d-llama": A2D,
+    "a2d-qwen2": A2D,
+    "a2d-qwen3": A2D,
+    "llama": AUTOREGRESSIVE,
+    "qwen2": AUTOREGRESSIVE,
+    "qwen3": AUTOREGRESSIVE,
+}
+
+
+def family_of(folder: ForeignFolder) -> Family:
+    """The family of a checkpoint, by its `config.json` and its tokenizer.
+
+    Raises:
+        ValueError: if it is of none that can be loaded.
+    """
+    kind = folder.config.get("model_type")
+    if kind == "qwen2" and folder.named_token("mask_token") is not None:
+        return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{folder.path / 'config.json'} says model_type {kind!r}; what can be loaded is "
+            f"{sorted(FAMILIES)}, and UniDiff's own"
+        )
+    return FAMILIES[kind]
+
+
+def named_family(name: str) -> Family:
+    """The family of a name; raises ValueError if there is none."""
+    known = {family.name: family for family in (*FAMILIES.values(), OPEN_DLLM)}
+    if name not in known:
+        raise ValueError(f"unknown family {name!r}; there are {sorted(known)}")
+    return known[name]

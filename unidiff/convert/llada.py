@@ -1,0 +1,102 @@
+"""LLaDA 8B, LLaDA-1.5, iLLaDA, MMaDA: a bidirectional Llama under the names of OLMo.
+
+Layout and maths: GSAI-ML's `configuration_llada.py` and `modeling_llada.py`, in own words.
+"""
+
+from typing import Any
+
+from unidiff.model.configuration import UniDiffConfig
+
+from .family import EMBEDDING, HEAD, Family, ForeignFolder
+from .keys import Renamed, Rule
+
+# What `config.json` may say of the maths, the value that the model has first.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "block_type": ("llama",),
+    "activation_type": ("silu", "swiglu"),
+    "layer_norm_type": ("rms",),
+    "attention_layer_norm": (False,),
+    "bias_for_layer_norm": (False, None),
+    "include_bias": (False,),
+    "include_qkv_bias": (False, None),
+    "input_emb_norm": (False,),
+    "alibi": (False,),
+    "rope": (True,),
+    "scale_logits": (False,),
+    "clip_qkv": (None,),
+}
+_THEIRS = "model.transformer."
+_LAYER = "model.layers.{n}."
+
+
+def settings(folder: ForeignFolder) -> dict[str, Any]:
+    """Fields of the configuration; raises ValueError for maths that the model does not have."""
+    for name, values in _FIXED.items():
+        folder.wants(name, *values)
+    config = folder.config
+    heads = config["n_heads"]
+    groups = config.get("n_kv_heads") or (1 if config.get("multi_query_attention") else heads)
+    width = config["d_model"]
+    return {
+        "vocab_size": config.get("embedding_size") or config["vocab_size"],
+        "hidden_size": width,
+        "intermediate_size": config.get("mlp_hidden_size") or config.get("mlp_ratio", 4) * width,
+        "num_hidden_layers": config["n_layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": width // heads,
+        "max_position_embeddings": config.get("max_sequence_length", 4096),
+        "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 1e4)},
+        "use_qk_norm": False,
+        "tie_word_embeddings": bool(config.get("weight_tying", False)),
+        "attention_pattern": "full",
+        "canvas_length": 32,
+        "mask_token_id": config["mask_token_id"],
+        "pad_token_id": config.get("pad_token_id"),
+        "bos_token_id": folder.named_token("bos_token"),
+        "eos_token_id": ends(folder),
+    }
+
+
+def ends(folder: ForeignFolder) -> list[int]:
+    """Ids that end an answer: the end of the text, and of a turn where there is one."""
+    found = [folder.config.get("eos_token_id"), folder.special_ids.get("<|eot_id|>")]
+    return [one for one in found if one is not None]
+
+
+def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
+    """Names of the tensors; `ff_out` is the head, or inside a block the down projection."""
+    size = folder.config.get("block_group_size", 1)
+    if size != 1:
+        raise ValueError(
+            f"{folder.path} groups its blocks by {size} (block_group_size); what can be loaded is "
+            "1, as in every published checkpoint"
+        )
+    block = f"{_THEIRS}blocks.{{n}}."
+    within = {
+        "attn_norm": "input_layernorm",
+        "ff_norm": "post_attention_layernorm",
+        "q_proj": "self_attn.q_proj",
+        "k_proj": "self_attn.k_proj",
+        "v_proj": "self_attn.v_proj",
+        "attn_out": "self_attn.o_proj",
+        "ff_proj": "mlp.gate_proj",
+        "up_proj": "mlp.up_proj",
+        "ff_out": "mlp.down_proj",
+    }
+    tied = config.tie_word_embeddings
+    return [
+        Renamed(f"{_THEIRS}wte.weight", EMBEDDING),
+        *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
+        Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
+        *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
+    ]
+
+
+LLADA = Family(
+    name="llada",
+    settings=settings,
+    rules=rules,
+    decoding={"block_length": 32, "unmasking_strategy": "static"},
+)
