@@ -199,9 +199,9 @@ def _sizes(**fields: Any) -> dict[str, Any]:
 
 
 _THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
-_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": dict(_THETA)})
-_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": dict(_THETA)})
-_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": dict(_THETA), "head_dim": HEAD_DIM})
+_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": _THETA})
+_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": _THETA})
+_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": _THETA, "head_dim": HEAD_DIM})
 _TIED = (Qwen3ForCausalLM, Qwen3Config, {**_QWEN3[2], "tie_word_embeddings": True})
 _LLADA_CONFIG = {
     "model_type": "llada",
@@ -235,6 +235,25 @@ _LLADA_CONFIG = {
 
 TABLE = (
     Published("llada", _LLADA_CONFIG, _LLAMA, full, llada_name),
+    Published(
+        "mmada",
+        {**_LLADA_CONFIG, "model_type": "mmada", "codebook_size": 16, "num_vq_tokens": 9},
+        _LLAMA,
+        full,
+        llada_name,
+    ),
+    Published(
+        "illada",
+        _sizes(model_type="illada", mask_token_id=MASK, tie_word_embeddings=True),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": _THETA, "tie_word_embeddings": True}),
+        full,
+    ),
+    Published(
+        "dream-reasoner",
+        _sizes(model_type="Dream", mask_token_id=MASK, block_size=8, head_dim=HEAD_DIM),
+        _QWEN3,
+        blocks_of(8),
+    ),
     Published(
         "dream",
         _sizes(model_type="Dream", mask_token_id=MASK),

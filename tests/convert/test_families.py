@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
-from unidiff.convert.families import FAMILIES, named_family
+from unidiff.convert.families import all_families, named_family
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
+from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
 
 PUBLISHED = pytest.mark.parametrize("published", TABLE, ids=lambda one: one.name)
@@ -20,7 +21,7 @@ def random_ids(seed: int = 0) -> torch.Tensor:
 
 
 def test_every_family_has_a_row() -> None:
-    assert {family.name for family in FAMILIES.values()} <= {one.name for one in TABLE}
+    assert {family.name for family in all_families()} == {one.name for one in TABLE}
 
 
 @PUBLISHED
@@ -68,3 +69,40 @@ def test_the_converted_folder_is_the_same_model(published: Published, tmp_path: 
     prompts = [UniDiffProcessor.from_pretrained(f).for_chat(chat) for f in (folder, native)]
     assert torch.equal(prompts[0]["input_ids"], prompts[1]["input_ids"])
     assert published.mask not in prompts[0]["input_ids"]  # what a user writes is plain text
+
+
+def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.Tensor:
+    """What the family's own loop makes of a prompt, one token a step."""
+    theirs, mask = published.model(), published.mask
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        raw = published.logits(theirs, ids.clamp(max=ROWS - 1))[0]
+        return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
+
+    if published.name == "autoregressive":
+        return loops.left_to_right(logits, prompt, new, mask)
+    block = open_block(published)
+    if published.pattern(block + 1).all():
+        score = loops.lowest_entropy if published.name == "dream" else loops.highest_probability
+        return loops.one_by_one(logits, prompt, new, block, mask, score)
+    return loops.in_blocks(logits, prompt, new, block, mask, loops.highest_probability)
+
+
+def open_block(published: Published) -> int:
+    """Positions that are filled together."""
+    return published.config.get("block_size", published.config.get("bd_size", 4))
+
+
+@PUBLISHED
+def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    prompt = random_ids(3)[0, :6]
+    expected = expected_row(published, prompt, 10)
+    how = {"decoding_mode": "ar"}
+    if published.name != "autoregressive":
+        how = {"unmasking_strategy": "static", "block_length": open_block(published)}
+    found = model.generate(
+        prompt[None], max_new_tokens=10, do_sample=False, eos_token_id=-1, **how
+    )[0]
+    assert found.tolist() == expected.tolist()

@@ -1,12 +1,23 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
 from .family import Family, ForeignFolder
-from .llada import LLADA
-from .llama_like import A2D, AUTOREGRESSIVE, DREAM, FAST_DLLM, OPEN_DLLM, SDAR
+from .llada import LLADA, MMADA
+from .llama_like import (
+    A2D,
+    AUTOREGRESSIVE,
+    DREAM,
+    DREAM_REASONER,
+    FAST_DLLM,
+    ILLADA,
+    OPEN_DLLM,
+    SDAR,
+)
 
 # `model_type` of config.json -> family.
 FAMILIES: dict[str, Family] = {
     "llada": LLADA,
+    "illada": ILLADA,
+    "mmada": MMADA,
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,
@@ -17,6 +28,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
 }
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER)  # known by other things than `model_type`
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -26,6 +38,8 @@ def family_of(folder: ForeignFolder) -> Family:
         ValueError: if it is of none that can be loaded.
     """
     kind = folder.config.get("model_type")
+    if kind == "Dream" and "block_size" in folder.config:
+        return DREAM_REASONER  # another model under the same name
     if kind == "qwen2" and folder.named_token("mask_token") is not None:
         return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
     if kind not in FAMILIES:
@@ -36,9 +50,14 @@ def family_of(folder: ForeignFolder) -> Family:
     return FAMILIES[kind]
 
 
+def all_families() -> list[Family]:
+    """Every family once."""
+    return list({one.name: one for one in (*FAMILIES.values(), *_WITHOUT_NAME)}.values())
+
+
 def named_family(name: str) -> Family:
     """The family of a name; raises ValueError if there is none."""
-    known = {family.name: family for family in (*FAMILIES.values(), OPEN_DLLM)}
+    known = {family.name: family for family in all_families()}
     if name not in known:
         raise ValueError(f"unknown family {name!r}; there are {sorted(known)}")
     return known[name]

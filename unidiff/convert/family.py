@@ -62,6 +62,16 @@ class ForeignFolder:
             found |= json.loads((self.path / "added_tokens.json").read_text(encoding="utf-8"))
         return found
 
+    @cached_property
+    def num_ids(self) -> int | None:
+        """Ids of the tokenizer, added tokens included; None where it has no `tokenizer.json`."""
+        path = self.path / "tokenizer.json"
+        if not path.is_file():
+            return None
+        words = read_json(path).get("model", {}).get("vocab", {})
+        ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
+        return max([*ids, *self.special_ids.values()]) + 1
+
     def named_token(self, name: str) -> int | None:
         """Id of a token that `tokenizer_config.json` names, such as "mask_token"."""
         path = self.path / "tokenizer_config.json"

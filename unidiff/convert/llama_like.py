@@ -4,10 +4,10 @@ They differ in biases, norms of queries and keys, the pattern of attention and w
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.tokens.checkpoint import read_json
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Grown, Renamed, Rule
@@ -25,6 +25,7 @@ _WEIGHTS = (
     "mlp.down_proj",
 )
 _BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_ONE_BY_ONE = {"unmasking_strategy": "static", "confidence_metric": "prob"}
 _NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
@@ -91,6 +92,22 @@ def dream(folder: ForeignFolder) -> dict[str, Any]:
         "logits_shift": 1,
         "canvas_length": 32,
         "mask_token_id": folder.config.get("mask_token_id", 151666),
+    }
+
+
+def dream_reasoner(folder: ForeignFolder) -> dict[str, Any]:
+    """Qwen3 with a grid of blocks under Dream's `model_type`; a row predicts itself."""
+    return {**sdar(folder), "canvas_length": folder.config["block_size"]}
+
+
+def illada(folder: ForeignFolder) -> dict[str, Any]:
+    """A Llama that attends in both directions; the mask is one of its tokenizer's added tokens."""
+    mask = folder.config.get("mask_token_id") or folder.special_ids.get("<[MASK]>", 5)
+    return {
+        **shape(folder),
+        "attention_pattern": "full",
+        "canvas_length": 32,
+        "mask_token_id": mask,
     }
 
 
@@ -165,12 +182,8 @@ def flags(folder: ForeignFolder, kind: str) -> dict[str, bool]:
 
 def spare_id(folder: ForeignFolder) -> int:
     """The first id behind the tokenizer's; of a folder without one, the first behind the rows."""
-    path, rows = folder.path / "tokenizer.json", folder.shapes[EMBEDDING][0]
-    if not path.is_file():
-        return rows
-    words = read_json(path).get("model", {}).get("vocab", {})
-    ids = [*folder.special_ids.values(), *(words.values() if isinstance(words, dict) else [])]
-    return min(rows, max([*ids, len(words) - 1]) + 1)
+    rows = folder.shapes[EMBEDDING][0]
+    return rows if folder.num_ids is None else min(rows, folder.num_ids)
 
 
 DREAM = Family(
@@ -185,6 +198,10 @@ SDAR = Family(
     settings=sdar,
     rules=rules,
     decoding={"unmasking_strategy": "dynamic", "confidence_threshold": 0.9},
+)
+DREAM_REASONER = replace(SDAR, name="dream-reasoner", settings=dream_reasoner)
+ILLADA = Family(
+    name="illada", settings=illada, rules=rules, decoding={"block_length": 32, **_ONE_BY_ONE}
 )
 FAST_DLLM = Family(
     name="fast-dllm-v2",
