@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM
 
 from unidiff.model.modeling import UniDiffForBlockDiffusion, UniDiffModel
@@ -75,3 +76,19 @@ def test_weights_handed_over_need_no_file(folder: Path) -> None:
     config = UniDiffForBlockDiffusion.config_class.from_pretrained(folder)
     model = UniDiffForBlockDiffusion.from_pretrained(None, config=config, state_dict=weights)
     assert torch.equal(model.lm_head.weight, weights["lm_head.weight"])
+
+
+def test_missing_weights_and_other_shapes_are_refused(folder: Path) -> None:
+    path, config = folder / "model.safetensors", folder / "config.json"
+    whole = load_file(path)
+    lost = [name for name in whole if name.startswith("model.layers.0.mlp")]
+    save_file({k: v for k, v in whole.items() if k not in lost}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks the weights model\.layers\.0\.mlp"):
+        UniDiffForBlockDiffusion.from_pretrained(folder)
+    save_file(whole, path, {"format": "pt"})
+    _, report = UniDiffForBlockDiffusion.from_pretrained(folder, output_loading_info=True)
+    assert not report["missing_keys"]
+    values = json.loads(config.read_text())
+    config.write_text(json.dumps({**values, "intermediate_size": 8}))
+    with pytest.raises(ValueError, match="other shapes than its config"):
+        UniDiffForBlockDiffusion.from_pretrained(folder)

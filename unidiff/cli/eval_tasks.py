@@ -96,7 +96,7 @@ def report_evaluation(
     """Run a task's own measurement, write and print; `out` as in `report_tasks`.
 
     Raises:
-        ValueError: if a setting is unknown.
+        ValueError: if a setting is unknown; after the report, if it is no whole answer.
     """
     evaluation.check_settings(request.settings)
     if out is not None:
@@ -117,6 +117,8 @@ def report_evaluation(
         print_json(found.report)
     else:
         typer.echo(found.table)
+    if found.problem is not None:
+        raise ValueError(found.problem)
 
 
 def _with_own_adapters(session: Session, run: TaskRun, tasks: Sequence[Task]) -> list[Any]:

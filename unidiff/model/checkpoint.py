@@ -3,6 +3,7 @@
 Reads JSON files and the headers of the weights; the weights themselves are left to transformers.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from unidiff.tokens.checkpoint import REMEDY, check_exists, check_weights, read_json
@@ -36,3 +37,15 @@ def check_model_folder(folder: Path) -> None:
             check_weights(folder / name)
     elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")]:
         raise FileNotFoundError(f"{folder / _WEIGHTS} is missing: {REMEDY}")
+
+
+def check_complete(missing: Iterable[str], source: Path) -> None:
+    """Raise ValueError if weights are missing, which transformers would fill with random numbers.
+
+    Args:
+        missing: names of weights that no file held.
+        source: folder or repository of the checkpoint.
+    """
+    if names := sorted(missing):
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ValueError(f"the checkpoint {source} lacks the weights {shown}: {REMEDY}")

@@ -24,7 +24,7 @@ from unidiff.tokens.foreign import converting, is_foreign
 
 from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
-from .checkpoint import check_model_folder
+from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
 from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
@@ -74,7 +74,8 @@ class UniDiffPreTrainedModel(PreTrainedModel):
 
         Raises:
             FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
-            ValueError: if one is damaged or cut short, or an adapter belongs to another base.
+            ValueError: if one is damaged or cut short, a weight is missing or has another shape
+                than the configuration says, or an adapter belongs to another base.
         """
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
         if pretrained_model_name_or_path and is_adapter_folder(folder):
@@ -86,7 +87,20 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
             check_model_folder(folder)
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        wants_report = kwargs.pop("output_loading_info", False)
+        try:
+            model, report = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
+        except RuntimeError as error:
+            if "mismatch" not in str(error):
+                raise
+            raise ValueError(
+                f"weights in {folder} have other shapes than its config.json says ({error}): they "
+                "belong to different checkpoints"
+            ) from error
+        check_complete(report["missing_keys"], folder)
+        return (model, report) if wants_report else model
 
     @classmethod
     def _with_adapter(cls, folder: Path, *model_args: Any, **kwargs: Any) -> Any:

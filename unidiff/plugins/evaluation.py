@@ -43,10 +43,13 @@ class EvaluationReport:
     Attributes:
         report: for JSON.
         table: the same in Markdown, for people.
+        problem: what keeps it from being a whole answer, said after it with exit code 2; None:
+            nothing does.
     """
 
     report: Mapping[str, Any]
     table: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,12 @@ class ActionTokenizer(ABC):
     def _check_range(self) -> None:
         """Bring the range into its form and reject what cannot be one."""
         for name in ("low", "high"):
-            numbers = tuple(float(value) for value in getattr(self, name))
+            try:
+                numbers = tuple(float(value) for value in getattr(self, name))
+            except TypeError as error:
+                raise ValueError(
+                    f"{name} must be numbers, one per dimension; got {getattr(self, name)!r}"
+                ) from error
             object.__setattr__(self, name, numbers)
         if not self.low or len(self.low) != len(self.high):
             raise ValueError(
@@ -151,7 +156,7 @@ class ActionTokenizer(ABC):
             raise ValueError(f"low and high must be finite, got {self.low} and {self.high}")
         if any(low > high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low must be <= high, got {self.low} and {self.high}")
-        if self.horizon is not None and self.horizon < 1:
+        if self.horizon is not None and not (isinstance(self.horizon, int) and self.horizon >= 1):
             raise ValueError(f"horizon must be >= 1 or None, got {self.horizon}")
         if self.statistics not in STATISTICS:
             raise ValueError(f"statistics must be one of {STATISTICS}, got {self.statistics!r}")

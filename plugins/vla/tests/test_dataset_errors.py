@@ -223,3 +223,33 @@ def test_a_writer_refuses_what_cannot_become_a_data_set(tmp_path):
 def test_features_that_are_not_read_are_refused(dtype, shape):
     with pytest.raises(ValueError, match="expected a feature of dtype image"):
         Feature(dtype, shape)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda info: info.pop("fps"), r"'fps' \(Real\)"),
+        (lambda info: info.update(fps=0), "fps > 0"),
+        (lambda info: info.update(features=[]), r"'features' \(dict\)"),
+        (lambda info: info["features"]["action"].pop("shape"), "dtype and shape of 'action'"),
+    ],
+)
+def test_a_description_that_lacks_something_is_refused(dataset, change, words):
+    change_json(dataset / "meta/info.json", change)
+    with pytest.raises(ValueError, match=words):
+        LeRobotFolder(dataset)
+
+
+def test_json_that_is_no_object_is_refused(dataset):
+    (dataset / "meta/info.json").write_text("[1]")
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        LeRobotFolder(dataset)
+
+
+def test_damaged_data_name_episode_and_file(dataset):
+    path = dataset / DATA
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"episode 0 of .*, in file-000\.parquet"):
+        LeRobotFolder(dataset).episode(0)

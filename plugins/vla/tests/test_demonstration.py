@@ -1,8 +1,10 @@
 """pytest plugins/vla/tests/test_demonstration.py"""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
-from unidiff_vla.recording import record_demonstration
+from unidiff_vla.recording import PolicyLead, RandomWalk, record_demonstration
 
 
 def test_noise_is_executed_and_not_recorded(line):
@@ -58,7 +60,7 @@ def test_every_other_seed_begins_with_a_walk_that_is_not_recorded(line):
     walk = []
     for seed in range(1, 41, 2):
         line.executed = []
-        told = record_demonstration(line, seed, wander=3)
+        told = record_demonstration(line, seed, lead=RandomWalk(3))
         walk.append(len(line.executed) - len(told.actions))
         assert told.success
         place = float(np.random.default_rng(seed).uniform(2.0, 3.0))
@@ -67,10 +69,10 @@ def test_every_other_seed_begins_with_a_walk_that_is_not_recorded(line):
     assert min(walk) >= 1
     assert max(walk) == 3
     line.executed = []
-    told = record_demonstration(line, 2, wander=3)
+    told = record_demonstration(line, 2, lead=RandomWalk(3))
     assert len(line.executed) == len(told.actions)
-    with pytest.raises(ValueError, match="wander >= 0"):
-        record_demonstration(line, 1, wander=-1)
+    with pytest.raises(ValueError, match="at least one step"):
+        RandomWalk(0)
 
 
 def test_a_walk_that_ends_the_episode_is_not_taken(line):
@@ -82,13 +84,13 @@ def test_a_walk_that_ends_the_episode_is_not_taken(line):
         return observation, reward, terminated, line.num_resets == resets + 1, info
 
     resets, line.step = line.num_resets, late
-    told = record_demonstration(line, 1, wander=8)
+    told = record_demonstration(line, 1, lead=RandomWalk(8))
     assert line.num_resets == resets + 2
     np.testing.assert_array_equal(told.states, still.states)
 
 
 def test_a_walk_is_executed_at_one_blow_where_the_environment_can(line):
-    stepped = record_demonstration(line, 3, wander=8)
+    stepped = record_demonstration(line, 3, lead=RandomWalk(8))
     chunks = []
 
     def execute(actions):
@@ -96,7 +98,7 @@ def test_a_walk_is_executed_at_one_blow_where_the_environment_can(line):
         return [line.step(action) for action in actions][-1]
 
     line.execute = execute
-    told = record_demonstration(line, 3, wander=8)
+    told = record_demonstration(line, 3, lead=RandomWalk(8))
     assert len(chunks) == 1
     np.testing.assert_array_equal(told.states, stepped.states)
 
@@ -133,3 +135,42 @@ def test_pictures_are_taken_every_so_many_steps(line):
 def test_an_environment_that_always_looks_refuses_to_look_less(line):
     with pytest.raises(ValueError, match=r"without advance\(\); got 2"):
         record_demonstration(line, 1, look_every=2)
+
+
+class Chunks:
+    """A policy that goes the wrong way, four steps a plan of which three are carried out."""
+
+    num_executed = 3
+    last_record = None
+    processor = SimpleNamespace(state_bins=object())
+    settings = SimpleNamespace(cameras=None, foresees=False)
+
+    def __init__(self, way=1.0):
+        self.way, self.seeds = way, []
+
+    def predict_action_chunk(self, observations, *, seed):
+        self.seeds += seed
+        return np.full((len(observations), 4, 2), self.way, dtype=np.float32)
+
+
+def test_a_policy_drives_first_and_its_part_is_not_recorded(line):
+    counts = set()
+    for seed in (0, 1, 2, 3):
+        line.executed = []
+        policy = Chunks()
+        told = record_demonstration(line, seed, lead=PolicyLead(policy, 8))
+        led = len(line.executed) - len(told.actions)
+        counts.add(led)
+        assert len(policy.seeds) == len(set(policy.seeds)) == -(-led // 3)
+        place = float(np.random.default_rng(seed).uniform(2.0, 3.0)) + 0.5 * led
+        np.testing.assert_allclose(told.states[0, 0], place, atol=1e-5)
+        assert told.success
+    assert min(counts) >= 4
+    assert max(counts) <= 8
+    assert len(counts) > 1
+
+
+def test_where_the_policy_does_it_there_is_nothing_to_show(line):
+    assert record_demonstration(line, 1, lead=PolicyLead(Chunks(-1.0), 20)) is None
+    with pytest.raises(ValueError, match="one step at least"):
+        PolicyLead(Chunks(), 0)

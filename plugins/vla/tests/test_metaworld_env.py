@@ -13,7 +13,7 @@ if "MUJOCO_GL" not in os.environ and sys.platform == "linux":
     os.environ["MUJOCO_GL"] = "egl"  # importorskip imports it before the environment does
 pytest.importorskip("metaworld", reason="Meta-World is not installed: unidiff-vla[metaworld]")
 
-from unidiff_vla.environments import check_environment, environment_id  # noqa: E402
+from unidiff_vla.environments import check_environment, environment_id, metaworld_experts  # noqa: E402
 from unidiff_vla.environments.layouts import cell_of  # noqa: E402
 
 BENCHMARK = (
@@ -101,6 +101,25 @@ def test_the_expert_solves_five_unseen_layouts(blind, task):
             is_over = terminated or truncated
         results.append(info["success"])
     assert results == [True] * 5
+
+
+@pytest.mark.parametrize("tries_again", [True, False])
+def test_the_expert_of_push_opens_fingers_that_closed_on_nothing(blind, tries_again, monkeypatch):
+    if not tries_again:  # Meta-World's script alone: whoever learns from it cannot come back
+        monkeypatch.setattr(metaworld_experts, "_trying_again", metaworld_experts._as_it_is)
+    env = blind("push")
+    results = []
+    for seed in range(6):
+        env.reset(seed=seed)
+        aside = np.append(np.random.default_rng(seed).uniform(-0.5, 0.5, 3), 1.0)
+        for _ in range(40):
+            env.step(aside)
+        expert, is_over = env.expert(), False
+        while not is_over:
+            _, _, terminated, truncated, info = env.step(expert())
+            is_over = terminated or truncated
+        results.append(info["success"])
+    assert results == [tries_again] * 6
 
 
 def test_the_first_picture_shows_the_goal_of_this_episode(reach):

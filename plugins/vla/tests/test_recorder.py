@@ -7,11 +7,12 @@ from unidiff_vla.lerobot_dataset import (
     FRESH,
     DatasetWriter,
     LeRobotFolder,
+    cameras_of,
     fresh_frames,
     stream_samples,
 )
 from unidiff_vla.recorded_examples import RecordedExamples
-from unidiff_vla.recording import features_of, record_demonstrations
+from unidiff_vla.recording import RandomWalk, features_of, record_demonstrations
 from unidiff_vla.training import read_recordings
 
 
@@ -75,7 +76,7 @@ def test_progress_is_told_after_each_attempt(new_writer, line):
 
 def test_an_expert_that_fails_nearly_always_ends_the_recording(new_writer, line):
     line.expert = lambda: lambda: np.zeros(2)
-    with pytest.raises(RuntimeError, match="22 attempts at line failed and 0 succeeded"):
+    with pytest.raises(ValueError, match="22 attempts at line failed and 0 succeeded"):
         record_demonstrations(line, new_writer(), "line", 1, noise=np.zeros(2))
 
 
@@ -136,9 +137,42 @@ def test_a_walk_is_asked_for_through_the_recorder(new_writer, line):
     still = new_writer("still")
     record_demonstrations(line, still, "line", 1, **options)
     walked = new_writer("walked")
-    record_demonstrations(line, walked, "line", 1, wander=8, **options)
+    record_demonstrations(line, walked, "line", 1, lead=RandomWalk(8), **options)
     starts = [
         next(iter(LeRobotFolder(one.finish()))).frames["observation.state"][0]
         for one in (still, walked)
     ]
     assert abs(starts[0] - starts[1]) > 0.01
+
+
+def test_attempts_without_need_of_an_expert_are_no_failures(new_writer, line):
+    def lead(env, begin, seed):
+        return begin() if seed % 2 else None
+
+    writer = new_writer()
+    report = record_demonstrations(line, writer, "line", 2, lead=lead)
+    assert (report.num_kept, report.num_failed, report.num_skipped) == (2, 0, 2)
+    again = record_demonstrations(line, new_writer(), "line", 2, lead=lead)
+    assert (again.num_kept, again.num_skipped, again.num_resumed) == (2, 2, 4)
+
+
+def test_an_attempt_that_breaks_off_is_noted_and_the_next_one_made(new_writer, line):
+    reset = line.reset
+
+    def breaking(*, seed=None, options=None):
+        if seed == 1:
+            raise RuntimeError("the simulation has come apart")
+        return reset(seed=seed, options=options)
+
+    line.reset = breaking
+    writer = new_writer()
+    report = record_demonstrations(line, writer, "line", 2)
+    assert (report.num_kept, report.num_failed) == (2, 1)
+    assert "come apart" in writer.staging.attempts["line-00000001"].facts["error"]
+
+
+def test_a_single_camera_keeps_its_name(new_writer, line):
+    writer = new_writer(cameras=["front"])
+    record_demonstrations(line, writer, "line", 1)
+    folder = LeRobotFolder(writer.finish())
+    assert cameras_of(folder) == {"front": "observation.image"}

@@ -10,8 +10,7 @@ from unidiff_vla.driving import Drive, View, drive
 from unidiff_vla.environments import find_environment, make_environment
 from unidiff_vla.environments.instructions import task_of_instruction
 from unidiff_vla.environments.metaworld_env import load_metaworld
-from unidiff_vla.evaluation.plan import METAWORLD_SIX
-from unidiff_vla.loading import METAWORLD_CHECKPOINT
+from unidiff_vla.loading import METAWORLD_CHECKPOINT, METAWORLD_SIX
 from unidiff_vla.policy import MaskedDiffusionPolicy
 
 CODES = Path(__file__).parents[3] / "training_state" / "metaworld" / "codes.npz"

@@ -167,3 +167,10 @@ def test_codes_of_one_picture_are_no_cameras(processor, example):
     assert [part["type"] for part in turn["content"]] == ["image", "state", "text"]
     assert VlaTask().evaluation().settings["envs"]
     assert SimpleNamespace(**VlaTask.columns).action
+
+
+def test_actions_and_states_in_other_units_are_refused(processor, example):
+    with pytest.raises(ValueError, match=r"action .* far outside the checkpoint's range"):
+        row_of(processor, {**example, "action": 100 + example["action"]})
+    with pytest.raises(ValueError, match=r"state .* far outside"):
+        row_of(processor, {**example, "state": np.array([300.0, 400.0], np.float32)})

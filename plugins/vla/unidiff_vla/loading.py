@@ -22,6 +22,10 @@ from .policy.chunk_policy import kind_of_weights
 
 logger = logging.getLogger(__name__)
 
+METAWORLD_SIX = (
+    *("metaworld-reach", "metaworld-push", "metaworld-drawer-open"),
+    *("metaworld-drawer-close", "metaworld-button-press-topdown", "metaworld-window-open"),
+)
 METAWORLD_CHECKPOINT = Path(__file__).parent / "checkpoints" / "metaworld"
 _OF_SINGLE_ROBOTS = ("ensemble_decay", "inference_delay", "warm_start")
 
@@ -41,7 +45,7 @@ class LoadedPolicy:
 
 def ships_weights(env: EnvironmentName) -> bool:
     """Whether this package or `unidiff` brings weights for an environment."""
-    return env.is_tabletop or (env.is_metaworld and METAWORLD_CHECKPOINT.is_dir())
+    return env.is_tabletop or (env.name in METAWORLD_SIX and METAWORLD_CHECKPOINT.is_dir())
 
 
 def default_checkpoint(env: EnvironmentName) -> Path:

@@ -68,10 +68,14 @@ class VlaTask(ChatTask):
         whole, so there the last action is learnt to be held.
 
         Raises:
-            ValueError: if the actions have another number of dimensions than the checkpoint's.
+            ValueError: if the actions have another number of dimensions than the checkpoint's, or
+                actions or the state are plainly in other units.
         """
         bins = processor.bins_of("action")
         chunk_TD, is_pad_T = chunk_of(example, bins.horizon, bins.dim)
+        check_units("action", bins, chunk_TD)
+        if example.get("state") is not None and processor.state_bins is not None:
+            check_units("state", processor.state_bins, np.asarray(example["state"]))
         row = super().training_row(processor, {**example, "action": chunk_TD}, rng)
         if not isinstance(bins, BinTokenizer) or not is_pad_T.any():
             return row
@@ -129,6 +133,26 @@ def chunk_of(example: Example, horizon: int, dim: int) -> tuple[np.ndarray, np.n
     places = np.arange(horizon)
     held = np.minimum(places, len(actions) - 1)
     return actions[held], (places >= len(actions)) | is_pad[held]
+
+
+def check_units(name: str, bins: Any, values: np.ndarray) -> None:
+    """Raise ValueError if values lie further outside the checkpoint's range than it is wide.
+
+    Args:
+        name: of the values.
+        bins: an `ActionTokenizer`.
+        values: (..., D).
+    """
+    low, high = np.array(bins.low), np.array(bins.high)
+    if values.shape[-1:] != low.shape or not np.isfinite(values).all():
+        return  # said where they are coded
+    width = np.where(high > low, high - low, np.inf)
+    if ((values < low - width) | (values > high + width)).any():
+        raise ValueError(
+            f"{name} {values.reshape(-1, len(low))[0].tolist()} is far outside the checkpoint's "
+            f"range, {low.tolist()} to {high.tolist()}, and would be clipped: other units? "
+            "`unidiff train-policy` and the lerobot route fit ranges of their own"
+        )
 
 
 def mean_absolute_error(results: Sequence[np.ndarray], examples: Sequence[Example]) -> np.ndarray:

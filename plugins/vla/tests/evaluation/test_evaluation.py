@@ -1,14 +1,19 @@
 """pytest plugins/vla/tests/evaluation: what is driven, what is kept, and what the numbers say."""
 
 import json
+from dataclasses import replace
 
 import pytest
+import torch
 from typer.testing import CliRunner
 from unidiff_vla.driving import EpisodeRecord, View
+from unidiff_vla.environments.instructed_simulation import InstructedSimulation
 from unidiff_vla.evaluation.cells import Cell, CellFolder
+from unidiff_vla.evaluation.command import policy_key
 from unidiff_vla.evaluation.measuring import Driver, measure_cells
 from unidiff_vla.evaluation.plan import EvaluationPlan, reference_decoding
 from unidiff_vla.evaluation.summary import compare, success_of
+from unidiff_vla.policy import MaskedDiffusionPolicy
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.cli.app import app
@@ -214,3 +219,31 @@ def test_bad_input_is_one_line(line, words):
     result = CliRunner().invoke(app, ["eval", "vla", *line])
     assert result.exit_code == 2
     assert words in " ".join(result.stderr.split())
+
+
+def test_episodes_that_break_off_are_said_after_the_report(tmp_path, monkeypatch):
+    def broken(self, action):
+        raise RuntimeError("the simulation has come apart")
+
+    monkeypatch.setattr(InstructedSimulation, "execute", broken)
+    out = tmp_path / "report.json"
+    line = ["eval", "vla", "--limit", "1", "--out", str(out)]
+    for setting in ("envs=tabletop-reach", "seeds=1", "wordings=known"):
+        line += ["--set", setting]
+    result = CliRunner().invoke(app, line)
+    assert result.exit_code == 2
+    assert "1 episodes broke off" in result.stderr
+    assert json.loads(out.read_text())["mean_success"] == 0.0
+
+
+def test_what_decides_a_plan_is_in_its_fingerprint():
+    policy = MaskedDiffusionPolicy.from_pretrained(bundled_checkpoint())
+    first = policy_key(policy)
+    assert policy_key(MaskedDiffusionPolicy.from_pretrained(bundled_checkpoint())) == first
+    bins = policy.processor.action_bins
+    policy.processor.action_bins = replace(bins, high=tuple(2 * one for one in bins.high))
+    assert policy_key(policy) != first
+    policy.processor.action_bins = bins
+    with torch.no_grad():
+        next(policy.processor.image_tokenizer.parameters()).mul_(2)
+    assert policy_key(policy) != first

@@ -1,5 +1,7 @@
 """python -m pytest plugins/vla/tests/policy/test_policy_errors.py"""
 
+import json
+
 import numpy as np
 import pytest
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
@@ -143,3 +145,26 @@ def test_saved_settings_are_read_and_damaged_ones_refused(tmp_path):
 
 def test_a_checkpoint_without_saved_settings_has_the_defaults():
     assert PolicySettings.load(bundled_checkpoint()) == PolicySettings()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"replan_every": "4"}, "replan_every must be a whole number or null; got '4'"),
+        ({"replan_every": 2.5}, "replan_every must be a whole number"),
+        ({"decoding": None}, "decoding must be an object"),
+        ({"decoding": "abc"}, "decoding must be an object"),
+        ({"cameras": "side"}, "cameras must be a list of names"),
+        ({"cameras": 5}, "cameras must be a list of names"),
+        ({"image_size": [64]}, r"image_size must be \[height, width\]"),
+        ({"inference_delay": None}, "inference_delay must be a whole number"),
+        ({"ensemble_decay": "x"}, "ensemble_decay must be a number"),
+        ({"seed": "x"}, "seed must be a whole number"),
+        ({"warm_start": True}, "warm_start must be in"),
+        ({"foresees": 1}, "foresees must be true or false"),
+    ],
+)
+def test_settings_of_the_wrong_kind_name_the_file(tmp_path, values, words):
+    (tmp_path / "policy.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"policy\.json: {words}"):
+        PolicySettings.load(tmp_path)

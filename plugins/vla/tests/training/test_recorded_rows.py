@@ -146,3 +146,13 @@ def test_frames_before_two_turns_are_drawn_more_often() -> None:
     source = Recorded(maker_for("masked"), straight, approach_share=1.0)
     ids = source.row(1, np.random.default_rng(0)).input_ids
     assert (ids[(ids >= states.start) & (ids < states.stop)] == states.start + 1).all()
+
+
+def test_words_of_no_known_task_are_never_told_otherwise() -> None:
+    maker = RowMaker(SequenceEncoder(TOKENIZER, replace(LAYOUT, image_grid=(2, 2))), BlockOptions())
+    source = Recorded(maker, coded(("wave", "nod", "open it"), (-1, -2, 0)), still_share=0.9)
+    start = LAYOUT.range_of("action").start
+    for index in range(3):
+        for key in range(20):
+            row = source.row(index, np.random.default_rng(key))
+            assert (row.input_ids[row.block_ids >= 0] - start == 3).all()

@@ -1,17 +1,24 @@
 """`unidiff record`: demonstrations of an environment's expert, as a LeRobotDataset v3 folder."""
 
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.options import JsonFlag, takes_options
+from unidiff.cli.options import JsonFlag, ModelChoice, takes_options
 from unidiff.cli.output import print_json
 from unidiff.cli.progress import progress_bars
 from unidiff_vla.environments import find_environment, make_environment
-from unidiff_vla.environments.protocol import ExpertEnv
 from unidiff_vla.lerobot_dataset import DatasetWriter
-from unidiff_vla.recording import RecordingReport, features_of, record_demonstrations
+from unidiff_vla.loading import policy_for
+from unidiff_vla.recording import (
+    Lead,
+    PolicyLead,
+    RandomWalk,
+    RecordingReport,
+    features_of,
+    record_demonstrations,
+)
 
 
 @takes_options
@@ -35,6 +42,17 @@ def record(
             help="Most steps of a random walk, not recorded, before every other episode.", min=0
         ),
     ] = 0,
+    dagger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint that drives each episode's first steps; the expert shows how to go on "
+            "where it has not done the task."
+        ),
+    ] = None,
+    dagger_steps: Annotated[
+        int,
+        typer.Option(help="Most of them; between half as many and these are drawn.", min=1),
+    ] = 100,
     look_every: Annotated[
         int,
         typer.Option(
@@ -55,6 +73,10 @@ def record(
     if strange := [one.name for one in chosen if not one.is_ours]:
         raise ValueError(f"only environments of this package have experts; got {strange}")
     names = None if cameras is None else tuple(cameras.split(","))
+    lead = _lead(chosen[0].name, wander, dagger, dagger_steps)
+    settings: dict[str, Any] = {"wander": wander, "look_every": look_every, "cameras": names}
+    if dagger is not None:
+        settings |= {"dagger": str(dagger), "dagger_steps": dagger_steps}
     writer: DatasetWriter | None = None
     reports: list[RecordingReport] = []
     with progress_bars() as progress:
@@ -65,13 +87,15 @@ def record(
             progress.update(bar, completed=done, description=report.name)
 
         for one, (_, number) in zip(chosen, wanted, strict=True):
-            env = cast(ExpertEnv, make_environment(one, "train", names))  # ours have experts
+            env: Any = make_environment(one, "train", names)
+            if dagger is not None:
+                env.max_steps += dagger_steps  # the expert has an episode's steps for itself
             try:
                 writer = writer or DatasetWriter(
                     out,
                     features_of(env, marks_fresh=look_every > 1),
                     fps=fps,
-                    settings={"wander": wander, "look_every": look_every},
+                    settings=settings,
                 )
                 reports.append(
                     record_demonstrations(
@@ -80,7 +104,7 @@ def record(
                         one.name,
                         number,
                         first_seed=first_seed,
-                        wander=wander,
+                        lead=lead,
                         look_every=look_every,
                         on_progress=show,
                     )
@@ -96,8 +120,18 @@ def record(
         typer.echo(
             f"{report.name}: {report.num_kept} demonstrations, {report.num_frames} frames, "
             f"{report.num_failed} attempts failed"
+            + (f", {report.num_skipped} needed no expert" if report.num_skipped else "")
         )
     typer.echo(str(out))
+
+
+def _lead(env: str, wander: int, dagger: Path | None, most_steps: int) -> Lead | None:
+    """What drives before the expert; ValueError if both are asked for."""
+    if wander and dagger is not None:
+        raise ValueError("give --wander or --dagger, not both: one of them drives first")
+    if dagger is not None:
+        return PolicyLead(policy_for(env, ModelChoice(dagger)).policy, most_steps)
+    return RandomWalk(wander) if wander else None
 
 
 def _counted(text: str, episodes: int) -> tuple[str, int]:

@@ -1,5 +1,6 @@
 """`unidiff train-policy`: a policy of one's own from a recorded data set."""
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +65,16 @@ class RecipeOptions:
             rich_help_panel=_SIZES,
         ),
     ] = None
+    still_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the chunks told another task's words and kept still; 0 where actions "
+            "are places.",
+            min=0,
+            max=0.99,
+            rich_help_panel=_SIZES,
+        ),
+    ] = None
     seed: Annotated[
         int | None, typer.Option(help="Weights, order, noise.", rich_help_panel=_SIZES)
     ] = None
@@ -87,7 +98,7 @@ class RecipeOptions:
             standard,
             warmup_steps=int(share * standard.warmup_steps),
             decay_steps=int(share * standard.decay_steps),
-            micro_batch=min(batch, standard.micro_batch),
+            micro_batch=math.gcd(batch, standard.micro_batch),
             **given,
         )
 
@@ -102,11 +113,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 @takes_options
 def train_policy(
-    data: Annotated[
-        list[Path], typer.Argument(help="Folders of LeRobotDataset v3 with the same features.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder of the run; the policy is in OUT/policy.")],
     options: RecipeOptions,
+    data: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Folders of LeRobotDataset v3 with the same features; none where OUT holds their "
+            "codes."
+        ),
+    ] = None,
     start: Annotated[
         Path | None,
         typer.Option(help="Checkpoint to begin with, where sizes fit; the bundled one by default."),
@@ -117,11 +132,17 @@ def train_policy(
     A run that was stopped goes on with the same line.
     """
     from unidiff_vla.policy import PolicySettings
-    from unidiff_vla.training import assemble_policy
+    from unidiff_vla.policy.settings import SETTINGS_FILE
+    from unidiff_vla.training import assemble_policy, recommended_settings
     from unidiff_vla.training import train_policy as train
     from unidiff_vla.training.run import cameras_of
 
-    train(data, out, options.recipe(), start=start, note=lambda text: typer.echo(text, err=True))
-    cameras = cameras_of(out)
-    settings = PolicySettings(cameras=cameras if len(cameras) > 1 else None)
-    typer.echo(str(assemble_policy(out, out / "policy", settings)))
+    recipe = options.recipe()
+    train(data or [], out, recipe, start=start, note=lambda text: typer.echo(text, err=True))
+    policy = out / "policy"
+    if (policy / SETTINGS_FILE).is_file():  # may have been edited
+        settings = PolicySettings.load(policy)
+    else:
+        cameras = cameras_of(out)
+        settings = recommended_settings(cameras, recipe.horizon)
+    typer.echo(str(assemble_policy(out, policy, settings)))

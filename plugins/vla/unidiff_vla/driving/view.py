@@ -65,9 +65,9 @@ class View:
                 )
             return {"image": next(iter(pictures.values()))}
         missing = sorted(set(self.cameras) - set(pictures))
-        if missing and len(self.cameras) == 1 == len(pictures):
+        if missing and len(self.cameras) == 1 and set(pictures) == {"image"}:
             # An environment with a single camera does not say its name.
-            return {"images": {self.cameras[0]: next(iter(pictures.values()))}}
+            return {"images": {self.cameras[0]: pictures["image"]}}
         if missing:
             raise ValueError(
                 f"the policy sees the cameras {self.cameras} and the environment lacks {missing}; "

@@ -11,7 +11,6 @@ second.
 
 import os
 import sys
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,6 +19,7 @@ from gymnasium import spaces
 from .instructed_simulation import InstructedSimulation
 from .instructions import METAWORLD_TASKS
 from .layouts import LayoutSampler
+from .metaworld_experts import expert_of
 from .metaworld_rendering import CAMERAS, FastRenderer
 from .protocol import Expert
 
@@ -108,18 +108,8 @@ class MetaWorldEnv(InstructedSimulation):
         self._renderer: FastRenderer | None = None
 
     def expert(self) -> Expert:
-        """Meta-World's scripted policy for the task."""
-        from metaworld.policies import ENV_POLICY_MAP
-
-        policy = ENV_POLICY_MAP[f"{self.task}-v3"]()
-
-        def act() -> np.ndarray:
-            """(4,) the policy's action for the present state, within the bounds."""
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # it says that its actions will be clipped
-                return np.clip(policy.get_action(self._full_state), -1.0, 1.0)
-
-        return act
+        """The task's expert; see `metaworld_experts`."""
+        return expert_of(self.task, lambda: self._full_state)
 
     @property
     def layout(self) -> np.ndarray:

@@ -93,6 +93,6 @@ def make_environment(
         return ours
     try:
         check_environment(env)
-    except ValueError as error:
+    except Exception as error:  # whatever a simulator raises
         raise ValueError(f"{chosen.name!r} cannot be driven by words: {error}") from error
     return env

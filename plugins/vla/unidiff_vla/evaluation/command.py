@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,12 @@ from unidiff.model.fingerprint import weights_key
 from unidiff.plugins import EvaluationReport, EvaluationRequest
 from unidiff_vla.driving import View
 from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
-from unidiff_vla.policy import ChunkPolicy, MaskedDiffusionPolicy, PolicySettings
+from unidiff_vla.policy import (
+    ChunkPolicy,
+    MaskedDiffusionPolicy,
+    PolicySettings,
+    RegressionPolicy,
+)
 
 from .cells import Cell, CellFolder
 from .measuring import Driver, Results, made_for, measure_cells
@@ -45,6 +51,10 @@ def measure(request: EvaluationRequest) -> EvaluationReport:
     plan = EvaluationPlan.of(request)
     choice = ModelChoice(request.checkpoint, request.device)
     loaded = policy_for(plan.envs[0], choice, partial(_changed, plan=plan))
+    if isinstance(loaded.policy, RegressionPolicy) and (plan.decoding or plan.reference):
+        raise ValueError(
+            "regression plans in one forward and decodes nothing: leave out decoding and reference"
+        )
     other = _other(loaded.policy, plan, request)
     if plan.planted:
         check_plantable(loaded.policy, plan.planted)
@@ -54,7 +64,23 @@ def measure(request: EvaluationRequest) -> EvaluationReport:
         report["comparison"] = _comparison(other, plan, measured, request)
     if plan.planted:
         report["repair"] = _repair(loaded.policy, plan)
-    return EvaluationReport(report, success_table(report))
+    broken = [*report["errors"], *report.get("comparison", {}).get("errors", [])]
+    problem = f"{len(broken)} episodes broke off and count as failures" if broken else None
+    return EvaluationReport(report, success_table(report), problem)
+
+
+def policy_key(policy: ChunkPolicy) -> str:
+    """Hexadecimal fingerprint of what decides a policy's plans besides its settings.
+
+    Weights, and how its processor reads and writes: bins, words, image tokenizer.
+    """
+    processor, digest = policy.processor, blake2b(digest_size=8)
+    digest.update(weights_key(policy.model).encode())
+    if "image" in processor.layout.ranges:
+        digest.update(weights_key(processor.image_tokenizer).encode())
+    digest.update(json.dumps(processor.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(processor.tokenizer.backend_tokenizer.to_str().encode())
+    return digest.hexdigest()
 
 
 def _changed(settings: PolicySettings, plan: EvaluationPlan) -> PolicySettings:
@@ -62,7 +88,7 @@ def _changed(settings: PolicySettings, plan: EvaluationPlan) -> PolicySettings:
     return replace(
         settings,
         decoding={**settings.decoding, **plan.decoding},
-        replan_every=plan.replan_every or settings.replan_every,
+        replan_every=(settings.replan_every if plan.replan_every is None else plan.replan_every),
         foresees=settings.foresees if plan.foresees is None else plan.foresees,
     )
 
@@ -75,7 +101,7 @@ def _measured(
     label: str,
 ) -> _Measured:
     """Episodes of all cells, task by task."""
-    shared = (plan.num_episodes, plan.split, weights_key(policy.model.model))
+    shared = (plan.num_episodes, plan.split, policy_key(policy))
     settings = json.loads(json.dumps(asdict(policy.settings)))
     cells = [
         Cell(env, wording, seed, *shared, settings)
@@ -115,7 +141,7 @@ def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> 
         "decoding": dict(policy.settings.decoding),
         "settings": asdict(policy.settings),
         "checkpoint": str(loaded.folder),
-        "fingerprint": weights_key(policy.model.model),
+        "fingerprint": policy_key(policy),
         "environment": describe_environment(policy.model),
     }
 

@@ -1,5 +1,6 @@
 """Driving the cells of a plan, and timing single plans."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from unidiff_vla.driving.lockstep import plan_key
 from unidiff_vla.environments import InstructedEnv, find_environment, make_environment
 
 from .cells import Cell, CellFolder
+
+logger = logging.getLogger(__name__)
 
 _NUM_TIMED, _NUM_WARM = 20, 2
 MakeEnv = Callable[[str, str], InstructedEnv]
@@ -52,12 +55,19 @@ class Driver:
         return [run.record() for run in runs]
 
     def latencies(self, cell: Cell) -> list[float]:
-        """Seconds of single plans, one observation at a time, the first ones left out."""
+        """Seconds of single plans, one observation at a time, the first ones left out.
+
+        Layouts that the environment cannot place are passed over.
+        """
         env = self.make_env(cell.env, cell.split)
         seconds = []
         try:
             for seed in range(_NUM_TIMED + _NUM_WARM):
-                seen = self.view(env.reset(seed=seed)[0])
+                try:
+                    seen = self.view(env.reset(seed=seed)[0])
+                except Exception as error:  # whatever a simulator raises
+                    logger.warning("%s, layout %d is not timed: %s", cell.env, seed, error)
+                    continue
                 start = time.perf_counter()
                 self.policy.predict_action_chunk([seen], seed=[plan_key(cell.seed, seed, 0)])
                 seconds.append(time.perf_counter() - start)

@@ -9,12 +9,8 @@ from typing import Any
 from unidiff.evaluation.tradeoff import PACE_OPTIONS
 from unidiff.plugins import EvaluationRequest
 from unidiff_vla.environments import SPLITS, WORDINGS, find_environment
-from unidiff_vla.loading import METAWORLD_CHECKPOINT
+from unidiff_vla.loading import METAWORLD_CHECKPOINT, METAWORLD_SIX
 
-METAWORLD_SIX = (
-    *("metaworld-reach", "metaworld-push", "metaworld-drawer-open"),
-    *("metaworld-drawer-close", "metaworld-button-press-topdown", "metaworld-window-open"),
-)
 TABLETOP = ("tabletop-reach", "tabletop-push")
 ONE_TOKEN = "one_token"
 NUM_EPISODES, NUM_SEEDS, NUM_PARALLEL = 50, 3, 8

@@ -89,7 +89,7 @@ def _picture_of(name: str, feature: Feature, value: Mapping[str, Any]) -> np.nda
     try:
         with Image.open(io.BytesIO(value["bytes"])) as picture:
             pixels = np.asarray(picture.convert("RGB"))
-    except OSError as error:
+    except (OSError, SyntaxError) as error:  # Pillow says SyntaxError of a broken PNG
         raise ValueError(f"expected a readable picture in {name!r}; {error}") from error
     if pixels.shape != feature.shape:
         raise ValueError(

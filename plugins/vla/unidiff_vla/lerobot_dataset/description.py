@@ -1,6 +1,7 @@
 """What `meta/` says of a LeRobotDataset v3: read and checked before any frame is."""
 
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def read_description(folder: Path) -> Description:
     """
     info: dict[str, Any] = read_json(folder / INFO_PATH, "features and counts")
     _check_version(info)
+    _check_info(folder / INFO_PATH, info)
     features = {
         name: Feature.from_json(entry)
         for name, entry in info["features"].items()
@@ -91,6 +93,21 @@ def _check_version(info: dict[str, Any]) -> None:
             f"expected a LeRobotDataset of version v3.x; got {version}. lerobot converts older "
             "ones (lerobot.datasets.v30.convert_dataset_v21_to_v30)"
         )
+
+
+def _check_info(path: Path, info: dict[str, Any]) -> None:
+    """Raise ValueError if `meta/info.json` lacks what the reader needs."""
+    kinds = {"fps": Real, "features": dict, "data_path": str}
+    for name, kind in kinds.items():
+        if not isinstance(info.get(name), kind):
+            raise ValueError(
+                f"expected {name!r} ({kind.__name__}) in {path}; got {info.get(name)!r}. Restore it"
+            )
+    if not info["fps"] > 0:
+        raise ValueError(f"expected fps > 0 in {path}; got {info['fps']}")
+    for name, entry in info["features"].items():
+        if not isinstance(entry, dict) or not {"dtype", "shape"} <= set(entry):
+            raise ValueError(f"expected dtype and shape of {name!r} in {path}; got {entry}")
 
 
 def _read_statistics(path: Path, features: dict[str, Feature]) -> dict[str, Statistics]:

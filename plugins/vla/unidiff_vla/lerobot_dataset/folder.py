@@ -49,9 +49,12 @@ def read_json(path: Path, purpose: str) -> Any:
             f"{VERSION}?"
         )
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        found = json.loads(path.read_text())
+    except ValueError as error:
         raise ValueError(f"expected JSON in {path} ({purpose}); {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a JSON object in {path} ({purpose}); got {found!r:.80}")
+    return found
 
 
 def tasks_table(tasks: list[str]) -> pa.Table:

@@ -96,14 +96,18 @@ class LeRobotFolder:
         if not 0 <= number < len(self):
             raise IndexError(f"expected an episode in [0, {len(self)}); got {number}")
         place = self._places[number]
-        table = self._rows_of(place)
         try:
+            table = self._rows_of(place)
             _check_indices(table, place, self.fps)
             wanted = self.features if names is None else names
             frames = {name: self._frames_of(table, name) for name in wanted}
             instruction = self._instruction_of(table)
-        except ValueError as error:
-            raise ValueError(f"episode {number} of {self.folder}: {error}") from error
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError) as error:  # arrow's errors are one or the other
+            raise ValueError(
+                f"episode {number} of {self.folder}, in {place.path.name}: {error}"
+            ) from error
         return Episode(number, instruction, frames)
 
     def _frames_of(self, table: pa.Table, name: str) -> np.ndarray:

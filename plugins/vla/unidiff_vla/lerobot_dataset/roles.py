@@ -17,9 +17,14 @@ def cameras_of(folder: LeRobotFolder) -> dict[str, str]:
     Raises:
         ValueError: if there is none, or no states or actions.
     """
+    if {_IMAGE, f"{_IMAGES}image"} <= set(folder.features):
+        raise ValueError(
+            f"{folder.folder} has both {_IMAGE!r} and '{_IMAGES}image', and both are the camera "
+            "'image': rename one"
+        )
     missing = sorted({ACTION, STATE} - set(folder.features))
     cameras = {
-        "image" if name == _IMAGE else name.removeprefix(_IMAGES): name
+        _single(folder) if name == _IMAGE else name.removeprefix(_IMAGES): name
         for name in folder.features
         if name == _IMAGE or name.startswith(_IMAGES)
     }
@@ -30,3 +35,10 @@ def cameras_of(folder: LeRobotFolder) -> dict[str, str]:
             "rename yours, or record them"
         )
     return cameras
+
+
+def _single(folder: LeRobotFolder) -> str:
+    """Name of a data set's only camera, where our recorder noted one."""
+    settings = folder.info.get("unidiff", {}).get("settings", {})
+    named = settings.get("cameras") or ["image"]
+    return str(named[0]) if len(named) == 1 else "image"

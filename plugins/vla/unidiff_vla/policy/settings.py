@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,40 @@ _OWN_OPTIONS = (
     "max_new_tokens",
     "max_length",
 )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_flag(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, tuple) and all(isinstance(one, str) for one in value)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(map(_is_count, value))
+
+
+# Field of `PolicySettings` -> (what its value must be, in words).
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "decoding": (lambda value: isinstance(value, Mapping), "an object of keywords"),
+    "replan_every": (lambda value: value is None or _is_count(value), "a whole number or null"),
+    "inference_delay": (_is_count, "a whole number"),
+    "ensemble_decay": (lambda value: value is None or _is_number(value), "a number or null"),
+    "cameras": (lambda value: value is None or _is_names(value), "a list of names, or null"),
+    "image_size": (lambda value: value is None or _is_size(value), "[height, width], or null"),
+    "foresees": (_is_flag, "true or false"),
+    "reuses_prompt": (_is_flag, "true or false"),
+    "seed": (_is_count, "a whole number"),
+}
 
 
 def check_decoding(options: Mapping[str, Any]) -> None:
@@ -71,14 +105,14 @@ class PolicySettings:
     def __post_init__(self) -> None:
         """Reject settings that fit no checkpoint."""
         for name in ("cameras", "image_size"):  # lists, when they come from JSON
-            if getattr(self, name) is not None:
+            if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, (is_good, wanted) in _KINDS.items():
+            if not is_good(getattr(self, name)):
+                raise ValueError(f"{name} must be {wanted}; got {getattr(self, name)!r}")
         check_decoding(self.decoding)
-        for name in ("foresees", "reuses_prompt"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} must be true or false; got {getattr(self, name)!r}")
         start = self.warm_start
-        is_number = isinstance(start, Real) and 0 < start <= 1
+        is_number = _is_number(start) and 0 < start <= 1  # type: ignore[operator]
         if start not in (None, DRAFT) and not is_number:
             raise ValueError(f"warm_start must be in (0, 1], {DRAFT!r} or None; got {start!r}")
         if start == DRAFT and self.decoding.get("revision") != "secondary":
@@ -141,4 +175,7 @@ class PolicySettings:
         known = {one.name for one in fields(cls)}
         if not isinstance(values, dict) or set(values) - known:
             raise ValueError(f"{path} must hold an object with keys of {sorted(known)} only")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error

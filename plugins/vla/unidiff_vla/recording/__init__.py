@@ -1,10 +1,14 @@
 """Demonstrations of experts, recorded into LeRobotDataset folders."""
 
 from .demonstration import Demonstration, record_demonstration
+from .leads import Lead, PolicyLead, RandomWalk
 from .recorder import RecordingReport, features_of, record_demonstrations
 
 __all__ = [
     "Demonstration",
+    "Lead",
+    "PolicyLead",
+    "RandomWalk",
     "RecordingReport",
     "features_of",
     "record_demonstration",

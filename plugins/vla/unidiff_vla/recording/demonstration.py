@@ -1,10 +1,10 @@
 """One demonstration: an expert with noise in what is executed and none in what is recorded.
 
 So the frames show where errors lead and the actions how they are put right. Noise leads a little
-astray; to show how to come back from far, an episode may begin with a walk that is not recorded.
+astray; to show how to come back from far, something else may lead first (`leads.py`).
 Knows no simulator.
 
-Source: DART, arXiv 1703.09327, with a fixed normal noise; the walk is our own derivation.
+Source: DART, arXiv 1703.09327, with a fixed normal noise.
 """
 
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from unidiff_vla.environments.actions import bounds_of
-from unidiff_vla.environments.protocol import ExpertEnv, pictures_of
+from unidiff_vla.environments.protocol import ExpertEnv, Observation, pictures_of
 
-_WALK_PARTS = 3  # directions of a walk
+from .leads import Lead
 
 
 @dataclass(frozen=True)
@@ -46,31 +46,38 @@ def record_demonstration(
     seed: int,
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
-    wander: int = 0,
+    lead: Lead | None = None,
     look_every: int = 1,
-) -> Demonstration:
+) -> Demonstration | None:
     """Play one episode; the same arguments give the same demonstration.
+
+    It is None if what leads leaves nothing for the expert to do.
 
     Args:
         env: the environment; `gymnasium.make(...).unwrapped`.
         seed: of the episode and of the noise.
         noise: (D,) standard deviations in action units; None: `env.recording_noise`.
         options: of `env.reset`.
-        wander: most steps of a walk before the recording begins, in directions drawn anew three
-            times; every other seed has one. A walk that ends the episode is not taken.
+        lead: what drives before the expert does and the recording begins; None: nothing.
         look_every: steps from one picture to the next, the first two nearer by chance; the others
             show the last one again. Pictures cost most of a recording, and those of one layout
             resemble each other. It needs `env.advance`.
 
     Raises:
-        ValueError: if the noise is negative, not finite or of another shape than an action,
-            `wander` is negative, or `look_every` is below 1 or more than the environment can.
+        ValueError: if the noise is negative, not finite or of another shape than an action, or
+            `look_every` is below 1 or more than the environment can.
     """
     low, high = bounds_of(env.action_space)
     spread = np.asarray(env.recording_noise if noise is None else noise, dtype=np.float64)
-    _check(env, spread, low.shape, wander, look_every)
+    _check(env, spread, low.shape, look_every)
     rng = np.random.default_rng((seed, 1))
-    observation = _begin(env, seed, options, wander)
+
+    def begin() -> Observation:
+        return env.reset(seed=seed, options=options)[0]
+
+    observation = begin() if lead is None else lead(env, begin, seed)
+    if observation is None:
+        return None
     expert = env.expert()
     seen, actions, executed, looks = [], [], [], [True]
     offset = int(np.random.default_rng((seed, 3)).integers(look_every))
@@ -98,36 +105,11 @@ def record_demonstration(
     )
 
 
-def _check(
-    env: ExpertEnv, spread: np.ndarray, shape: tuple[int, ...], wander: int, look_every: int
-) -> None:
+def _check(env: ExpertEnv, spread: np.ndarray, shape: tuple[int, ...], look_every: int) -> None:
     """Raise ValueError if an argument of `record_demonstration` cannot be."""
     if spread.shape != shape or not np.isfinite(spread).all() or (spread < 0).any():
         raise ValueError(f"expected noise of shape {shape}, finite and >= 0; got {spread.tolist()}")
-    if wander < 0:
-        raise ValueError(f"expected wander >= 0 steps; got {wander}")
     if look_every < 1 or (look_every > 1 and not hasattr(env, "advance")):
         raise ValueError(
             f"expected look_every >= 1, and 1 of an environment without advance(); got {look_every}"
         )
-
-
-def _begin(
-    env: ExpertEnv, seed: int, options: dict[str, Any] | None, wander: int
-) -> dict[str, Any]:
-    """The first observation to record: after a reset, or after a walk from there."""
-    observation, _ = env.reset(seed=seed, options=options)
-    if not wander or seed % 2 == 0:
-        return observation
-    rng = np.random.default_rng((seed, 2))
-    low, high = bounds_of(env.action_space)
-    turns = np.sort(rng.integers(1, wander + 1, size=_WALK_PARTS))
-    directions = rng.uniform(low, high, size=(_WALK_PARTS, *low.shape))
-    walk = np.repeat(directions, np.diff(turns, prepend=0), axis=0)
-    at_one_blow = getattr(env, "execute", None)  # one picture instead of many
-    steps = [at_one_blow(walk)] if at_one_blow else (env.step(action) for action in walk)
-    for step in steps:
-        observation, is_over = step[0], step[2] or step[3]
-        if is_over:
-            return env.reset(seed=seed, options=options)[0]
-    return observation

@@ -6,7 +6,7 @@ A camera named "image" becomes the feature `observation.image`, any other
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,14 @@ from unidiff_vla.lerobot_dataset import (
     camera_feature,
     image_feature,
 )
+from unidiff_vla.lerobot_dataset.staging import Attempt
 
 from .demonstration import Demonstration, record_demonstration
+from .leads import Lead
 
 logger = logging.getLogger(__name__)
 
+_SKIPPED = "is_skipped"  # in an attempt's facts
 _PATIENCE = 20  # failures allowed beyond one for each success wanted
 
 
@@ -38,6 +41,7 @@ class RecordingReport:
         num_wanted: successes asked for.
         num_kept: successes so far, with those of earlier runs.
         num_failed: attempts dropped so far.
+        num_skipped: attempts that left the expert nothing to do.
         num_frames: frames kept so far.
         num_resumed: attempts that an earlier run had made.
     """
@@ -46,6 +50,7 @@ class RecordingReport:
     num_wanted: int
     num_kept: int = 0
     num_failed: int = 0
+    num_skipped: int = 0
     num_frames: int = 0
     num_resumed: int = 0
 
@@ -93,7 +98,7 @@ def record_demonstrations(
     first_seed: int = 0,
     noise: np.ndarray | None = None,
     options: dict[str, Any] | None = None,
-    wander: int = 0,
+    lead: Lead | None = None,
     look_every: int = 1,
     on_progress: Callable[[RecordingReport], None] | None = None,
 ) -> RecordingReport:
@@ -110,13 +115,13 @@ def record_demonstrations(
         first_seed: of the first attempt.
         noise: see `record_demonstration`.
         options: of `env.reset`.
-        wander: see `record_demonstration`.
+        lead: see `record_demonstration`.
         look_every: see `record_demonstration`; more than 1 needs a writer with the feature `FRESH`.
         on_progress: called after each attempt.
 
     Raises:
-        RuntimeError: if more attempts fail than succeed, by far.
-        ValueError: if an argument is out of range, or frames do not fit the writer's features.
+        ValueError: if more attempts fail than succeed, by far, an argument is out of range, or
+            frames do not fit the writer's features.
     """
     if look_every > 1 and FRESH not in writer.staging.features:
         raise ValueError(
@@ -132,11 +137,19 @@ def record_demonstrations(
         key = f"{name}-{seed:08d}"
         is_old = key in writer.staging.attempts
         if not is_old:
-            told = record_demonstration(env, seed, noise, options, wander, look_every)
-            _keep(told, writer, key, {"environment": name, "seed": seed})
-        report = _counted(report, writer.staging.attempts[key].length, is_old)
+            facts = {"environment": name, "seed": seed}
+            try:
+                told = record_demonstration(env, seed, noise, options, lead, look_every)
+            except (ValueError, MemoryError):  # not the simulator's
+                raise
+            except Exception as error:
+                logger.warning("attempt %s broke off: %s", key, error)
+                writer.staging.add_failure(key, "", {**facts, "error": str(error)})
+            else:
+                _keep(told, writer, key, facts)
+        report = _counted(report, writer.staging.attempts[key], is_old)
         if report.num_failed > num_wanted + _PATIENCE:
-            raise RuntimeError(
+            raise ValueError(
                 f"{report.num_failed} attempts at {name} failed and {report.num_kept} succeeded; "
                 "lower the noise or look at the expert"
             )
@@ -148,23 +161,26 @@ def record_demonstrations(
 
 
 def _keep(
-    demonstration: Demonstration, writer: DatasetWriter, key: str, facts: dict[str, Any]
+    demonstration: Demonstration | None, writer: DatasetWriter, key: str, facts: dict[str, Any]
 ) -> None:
     """Keep an attempt if it succeeded; note it if not."""
-    if demonstration.success:
+    if demonstration is None:
+        writer.staging.add_failure(key, "", {**facts, _SKIPPED: True})
+    elif demonstration.success:
         frames = frames_of(demonstration, marks_fresh=FRESH in writer.staging.features)
         writer.add_episode(key, frames, demonstration.instruction, facts)
     else:
         writer.staging.add_failure(key, demonstration.instruction, facts)
 
 
-def _counted(report: RecordingReport, length: int, is_old: bool) -> RecordingReport:
-    """The report after one more attempt, which kept `length` frames."""
-    return RecordingReport(
-        report.name,
-        report.num_wanted,
-        report.num_kept + (length > 0),
-        report.num_failed + (length == 0),
-        report.num_frames + length,
-        report.num_resumed + is_old,
+def _counted(report: RecordingReport, attempt: Attempt, is_old: bool) -> RecordingReport:
+    """The report after one more attempt."""
+    is_kept, is_skipped = attempt.length > 0, attempt.facts.get(_SKIPPED, False)
+    return replace(
+        report,
+        num_kept=report.num_kept + is_kept,
+        num_failed=report.num_failed + (not is_kept and not is_skipped),
+        num_skipped=report.num_skipped + is_skipped,
+        num_frames=report.num_frames + attempt.length,
+        num_resumed=report.num_resumed + is_old,
     )

@@ -111,6 +111,25 @@ def policy_model(objective: str, config: UniDiffConfig) -> UniDiffForBlockDiffus
     return kind(config)
 
 
+def recommended_settings(cameras: tuple[str, ...], horizon: int) -> PolicySettings:
+    """How the policies of this package plan.
+
+    Four steps in the order of time, medians, and half of each chunk is carried out.
+
+    Args:
+        cameras: of the run.
+        horizon: timesteps of a chunk.
+    """
+    decoding = {
+        "do_sample": False,
+        "max_denoising_steps": 4,
+        "unmasking_strategy": "sequential",
+        "greedy_choice": "median",
+    }
+    named = None if cameras == ("image",) else cameras
+    return PolicySettings(decoding=decoding, replan_every=max(1, horizon // 2), cameras=named)
+
+
 def policy_settings(objective: str, settings: PolicySettings) -> PolicySettings:
     """The settings with the decoding that the weights were trained for.
 

@@ -106,6 +106,12 @@ def check_alike(sources: Sequence[LeRobotFolder]) -> dict[str, str]:
     first = sources[0]
     cameras = cameras_of(first)
     wanted = [*cameras.values(), STATE, ACTION]
+    sizes = {name: first.features[name].shape[:2] for name in cameras.values()}
+    if len({side for size in sizes.values() for side in size}) != 1:
+        raise ValueError(
+            f"expected square pictures, of one size for all cameras, in {first.folder}; got "
+            f"{sizes}. Record them so, or crop and scale the data set"
+        )
     for source in sources:
         if not len(source):
             raise ValueError(f"{source.folder} holds no episodes: record some")

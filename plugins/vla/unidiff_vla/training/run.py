@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from unidiff.bundled import bundled_checkpoint
 from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream, Weighted
 from unidiff.data.tasks import RowMaker
+from unidiff.model.checkpoint import check_model_folder
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.actions import BinTokenizer
@@ -48,6 +50,7 @@ from .source import CodedFrames, Recorded, turns_of
 TOKENIZER_FOLDER, CODES_FILE, FACTS_FILE = "image_tokenizer", "codes.npz", "policy_run.json"
 RUN_FOLDER = "run"
 _ENCODE_BATCH = 256
+_SPEED = ("compile_layers", "save_steps")  # may differ where a run goes on
 _MOST_TOKENIZER_PICTURES = 60_000
 Note = Callable[[str], None]
 
@@ -78,12 +81,14 @@ def train_policy(
         ValueError: if a data set does not fit, or the folder holds a run with another recipe.
         FileNotFoundError: if a data set is damaged.
     """
-    output_dir = Path(output_dir)
-    check_same_settings(output_dir / FACTS_FILE, asdict(recipe), "another recipe")
+    output_dir, start = Path(output_dir), Path(start or bundled_checkpoint())
+    check_model_folder(start)
+    settings = {name: value for name, value in asdict(recipe).items() if name not in _SPEED}
+    check_same_settings(output_dir / FACTS_FILE, settings, "another recipe")
     frames, states, actions = coded_frames(data, output_dir, recipe, note)
     tokenizer = AutoTokenizer.from_pretrained(bundled_checkpoint())
     config = policy_config(tokenizer, recipe, frames.picture_grid, states, actions)
-    model = _new_model(config, recipe, Path(start or bundled_checkpoint()), note)
+    model = _new_model(config, recipe, start, note)
     encoder = SequenceEncoder(tokenizer, config.layout)
     maker = RowMaker(encoder, policy_blocks(recipe.objective))
     source = Recorded(
@@ -137,32 +142,59 @@ def coded_frames(
 ) -> tuple[CodedFrames, BinTokenizer, BinTokenizer]:
     """Frames as codes, and the (state, action) bins; made once and kept in `output_dir`."""
     path = output_dir / CODES_FILE
-    if not path.is_file():
+    if path.is_file():
+        note(f"{path} holds the frames as codes: the data set is not read again")
+    else:
         recordings = read_recordings(data, recipe.horizon)
+        check_divisible(recordings, recipe)
         note(f"{len(recordings)} frames of {recordings.cameras}")
         tokenizer = fit_image_tokenizer(recordings, output_dir / TOKENIZER_FOLDER, recipe)
         note("coding the pictures")
         _write_codes(path, recordings, tokenizer, recipe)
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+    arrays = _read_codes(path)
     states, actions = stored_bins(arrays)
+    if recipe.still_share and not holds_still(actions):
+        raise ValueError(
+            f"still_share={recipe.still_share} teaches the action 0 for words that do not fit the "
+            f"scene, and recorded actions range from {actions.low} to {actions.high}: give "
+            "--still-share 0, for these seem to be places and not motions"
+        )
     instructions = tuple(str(one) for one in arrays["instructions"])
-    names = [task_of_instruction(one) or one for one in instructions]
-    order = sorted(set(names))
-    still = actions.encode(np.zeros((recipe.horizon, actions.dim)))
+    names = [task_of_instruction(one) for one in instructions]
+    order = sorted({name for name in names if name is not None})
     frames = CodedFrames(
         pictures=arrays["pictures"],
         states=arrays["states"],
         chunks=arrays["chunks"],
         instruction_index=arrays["instruction_index"],
         instructions=instructions,
-        task_of=tuple(order.index(name) for name in names),
-        still=still,
+        task_of=tuple(
+            -1 - place if name is None else order.index(name) for place, name in enumerate(names)
+        ),
+        still=actions.encode(np.zeros((recipe.horizon, actions.dim))),
         episode_index=arrays["episode_index"],
         is_fresh=arrays["is_fresh"],
         turns=turns_of(arrays["chunks"][:, 0], actions.num_bins, arrays["episode_index"]),
     )
     return frames, states, actions
+
+
+def holds_still(actions: BinTokenizer) -> bool:
+    """Whether an action of zeros lies within what was recorded."""
+    return all(low <= 0 <= high for low, high in zip(actions.low, actions.high, strict=True))
+
+
+def check_divisible(recordings: Recordings, recipe: PolicyRecipe) -> None:
+    """Raise ValueError if the image tokenizer cannot halve the pictures as often as it should."""
+    side, factor = (
+        next(iter(recordings.pictures.values())).shape[1],
+        2 ** len(recipe.tokenizer_widths),
+    )
+    if side % factor:
+        raise ValueError(
+            f"expected pictures whose side is a multiple of {factor}; got {side} px: scale the "
+            "data set, or give the recipe fewer tokenizer_widths"
+        )
 
 
 def stored_bins(arrays: Mapping[str, np.ndarray]) -> tuple[BinTokenizer, BinTokenizer]:
@@ -268,6 +300,15 @@ def begin_with(model: UniDiffForBlockDiffusion, folder: Path) -> int:
             own[name].copy_(weight.to(own[name]))
             taken += 1
     return taken
+
+
+def _read_codes(path: Path) -> dict[str, np.ndarray]:
+    """The coded frames; raises ValueError if the file is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (BadZipFile, ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): delete it") from error
 
 
 def _write_codes(

@@ -26,7 +26,7 @@ class CodedFrames:
         chunks: (N, T, D) action codes.
         instruction_index: (N,) index into `instructions`.
         instructions: the sentences.
-        task_of: number of the task of each sentence.
+        task_of: number of the task of each sentence; below 0 of a sentence that is none's.
         still: (T, D) action codes of doing nothing.
         episode_index: (N,) number of the episode; an episode's frames follow each other.
         is_fresh: (N,) bool, False where the pictures are those of an earlier frame; such frames are
@@ -149,8 +149,8 @@ class Recorded:
             index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
         chunk, pace = frames.chunks[index], 1
-        others = [one for one in self._wordings if one != task]
-        if others and rng.random() < self.still_share:
+        others = [one for one in self._wordings if one >= 0 and one != task]
+        if others and task >= 0 and rng.random() < self.still_share:
             task = others[int(rng.integers(len(others)))]
             chunk, pace = frames.still, 0  # it sees what it saw, and stays where it is
         sentences = self._wordings[task]
