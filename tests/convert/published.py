@@ -47,6 +47,8 @@ class Published:
         shift: 1 where a row predicts its successor.
         mask: id of the mask.
         names_mask: whether `tokenizer_config.json` names the mask.
+        generation: its `generation_config.json`; empty: it has none.
+        num_text: ids that a text may hold; behind them stand pictures.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Published:
     mask: int = MASK
     names_mask: bool = False
     generation: dict[str, Any] = field(default_factory=dict)
+    num_text: int = ROWS
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""
@@ -199,6 +202,13 @@ def _sizes(**fields: Any) -> dict[str, Any]:
 
 
 _THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
 _LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": _THETA})
 _QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": _THETA})
 _QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": _THETA, "head_dim": HEAD_DIM})
@@ -241,6 +251,7 @@ TABLE = (
         _LLAMA,
         full,
         llada_name,
+        num_text=256 + len(SPECIALS),
     ),
     Published(
         "illada",
@@ -282,6 +293,22 @@ TABLE = (
         _QWEN3,
         full,
         names_mask=True,
+    ),
+    Published(
+        "autoregressive",
+        _sizes(model_type="llama", rope_scaling=_LLAMA3),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {**_THETA, **_LLAMA3}}),
+        causal,
+        shift=1,
+        mask=len(SPECIALS) + 256,
+    ),
+    Published(
+        "autoregressive",
+        _sizes(model_type="qwen2"),
+        _QWEN2,
+        causal,
+        shift=1,
+        mask=len(SPECIALS) + 256,
     ),
     Published(
         "autoregressive",

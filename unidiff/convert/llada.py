@@ -16,7 +16,7 @@ from .keys import Renamed, Rule
 # What `config.json` may say of the maths, the value that the model has first.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "block_type": ("llama",),
-    "activation_type": ("silu", "swiglu"),
+    "activation_type": ("silu",),
     "layer_norm_type": ("rms",),
     "attention_layer_norm": (False,),
     "bias_for_layer_norm": (False, None),
@@ -111,7 +111,10 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
     Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
     """
     own = settings(folder)
-    codes, side = folder.config.get("codebook_size", 8192), math.isqrt(folder.config["num_vq_tokens"])
+    codes, side = (
+        folder.config.get("codebook_size", 8192),
+        math.isqrt(folder.config["num_vq_tokens"]),
+    )
     first = folder.num_ids
     if first is None:
         raise ValueError(f"{folder.path} lacks tokenizer.json, which says where the codes begin")

@@ -190,8 +190,13 @@ DREAM = Family(
     name="dream",
     settings=dream,
     rules=rules,
-    decoding={"unmasking_strategy": "static", "confidence_metric": "entropy", "temperature": 0.2,
-              "top_p": 0.95, "do_sample": True},
+    decoding={
+        "unmasking_strategy": "static",
+        "confidence_metric": "entropy",
+        "temperature": 0.2,
+        "top_p": 0.95,
+        "do_sample": True,
+    },
 )
 SDAR = Family(
     name="sdar",
@@ -207,8 +212,11 @@ FAST_DLLM = Family(
     name="fast-dllm-v2",
     settings=fast_dllm,
     rules=rules,
-    decoding={"unmasking_strategy": "threshold", "confidence_threshold": 0.9,
-              "sub_block_length": 8},
+    decoding={
+        "unmasking_strategy": "threshold",
+        "confidence_threshold": 0.9,
+        "sub_block_length": 8,
+    },
 )
 OPEN_DLLM = Family(
     name="open-dllm",
@@ -216,9 +224,7 @@ OPEN_DLLM = Family(
     rules=rules,
     decoding={"unmasking_strategy": "static", "temperature": 0.5, "top_k": 200, "do_sample": True},
 )
-A2D = Family(
-    name="a2d", settings=a2d, rules=rules, decoding={"unmasking_strategy": "static"}
-)
+A2D = Family(name="a2d", settings=a2d, rules=rules, decoding={"unmasking_strategy": "static"})
 AUTOREGRESSIVE = Family(
     name="autoregressive", settings=autoregressive, rules=rules, decoding={"decoding_mode": "ar"}
 )

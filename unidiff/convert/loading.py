@@ -1,7 +1,7 @@
 """Other people's checkpoints as our model, converted while they are read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -95,14 +95,18 @@ def load_foreign_processor(
 ) -> UniDiffProcessor:
     """The processor of a foreign checkpoint: its own tokenizer and chat template.
 
+    It reads and writes text. What codes pictures is published elsewhere, and set by who has it.
+
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read.
     """
     opened = open_foreign(path)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, config=opened.config)
     check_tokenizer(opened, len(tokenizer))
     template = tokenizer.chat_template or opened.family.template
-    return cls(tokenizer=tokenizer, chat_template=template, token_layout=opened.config.layout)
+    layout = opened.config.layout
+    layout = replace(layout, ranges={"text": layout.range_of("text")})
+    return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
 
 
 def check_tokenizer(opened: Converted, size: int) -> None:
@@ -127,6 +131,7 @@ def check_complete(
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
     missing = sorted(set(expected) - set(tensors))
+    unknown = sorted([*unknown, *(set(tensors) - set(expected))])
     if missing or unknown:
         raise ValueError(
             f"the weights in {folder.path} are not those that its config.json says: "

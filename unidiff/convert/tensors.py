@@ -231,15 +231,11 @@ def _stored(path: Path, name: str, entry: Any, first: int, size: int) -> StoredT
     if stop - start != math.prod(shape) * dtype.itemsize or start < first:
         raise ValueError(f"{path} gives {name!r} of shape {shape} {stop - start} bytes: {REMEDY}")
     if stop > size:
-        raise ValueError(
-            f"{path} is cut short: {name!r} ends at byte {stop} of {size}: {REMEDY}"
-        )
+        raise ValueError(f"{path} is cut short: {name!r} ends at byte {stop} of {size}: {REMEDY}")
     return StoredTensor(path, start, shape, dtype)
 
 
-def _read_bytes(
-    path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype
-) -> Tensor:
+def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Numbers at a place of a file."""
     tensor = torch.empty(shape, dtype=dtype)
     if tensor.numel() == 0:

@@ -70,14 +70,14 @@ def convert_checkpoint(
         FileNotFoundError, ValueError: as `open_foreign`.
     """
     target = Path(target)
-    opened = open_foreign(source)
+    opened, processor = open_foreign(source), load_foreign_processor(source)
     _refuse_existing(target)
     with whole_folder(target) as partial:
         partial.mkdir(parents=True)
         opened.config.architectures = ["UniDiffForBlockDiffusion"]
         opened.config.save_pretrained(partial)
         opened.generation_config.save_pretrained(partial)
-        load_foreign_processor(source).save_pretrained(partial)
+        processor.save_pretrained(partial)
         write_shards(partial, opened.tensors, shard_bytes, on_progress)
         _write_record(partial, opened)
     return target

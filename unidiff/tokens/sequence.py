@@ -189,7 +189,9 @@ class SequenceEncoder:
     ) -> TokenSequence:
         """The template's text with each slot replaced by its tokens."""
         if "slot" not in self.chat_template:  # not ours: contents are strings there
-            slotted = [{**one, "content": "".join(p["slot"] for p in one["content"])} for one in slotted]
+            slotted = [
+                {**one, "content": "".join(p["slot"] for p in one["content"])} for one in slotted
+            ]
         rendered = self.tokenizer.apply_chat_template(
             slotted,
             chat_template=self.chat_template,

@@ -11,11 +11,15 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """A folder to write into, which takes the target's place when the block ends without error.
 
     Args:
-        target: replaced if it is there.
+        target: replaced if it is there; after an error it is as it was.
     """
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    yield partial
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     for path in partial.rglob("*.safetensors"):
         path.chmod(0o644)  # safetensors writes 0o600, which others could not read
     old = target.with_name(target.name + ".old")
