@@ -134,7 +134,7 @@ def test_an_interrupted_conversion_leaves_nothing(
     monkeypatch.setattr(stored, "_read_bytes", interrupted)
     with pytest.raises(KeyboardInterrupt):
         convert_checkpoint(folder, tmp_path / "native")
-    assert not (tmp_path / "native").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["foreign"]
     monkeypatch.setattr(stored, "_read_bytes", read)
     convert_checkpoint(folder, tmp_path / "native")
     with pytest.raises(FileExistsError, match="is there already"):

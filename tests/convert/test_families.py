@@ -1,4 +1,4 @@
-"""Every family of checkpoints: loads whole, gives the reference's logits, comes back bit for bit."""
+"""Every family: loads whole, gives the reference's logits and tokens, comes back bit for bit."""
 
 from pathlib import Path
 

@@ -169,8 +169,8 @@ def write_file(
 ) -> None:
     """Write a safetensors file, reading one tensor at a time.
 
-    Tensors are ordered as safetensors itself orders them (by type, wide ones first, then by name), so
-    that the same tensors and metadata give the same bytes.
+    Tensors are ordered as safetensors orders them (by type, wide ones first, then by name), so that
+    the same tensors and metadata give the same bytes.
 
     Args:
         path: of the file; it is there whole or not at all.
