@@ -2,7 +2,7 @@
 
 A family's names are a list of rules. `{n}` in a name stands for a number, the same on both sides:
 
-    Renamed("model.transformer.blocks.{n}.q_proj.weight", "model.layers.{n}.self_attn.q_proj.weight")
+    Renamed("model.transformer.blocks.{n}.ff_proj.weight", "model.layers.{n}.mlp.gate_proj.weight")
 
 Knows names and shapes; knows nothing of configurations.
 """
