@@ -240,7 +240,7 @@ def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dty
     tensor = torch.empty(shape, dtype=dtype)
     if tensor.numel() == 0:
         return tensor
-    view = memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    view = tensor.reshape(-1).view(torch.uint8).numpy().data
     with path.open("rb", buffering=0) as file:
         file.seek(start)
         done = 0
@@ -255,4 +255,4 @@ def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dty
 def _bytes_of(tensor: Tensor) -> memoryview:
     """The numbers of a tensor as they stand in a file."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data

@@ -161,7 +161,8 @@ class UniDiffProcessor(
         """
         folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
         if is_foreign(folder):
-            return converting("load_foreign_processor")(folder, cls)
+            foreign: UniDiffProcessor = converting("load_foreign_processor")(folder, cls)
+            return foreign
         if folder.is_dir():
             check_processor_folder(folder)
         processor: UniDiffProcessor = super().from_pretrained(
