@@ -74,8 +74,9 @@ class UniDiffPreTrainedModel(PreTrainedModel):
 
         Raises:
             FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
-            ValueError: if one is damaged or cut short, a weight is missing or has another shape
-                than the configuration says, or an adapter belongs to another base.
+            ValueError: if one is damaged or cut short, a weight is missing (unless
+                `output_loading_info` asks for the report of it) or has another shape than the
+                configuration says, or an adapter belongs to another base.
         """
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
         if pretrained_model_name_or_path and is_adapter_folder(folder):
@@ -99,8 +100,10 @@ class UniDiffPreTrainedModel(PreTrainedModel):
                 f"weights in {folder} have other shapes than its config.json says ({error}): they "
                 "belong to different checkpoints"
             ) from error
+        if wants_report:
+            return model, report
         check_complete(report["missing_keys"], folder)
-        return (model, report) if wants_report else model
+        return model
 
     @classmethod
     def _with_adapter(cls, folder: Path, *model_args: Any, **kwargs: Any) -> Any:

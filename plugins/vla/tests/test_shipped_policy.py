@@ -27,6 +27,7 @@ def demonstrated(policy: MaskedDiffusionPolicy) -> tuple[list[dict], np.ndarray]
     """Observations of ten frames of each task, and what the expert did."""
     with np.load(CODES, allow_pickle=False) as stored:
         kept = {name: stored[name] for name in stored.files}
+    kept["pictures"] = kept["pictures"][np.cumsum(kept["is_fresh"]) - 1]  # one of each frame
     told = [str(one) for one in kept["instructions"]]
     tasks = np.array([task_of_instruction(one) for one in told])[kept["instruction_index"]]
     tasks = np.where(kept["is_fresh"], tasks, "")  # without a picture of their own

@@ -162,8 +162,9 @@ def coded_frames(
     instructions = tuple(str(one) for one in arrays["instructions"])
     names = [task_of_instruction(one) for one in instructions]
     order = sorted({name for name in names if name is not None})
+    latest = np.cumsum(arrays["is_fresh"]) - 1  # an episode's first frame is always fresh
     frames = CodedFrames(
-        pictures=arrays["pictures"],
+        pictures=arrays["pictures"][latest],
         states=arrays["states"],
         chunks=arrays["chunks"],
         instruction_index=arrays["instruction_index"],
@@ -314,7 +315,7 @@ def _read_codes(path: Path) -> dict[str, np.ndarray]:
 def _write_codes(
     path: Path, recordings: Recordings, tokenizer: FSQImageTokenizer, recipe: PolicyRecipe
 ) -> None:
-    """Code everything; the file is there whole or not at all."""
+    """Code everything, each picture once; the file is there whole or not at all."""
     states = BinTokenizer.fit(recordings.states, num_bins=recipe.num_state_bins)
     actions = BinTokenizer.fit(
         recordings.chunks,
@@ -322,14 +323,13 @@ def _write_codes(
         horizon=recipe.horizon,
         statistics="min_max",
     )
-    latest = np.cumsum(recordings.is_fresh) - 1  # an episode's first frame is always fresh
-    pictures = [_encode(tokenizer, one)[latest] for one in recordings.pictures.values()]
+    pictures = [_encode(tokenizer, one) for one in recordings.pictures.values()]
     partial = path.with_name("partial.npz")
     np.savez_compressed(
         partial,
-        pictures=np.stack(pictures, axis=1).astype(np.uint16),
-        states=states.encode(recordings.states),
-        chunks=actions.encode(recordings.chunks),
+        pictures=_narrow(np.stack(pictures, axis=1), tokenizer.codebook_size),
+        states=_narrow(states.encode(recordings.states), states.num_bins),
+        chunks=_narrow(actions.encode(recordings.chunks), actions.num_bins),
         instruction_index=recordings.instruction_index,
         instructions=np.array(recordings.instructions),
         episode_index=recordings.episode_index,
@@ -339,6 +339,11 @@ def _write_codes(
         action_bins=json.dumps(actions.to_dict()),
     )
     os.replace(partial, path)
+
+
+def _narrow(codes: np.ndarray, number: int) -> np.ndarray:
+    """Codes below `number` in the narrowest type."""
+    return codes.astype(np.min_scalar_type(number - 1))
 
 
 def _encode(tokenizer: FSQImageTokenizer, pictures: np.ndarray) -> np.ndarray:
