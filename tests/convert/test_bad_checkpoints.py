@@ -40,6 +40,15 @@ def test_an_unknown_family_is_named_with_what_there_is(folder: Path) -> None:
     refused(folder, r"model_type 'mamba'; what can be loaded is .*'llada'")
 
 
+def test_fields_that_are_not_there_are_named(folder: Path) -> None:
+    values = json.loads((folder / "config.json").read_text())
+    del values["num_attention_heads"]
+    write_json(folder / "config.json", values)
+    refused(folder, "lacks 'num_attention_heads' in its config")
+    change(folder / "config.json", model_type="llada", num_experts=8)
+    refused(folder, "mixture of experts")
+
+
 def test_a_mask_outside_the_rows_is_named(folder: Path) -> None:
     change(folder / "config.json", mask_token_id=5000)
     refused(folder, "the mask id 5000 lies outside the 320 rows")

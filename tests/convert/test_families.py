@@ -111,3 +111,15 @@ def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_pat
         prompt[None], max_new_tokens=10, do_sample=False, eos_token_id=-1, **how
     )[0]
     assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("published", [TABLE[0], TABLE[-1]], ids=lambda one: one.name)
+def test_a_tokenizer_without_template_gets_the_familys(
+    published: Published, tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    (folder / "chat_template.jinja").unlink()
+    processor = UniDiffProcessor.from_pretrained(folder)
+    text = processor.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    llada = "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+    assert text.startswith(llada if published.name == "llada" else "hi")

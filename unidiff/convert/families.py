@@ -38,6 +38,8 @@ def family_of(folder: ForeignFolder) -> Family:
         ValueError: if it is of none that can be loaded.
     """
     kind = folder.config.get("model_type")
+    if kind == "llada" and "num_experts" in folder.config:
+        raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
     if kind == "qwen2" and folder.named_token("mask_token") is not None:

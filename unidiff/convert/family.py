@@ -99,7 +99,6 @@ class Family:
         rules: the names of its tensors, for a folder and our configuration of it.
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
-        derived: names of theirs that are computed, not learnt: nothing of ours.
     """
 
     name: str
@@ -107,7 +106,6 @@ class Family:
     rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
-    derived: tuple[str, ...] = ()
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.
@@ -115,7 +113,13 @@ class Family:
         Raises:
             ValueError: if it has something that the model does not, or contradicts itself.
         """
-        settings = self.settings(folder)
+        try:
+            settings = self.settings(folder)
+        except KeyError as error:
+            raise ValueError(
+                f"{folder.path} lacks {error} in its config.json or among its weights, which "
+                f"{self.name} needs"
+            ) from error
         rows = settings["vocab_size"]
         mask = settings["mask_token_id"]
         if not 0 <= mask < rows:

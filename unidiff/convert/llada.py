@@ -28,6 +28,13 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "scale_logits": (False,),
     "clip_qkv": (None,),
 }
+# As the Instruct tokenizer writes turns; the Base one has no template.
+TEMPLATE = (
+    "<|startoftext|>{% for message in messages %}"
+    "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
 _THEIRS = "model.transformer."
 _LAYER = "model.layers.{n}."
 
@@ -102,6 +109,7 @@ LLADA = Family(
     settings=settings,
     rules=rules,
     decoding={"block_length": 32, "unmasking_strategy": "static"},
+    template=TEMPLATE,
 )
 
 

@@ -12,6 +12,13 @@ from unidiff.model.configuration import UniDiffConfig
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Grown, Renamed, Rule
 
+# As Qwen writes turns, for folders whose tokenizer has no template.
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+UNMARKED = "{% for message in messages %}{{ message['content'] }}{% endfor %}"  # a base model's
 _LAYER = "model.layers.{n}."
 _WEIGHTS = (
     "input_layernorm",
@@ -197,16 +204,22 @@ DREAM = Family(
         "top_p": 0.95,
         "do_sample": True,
     },
+    template=CHATML,
 )
 SDAR = Family(
     name="sdar",
     settings=sdar,
     rules=rules,
     decoding={"unmasking_strategy": "dynamic", "confidence_threshold": 0.9},
+    template=CHATML,
 )
 DREAM_REASONER = replace(SDAR, name="dream-reasoner", settings=dream_reasoner)
 ILLADA = Family(
-    name="illada", settings=illada, rules=rules, decoding={"block_length": 32, **_ONE_BY_ONE}
+    name="illada",
+    settings=illada,
+    rules=rules,
+    decoding={"block_length": 32, **_ONE_BY_ONE},
+    template=CHATML,
 )
 FAST_DLLM = Family(
     name="fast-dllm-v2",
@@ -217,14 +230,26 @@ FAST_DLLM = Family(
         "confidence_threshold": 0.9,
         "sub_block_length": 8,
     },
+    template=CHATML,
 )
 OPEN_DLLM = Family(
     name="open-dllm",
     settings=open_dllm,
     rules=rules,
     decoding={"unmasking_strategy": "static", "temperature": 0.5, "top_k": 200, "do_sample": True},
+    template=UNMARKED,
 )
-A2D = Family(name="a2d", settings=a2d, rules=rules, decoding={"unmasking_strategy": "static"})
+A2D = Family(
+    name="a2d",
+    settings=a2d,
+    rules=rules,
+    decoding={"unmasking_strategy": "static"},
+    template=CHATML,
+)
 AUTOREGRESSIVE = Family(
-    name="autoregressive", settings=autoregressive, rules=rules, decoding={"decoding_mode": "ar"}
+    name="autoregressive",
+    settings=autoregressive,
+    rules=rules,
+    decoding={"decoding_mode": "ar"},
+    template=UNMARKED,
 )

@@ -1,6 +1,6 @@
 """Other people's checkpoints as our model, converted while they are read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def open_foreign(path: str | Path) -> Converted:
     family = family_of(folder)
     config = family.configuration(folder)
     tensors, unknown = converted(theirs, family.rules(folder, config))
-    check_complete(folder, config, tensors, [n for n in unknown if n not in family.derived])
+    check_complete(folder, config, tensors, unknown)
     return Converted(folder, files, family, config, tensors)
 
 
@@ -123,7 +123,7 @@ def check_complete(
     folder: ForeignFolder,
     config: UniDiffConfig,
     tensors: Mapping[str, LazyTensor],
-    unknown: list[str],
+    unknown: Sequence[str],
 ) -> None:
     """Raise ValueError unless the tensors are exactly those of the configuration."""
     with torch.device("meta"):
@@ -164,7 +164,7 @@ class _Slice:
         return self.dtype.is_floating_point
 
 
-def _some(names: list[str]) -> str:
+def _some(names: Sequence[str]) -> str:
     """The first few names and how many there are."""
     shown = ", ".join(names[:3]) or "nothing"
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
