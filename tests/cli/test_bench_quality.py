@@ -12,6 +12,7 @@ from unidiff.cli.options import Decoding
 from unidiff.data.sources.garments import DEFAULT_ROOT
 from unidiff.evaluation.suite import load_suite
 from unidiff.evaluation.tradeoff import DEFAULT, REFERENCE
+from unidiff.generation.config import UniDiffGenerationConfig
 
 needs_photographs = pytest.mark.skipif(
     not DEFAULT_ROOT.exists(), reason="dataset-fashion-mnist missing"
@@ -89,5 +90,9 @@ def test_long_holes_are_filled_at_the_pace_of_short_ones():
 
 def test_weights_with_a_trained_grid_keep_their_blocks():
     free, gridded = (SimpleNamespace(attention_pattern=p) for p in ("full", "block_causal"))
-    assert samplers.completing(free)["block_length"] == 20
-    assert "block_length" not in samplers.completing(gridded)
+    unsaid = UniDiffGenerationConfig()
+    models = [SimpleNamespace(config=one, generation_config=unsaid) for one in (free, gridded)]
+    assert samplers.completing(models[0])["block_length"] == 20
+    assert "block_length" not in samplers.completing(models[1])
+    models[0].generation_config = UniDiffGenerationConfig(decoding_mode="ar")
+    assert set(samplers.completing(models[0])) == {"max_new_tokens"}

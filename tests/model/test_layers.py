@@ -1,6 +1,7 @@
 """The transformer's parts against their formulas and against torch's and transformers' own."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -44,6 +45,31 @@ def test_equal_sections_are_ordinary_rotary_positions() -> None:
     )
     ours = rotary()(position.expand(3, 1, 4), torch.float32)
     for mine, other in zip(ours, theirs(torch.zeros(1), position), strict=True):
+        torch.testing.assert_close(mine[:, 0], other)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "linear", "factor": 4.0},
+        {
+            "rope_type": "llama3",
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 64,
+        },
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    ],
+)
+def test_scaled_positions_are_those_of_transformers(scaling: dict[str, Any]) -> None:
+    position = torch.tensor([[0, 1, 5, 900]])
+    parameters = {"rope_theta": 10_000.0, **scaling}
+    fields = {"head_dim": 12, "max_position_embeddings": 512, "rope_parameters": parameters}
+    theirs = Qwen3RotaryEmbedding(Qwen3Config(**fields))
+    ours = UniDiffRotaryEmbedding(UniDiffConfig(**fields))
+    found = ours(position.expand(3, 1, 4), torch.float32)
+    for mine, other in zip(found, theirs(torch.zeros(1), position), strict=True):
         torch.testing.assert_close(mine[:, 0], other)
 
 

@@ -9,6 +9,7 @@ from unidiff.plugins.registry import installed_commands, load_command
 
 from .bench import bench
 from .chat import chat
+from .convert import convert, export
 from .demo import demo
 from .evaluate import evaluate
 from .finetune import finetune, merge
@@ -109,6 +110,8 @@ app.command(rich_help_panel=_WORKSHOP)(train)
 app.command(rich_help_panel=_WORKSHOP)(finetune)
 app.command(rich_help_panel=_WORKSHOP)(merge)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
+app.command(rich_help_panel=_WORKSHOP)(convert)
+app.command(rich_help_panel=_WORKSHOP)(export)
 app.command(rich_help_panel=_WORKSHOP)(info)
 app.command(rich_help_panel=_WORKSHOP)(plugins)
 app.command("new-plugin", rich_help_panel=_WORKSHOP)(new_plugin)

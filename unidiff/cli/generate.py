@@ -24,7 +24,7 @@ def generate(
     """Continue a text."""
     text = sys.stdin.read() if text == "-" else text
     session = open_session(model)
-    options = decoding.over({**samplers.completing(session.model.config), **length.keywords()})
+    options = decoding.over({**samplers.completing(session.model), **length.keywords()})
     options |= form.keywords(session.processor.tokenizer)
     if stream and not as_json:
         options["streamer"] = drafts(session)

@@ -21,9 +21,15 @@ TEXT_HOLES: dict[str, Any] = {"unmasking_strategy": "static", "max_denoising_ste
 _LONGEST_HOLE = 12  # tokens, as measured; longer ones get more steps
 
 
-def completing(model_config: Any) -> dict[str, Any]:
-    """Options of continuing a text; weights with a trained grid keep their own blocks."""
-    if model_config.attention_pattern != "block_causal":
+def completing(model: Any) -> dict[str, Any]:
+    """Options of continuing a text.
+
+    Weights with a trained grid keep their own blocks, and a checkpoint that says how it is decoded
+    is decoded so.
+    """
+    if {"unmasking_strategy", "decoding_mode"} & set(model.generation_config.given()):
+        return {"max_new_tokens": TEXT["max_new_tokens"]}
+    if model.config.attention_pattern != "block_causal":
         return dict(TEXT)
     return {name: value for name, value in TEXT.items() if name != "block_length"}
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.plugins.answer import Answer
+from unidiff.tokens.foreign import is_foreign
 
 from .options import ModelChoice
 
@@ -136,6 +137,8 @@ def check_weights(folder: Path) -> None:
     """Raise FileNotFoundError if the folder is no checkpoint."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--checkpoint {folder} is no folder")
+    if is_foreign(folder):
+        return  # what is missing there is said where it is converted
     is_adapter = (folder / "unidiff_adapter.json").is_file()
     weights = "adapter_model.safetensors" if is_adapter else "model.safetensors"
     for name in ("config.json", weights):

@@ -30,7 +30,7 @@ def trace(
     if draw:
         options, inputs = decoding.over(samplers.drawing()), processor.for_image(text)
     else:
-        defaults = samplers.completing(session.model.config)
+        defaults = samplers.completing(session.model)
         options = decoding.over({**defaults, **length.keywords()})
         inputs = processor.for_completion(text)
     answers, output = session.answer_and_output(inputs, {**options, "return_trace": True})

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 from unidiff.diffusion.processes import NOISE_PROCESSES, UNIFORM_PREDICTIONS
 from unidiff.tokens.layout import IdRange, TokenLayout
 
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
 
 
@@ -94,10 +95,11 @@ class UniDiffConfig(PreTrainedConfig):
                 f"mask_token_id must lie in [0, vocab_size={self.vocab_size}), "
                 f"got {self.mask_token_id}"
             )
-        if self.rope_parameters.get("rope_type", "default") != "default":
+        if self.rope_parameters.get("rope_type", "default") not in ROPE_TYPES:
             raise ValueError(
-                "rope_parameters must be {'rope_type': 'default', 'rope_theta': ...}, "
-                f"got {self.rope_parameters}: scaled rotary positions are not supported"
+                f"rope_parameters must have a rope_type of {ROPE_TYPES}, got "
+                f"{self.rope_parameters}: frequencies that change with the length would void the "
+                "cache"
             )
         if self.bidirectional_spans:
             raise ValueError(

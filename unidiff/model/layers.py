@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import decoding_attention, eager_attention
@@ -43,25 +44,34 @@ class UniDiffRotaryEmbedding(nn.Module):
     """
 
     def __init__(self, config: UniDiffConfig) -> None:
-        """Inverse frequencies from the configuration's `rope_theta`."""
+        """Frequencies of the configuration's `rope_parameters`."""
         super().__init__()
-        self.head_dim = config.head_dim
+        self.config = config
         assert config.rope_parameters is not None  # filled by the configuration
+        self.kind = config.rope_parameters.get("rope_type", "default")
         self.theta = config.rope_parameters["rope_theta"]
 
-    def inverse_frequencies(self, device: torch.device | str = "cpu") -> Tensor:
-        """(E / 2,) float32 radians per position; no buffer, which `.bfloat16()` would round."""
-        exponent = torch.arange(0, self.head_dim, 2, device=device).float() / self.head_dim
-        return self.theta**-exponent
+    def inverse_frequencies(self, device: torch.device | str = "cpu") -> tuple[Tensor, float]:
+        """((E / 2,) float32 radians per position, factor of the rotation).
+
+        No buffer, which `.bfloat16()` would round. Scaled ones (llama3, linear, yarn) are
+        transformers' own.
+        """
+        if self.kind != "default":
+            return ROPE_INIT_FUNCTIONS[self.kind](self.config, torch.device(device))
+        dim = self.config.head_dim
+        exponent = torch.arange(0, dim, 2, device=device).float() / dim
+        return self.theta**-exponent, 1.0
 
     @torch.no_grad()
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each (B, 1, Q, E), of (3, B, Q) positions."""
-        section = torch.arange(self.head_dim // 2, device=position_ids.device) % 3
+        frequency_F, factor = self.inverse_frequencies(position_ids.device)
+        section = torch.arange(len(frequency_F), device=position_ids.device) % 3
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
-        angle_BQF = position_BQF * self.inverse_frequencies(position_ids.device)
+        angle_BQF = position_BQF * frequency_F
         angle_BQE = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
-        return angle_BQE.cos().to(dtype), angle_BQE.sin().to(dtype)
+        return (angle_BQE.cos() * factor).to(dtype), (angle_BQE.sin() * factor).to(dtype)
 
 
 def rotate(heads_BHQE: Tensor, cosine_B1QE: Tensor, sine_B1QE: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from unidiff.generation.config import UniDiffGenerationConfig
+from unidiff.tokens.foreign import converting, is_foreign
 
 from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
@@ -68,7 +69,8 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Model of a checkpoint, or of an adapter folder: its base with the adapter active.
 
-        Takes what transformers' method of this name takes.
+        Takes what transformers' method of this name takes. A local folder of another format
+        (LLaDA, Dream, SDAR, Qwen3, ...) is converted while it is read.
 
         Raises:
             FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
@@ -79,6 +81,9 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
         if pretrained_model_name_or_path and is_adapter_folder(folder):
             return cls._with_adapter(folder, *model_args, **kwargs)
+        if pretrained_model_name_or_path and is_foreign(folder):
+            kwargs.pop("subfolder", None)
+            return converting("load_foreign")(folder, cls, *model_args, **kwargs)
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:

@@ -24,6 +24,7 @@ from .checkpoint import (
     load_image_tokenizer,
 )
 from .decoding import AnswerDecoder
+from .foreign import converting, is_foreign
 from .image import FSQImageTokenizer, FSQImageTokenizerConfig
 from .image_processing import UniDiffImageProcessor
 from .layout import TokenLayout
@@ -159,6 +160,9 @@ class UniDiffProcessor(
             ValueError: if a file is damaged or cut short.
         """
         folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        if is_foreign(folder):
+            foreign: UniDiffProcessor = converting("load_foreign_processor")(folder, cls)
+            return foreign
         if folder.is_dir():
             check_processor_folder(folder)
         processor: UniDiffProcessor = super().from_pretrained(

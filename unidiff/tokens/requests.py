@@ -189,7 +189,7 @@ class RequestBuilders:
 
     def _opened(self, text: str) -> TokenSequence:
         """A text behind the token that begins every sequence."""
-        return run_of([self.encoder.special("<|bos|>")], "text") + self.encoder.text(text)
+        return self.encoder.beginning() + self.encoder.text(text)
 
     def _image_with_hole(self, image: Any, hole: ArrayLike) -> dict[str, Any]:
         """The infilling part of an image and its mask."""

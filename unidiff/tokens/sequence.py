@@ -152,6 +152,11 @@ class SequenceEncoder:
             f"a content part's type must be uncond or one of {self.layout.modalities}, got {kind!r}"
         )
 
+    def beginning(self) -> TokenSequence:
+        """What every text begins with; nothing, where the tokenizer has no such token."""
+        begin = self.tokenizer.bos_token_id
+        return run_of([] if begin is None else [begin], "text")
+
     def conversation(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False
     ) -> TokenSequence:
@@ -183,6 +188,10 @@ class SequenceEncoder:
         self, slotted: list[dict[str, Any]], parts: list[TokenSequence], add_generation_prompt: bool
     ) -> TokenSequence:
         """The template's text with each slot replaced by its tokens."""
+        if "slot" not in self.chat_template:  # not ours: contents are strings there
+            slotted = [
+                {**one, "content": "".join(p["slot"] for p in one["content"])} for one in slotted
+            ]
         rendered = self.tokenizer.apply_chat_template(
             slotted,
             chat_template=self.chat_template,

@@ -20,12 +20,12 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.tokens.whole_folder import whole_folder
 
 from .bundled import bins_of
 from .carried import LOG_FILE, start_of
 from .curves import draw_curves
 from .model_card import write_model_card
-from .run_folder import whole_folder
 from .trainer import AVERAGE_FILE, newest_checkpoint
 
 MAX_BYTES = 40_000_000

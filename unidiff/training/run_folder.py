@@ -1,32 +1,10 @@
-"""Folders of runs and of what they make: written whole or not at all, resumed by the same run."""
+"""Folders of runs: resumed by the same run, refused to another."""
 
 import json
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the target's place when the block ends without error.
-
-    Args:
-        target: replaced if it is there.
-    """
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    yield partial
-    for path in partial.rglob("*.safetensors"):
-        path.chmod(0o644)  # safetensors writes 0o600, which others could not read
-    old = target.with_name(target.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if target.exists():
-        target.rename(old)
-    partial.rename(target)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def check_same_settings(

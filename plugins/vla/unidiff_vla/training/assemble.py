@@ -16,7 +16,7 @@ from unidiff.tokens.image import FSQImageTokenizer
 from unidiff.tokens.image_processing import UniDiffImageProcessor
 from unidiff.tokens.layout import TokenLayout
 from unidiff.tokens.processor import UniDiffProcessor
-from unidiff.training.run_folder import whole_folder
+from unidiff.tokens.whole_folder import whole_folder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 from unidiff_vla.policy import PolicySettings
 

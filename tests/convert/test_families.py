@@ -1,0 +1,125 @@
+"""Every family: loads whole, gives the reference's logits and tokens, comes back bit for bit."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.convert.families import all_families, named_family
+from unidiff.convert.loading import open_foreign
+from unidiff.convert.writing import convert_checkpoint, export_checkpoint
+
+from . import reference_loops as loops
+from .published import ROWS, TABLE, Published
+
+PUBLISHED = pytest.mark.parametrize(
+    "published", TABLE, ids=lambda one: f"{one.name}-{one.config['model_type']}"
+)
+
+
+def random_ids(seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, ROWS, (2, 13), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_family_has_a_row() -> None:
+    assert {family.name for family in all_families()} == {one.name for one in TABLE}
+
+
+@PUBLISHED
+def test_logits_equal_the_reference(published: Published, tmp_path: Path) -> None:
+    theirs = published.model()
+    folder = published.write(tmp_path / "foreign", theirs)
+    assert open_foreign(folder).family is named_family(published.name)
+    ours, report = UniDiffForBlockDiffusion.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    assert not report["missing_keys"]
+    assert not report["unexpected_keys"]
+    assert ours.config.mask_token_id == published.mask
+    assert ours.config.logits_shift == published.shift
+    ids = random_ids()
+    with torch.no_grad():
+        logits = ours(ids).logits[..., :ROWS]
+    torch.testing.assert_close(logits, published.logits(theirs, ids), rtol=1e-5, atol=1e-5)
+
+
+@PUBLISHED
+@pytest.mark.parametrize("num_files", [1, 3])
+def test_export_is_bit_identical(published: Published, num_files: int, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model().bfloat16(), num_files)
+    native = convert_checkpoint(folder, tmp_path / "native", shard_bytes=20_000)
+    back = export_checkpoint(native, tmp_path / "back")
+    names = sorted(path.name for path in folder.iterdir())
+    assert sorted(path.name for path in back.iterdir()) == names
+    for name in names:
+        assert (folder / name).read_bytes() == (back / name).read_bytes(), name
+
+
+@PUBLISHED
+def test_the_converted_folder_is_the_same_model(published: Published, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    native = convert_checkpoint(folder, tmp_path / "native")
+    one = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    two = UniDiffForBlockDiffusion.from_pretrained(native, dtype=torch.float32)
+    assert torch.equal(one(random_ids()).logits, two(random_ids()).logits)
+    options = [m.generation_config.to_diff_dict() for m in (one, two)]
+    for given in options:
+        given.pop("transformers_version", None)
+    assert options[0] == options[1]
+    chat = [{"role": "user", "content": "<|mask|> hello"}]
+    prompts = [UniDiffProcessor.from_pretrained(f).for_chat(chat) for f in (folder, native)]
+    assert torch.equal(prompts[0]["input_ids"], prompts[1]["input_ids"])
+    assert published.mask not in prompts[0]["input_ids"]  # what a user writes is plain text
+
+
+def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.Tensor:
+    """What the family's own loop makes of a prompt, one token a step."""
+    theirs, mask = published.model(), published.mask
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        raw = published.logits(theirs, ids.clamp(max=ROWS - 1))[0]
+        raw[:, published.num_text :] = -torch.inf
+        return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
+
+    if published.name == "autoregressive":
+        return loops.left_to_right(logits, prompt, new, mask)
+    block = open_block(published)
+    if published.pattern(block + 1).all():
+        score = loops.lowest_entropy if published.name == "dream" else loops.highest_probability
+        return loops.one_by_one(logits, prompt, new, block, mask, score)
+    return loops.in_blocks(logits, prompt, new, block, mask, loops.highest_probability)
+
+
+def open_block(published: Published) -> int:
+    """Positions that are filled together."""
+    return published.config.get("block_size", published.config.get("bd_size", 4))
+
+
+@PUBLISHED
+def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_path: Path) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    prompt = random_ids(3)[0, :6]
+    expected = expected_row(published, prompt, 10)
+    how = {"decoding_mode": "ar"}
+    if published.name != "autoregressive":
+        metric = "entropy" if published.name == "dream" else "prob"
+        how = {"unmasking_strategy": "static", "confidence_metric": metric}
+        how["block_length"] = open_block(published)
+    found = model.generate(
+        prompt[None], max_new_tokens=10, do_sample=False, eos_token_id=-1, **how
+    )[0]
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("published", [TABLE[0], TABLE[-1]], ids=lambda one: one.name)
+def test_a_tokenizer_without_template_gets_the_familys(
+    published: Published, tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    (folder / "chat_template.jinja").unlink()
+    processor = UniDiffProcessor.from_pretrained(folder)
+    text = processor.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
+    llada = "<|startoftext|><|start_header_id|>user<|end_header_id|>\n\nhi<|eot_id|>"
+    assert text.startswith(llada if published.name == "llada" else "hi")

@@ -1,0 +1,45 @@
+"""`unidiff convert` and `unidiff export`: other people's checkpoints into our format and back."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .progress import progress_bars
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Folder of the checkpoint, as it is published.")],
+    target: Annotated[Path, typer.Argument(help="New folder, in UniDiff's format.")],
+    shard_size: Annotated[
+        float, typer.Option(help="Most gigabytes of a file of weights.", min=0.001)
+    ] = 5.0,
+) -> None:
+    """Write somebody else's checkpoint in our format; one tensor is in memory at a time."""
+    from unidiff.convert.writing import convert_checkpoint
+
+    with progress_bars() as progress:
+        convert_checkpoint(
+            source, target, shard_bytes=int(shard_size * 1e9), on_progress=_bar(progress)
+        )
+    typer.echo(str(target))
+
+
+def export(
+    source: Annotated[Path, typer.Argument(help="Folder that `unidiff convert` wrote.")],
+    target: Annotated[Path, typer.Argument(help="New folder, in the format it came from.")],
+) -> None:
+    """Write a converted checkpoint back in its own format, bit for bit where nothing changed."""
+    from unidiff.convert.writing import export_checkpoint
+
+    with progress_bars() as progress:
+        export_checkpoint(source, target, on_progress=_bar(progress))
+    typer.echo(str(target))
+
+
+def _bar(progress: Any) -> Any:
+    """Shows megabytes written."""
+    bar = progress.add_task("megabytes", total=None)
+    return lambda done, total: progress.update(
+        bar, completed=done // 1_000_000, total=total // 1_000_000
+    )

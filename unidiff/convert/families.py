@@ -1,0 +1,65 @@
+"""Which family a checkpoint is of: the table of what can be loaded."""
+
+from .family import Family, ForeignFolder
+from .llada import LLADA, MMADA
+from .llama_like import (
+    A2D,
+    AUTOREGRESSIVE,
+    DREAM,
+    DREAM_REASONER,
+    FAST_DLLM,
+    ILLADA,
+    OPEN_DLLM,
+    SDAR,
+)
+
+# `model_type` of config.json -> family.
+FAMILIES: dict[str, Family] = {
+    "llada": LLADA,
+    "illada": ILLADA,
+    "mmada": MMADA,
+    "Dream": DREAM,
+    "sdar": SDAR,
+    "Fast_dLLM_Qwen": FAST_DLLM,
+    "a2d-llama": A2D,
+    "a2d-qwen2": A2D,
+    "a2d-qwen3": A2D,
+    "llama": AUTOREGRESSIVE,
+    "qwen2": AUTOREGRESSIVE,
+    "qwen3": AUTOREGRESSIVE,
+}
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER)  # known by other things than `model_type`
+
+
+def family_of(folder: ForeignFolder) -> Family:
+    """The family of a checkpoint, by its `config.json` and its tokenizer.
+
+    Raises:
+        ValueError: if it is of none that can be loaded.
+    """
+    kind = folder.config.get("model_type")
+    if kind == "llada" and "num_experts" in folder.config:
+        raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
+    if kind == "Dream" and "block_size" in folder.config:
+        return DREAM_REASONER  # another model under the same name
+    if kind == "qwen2" and folder.named_token("mask_token") is not None:
+        return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
+    if kind not in FAMILIES:
+        raise ValueError(
+            f"{folder.path / 'config.json'} says model_type {kind!r}; what can be loaded is "
+            f"{sorted(FAMILIES)}, and UniDiff's own"
+        )
+    return FAMILIES[kind]
+
+
+def all_families() -> list[Family]:
+    """Every family once."""
+    return list({one.name: one for one in (*FAMILIES.values(), *_WITHOUT_NAME)}.values())
+
+
+def named_family(name: str) -> Family:
+    """The family of a name; raises ValueError if there is none."""
+    known = {family.name: family for family in all_families()}
+    if name not in known:
+        raise ValueError(f"unknown family {name!r}; there are {sorted(known)}")
+    return known[name]

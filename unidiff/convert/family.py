@@ -1,0 +1,130 @@
+"""What the package knows of a family of checkpoints, and what lies in one's folder."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.tokens.checkpoint import check_exists, read_json
+
+from .keys import Rule
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass(frozen=True)
+class ForeignFolder:
+    """A checkpoint of somebody else's on the disk: its small files, and what its weights are.
+
+    Attributes:
+        path: of the folder.
+        config: its `config.json`.
+        shapes: size of every tensor along each dimension, by name.
+    """
+
+    path: Path
+    config: Mapping[str, Any]
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @classmethod
+    def at(cls, path: str | Path, shapes: Mapping[str, tuple[int, ...]]) -> "ForeignFolder":
+        """The checkpoint of a folder.
+
+        Raises:
+            FileNotFoundError: if there is no `config.json`.
+            ValueError: if it is damaged.
+        """
+        path = Path(path)
+        check_exists(path / "config.json")
+        return cls(path, read_json(path / "config.json"), shapes)
+
+    @cached_property
+    def decoding(self) -> Mapping[str, Any]:
+        """Its `generation_config.json`; empty where it has none."""
+        path = self.path / "generation_config.json"
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def special_ids(self) -> Mapping[str, int]:
+        """Ids of the special tokens by their text, read from the tokenizer's files."""
+        found: dict[str, int] = {}
+        path = self.path / "tokenizer_config.json"
+        if path.is_file():
+            for index, token in read_json(path).get("added_tokens_decoder", {}).items():
+                found[token["content"]] = int(index)
+        if (self.path / "tokenizer.json").is_file():
+            for token in read_json(self.path / "tokenizer.json").get("added_tokens", []):
+                found[token["content"]] = int(token["id"])
+        if (self.path / "added_tokens.json").is_file():
+            found |= json.loads((self.path / "added_tokens.json").read_text(encoding="utf-8"))
+        return found
+
+    @cached_property
+    def num_ids(self) -> int | None:
+        """Ids of the tokenizer, added tokens included; None where it has no `tokenizer.json`."""
+        path = self.path / "tokenizer.json"
+        if not path.is_file():
+            return None
+        words = read_json(path).get("model", {}).get("vocab", {})
+        ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
+        return max([*ids, *self.special_ids.values()]) + 1
+
+    def named_token(self, name: str) -> int | None:
+        """Id of a token that `tokenizer_config.json` names, such as "mask_token"."""
+        path = self.path / "tokenizer_config.json"
+        token = read_json(path).get(name) if path.is_file() else None
+        text = token.get("content") if isinstance(token, Mapping) else token
+        return self.special_ids.get(text) if isinstance(text, str) else None
+
+    def wants(self, name: str, *values: Any) -> None:
+        """Raise ValueError unless a field of `config.json` is absent or has one of these values."""
+        found = self.config.get(name, values[0])
+        if found not in values:
+            raise ValueError(
+                f"{self.path / 'config.json'} has {name} = {found!r}; what can be loaded is "
+                f"{' or '.join(map(repr, values))}"
+            )
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkpoints of one layout.
+
+    Attributes:
+        name: of the family, as `unidiff info` shows it.
+        settings: the fields of `UniDiffConfig` that a folder's files say.
+        rules: the names of its tensors, for a folder and our configuration of it.
+        decoding: keywords of `generate()` by which its authors decode.
+        template: chat template, where the tokenizer's files have none.
+    """
+
+    name: str
+    settings: Callable[[ForeignFolder], dict[str, Any]]
+    rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+    template: str | None = None
+
+    def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
+        """Our configuration of a folder.
+
+        Raises:
+            ValueError: if it has something that the model does not, or contradicts itself.
+        """
+        try:
+            settings = self.settings(folder)
+        except KeyError as error:
+            raise ValueError(
+                f"{folder.path} lacks {error} in its config.json or among its weights, which "
+                f"{self.name} needs"
+            ) from error
+        rows = settings["vocab_size"]
+        mask = settings["mask_token_id"]
+        if not 0 <= mask < rows:
+            raise ValueError(
+                f"{folder.path}: the mask id {mask} lies outside the {rows} rows of the embedding; "
+                "config.json, tokenizer and weights belong to different checkpoints"
+            )
+        return UniDiffConfig(**settings)

@@ -1,0 +1,140 @@
+"""LLaDA 8B, LLaDA-1.5, iLLaDA, MMaDA: a bidirectional Llama under the names of OLMo.
+
+Layout and maths: GSAI-ML's `configuration_llada.py` and `modeling_llada.py`, in own words.
+"""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.tokens.layout import IdRange, TokenLayout
+
+from .family import EMBEDDING, HEAD, Family, ForeignFolder
+from .keys import Renamed, Rule
+
+# What `config.json` may say of the maths, the value that the model has first.
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "block_type": ("llama",),
+    "activation_type": ("silu",),
+    "layer_norm_type": ("rms",),
+    "attention_layer_norm": (False,),
+    "bias_for_layer_norm": (False, None),
+    "include_bias": (False,),
+    "include_qkv_bias": (False, None),
+    "input_emb_norm": (False,),
+    "alibi": (False,),
+    "rope": (True,),
+    "scale_logits": (False,),
+    "clip_qkv": (None,),
+}
+# As the Instruct tokenizer writes turns; the Base one has no template.
+TEMPLATE = (
+    "<|startoftext|>{% for message in messages %}"
+    "<|start_header_id|>{{ message['role'] }}<|end_header_id|>\n\n"
+    "{{ message['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+_THEIRS = "model.transformer."
+_LAYER = "model.layers.{n}."
+
+
+def settings(folder: ForeignFolder) -> dict[str, Any]:
+    """Fields of the configuration; raises ValueError for maths that the model does not have."""
+    for name, values in _FIXED.items():
+        folder.wants(name, *values)
+    config = folder.config
+    heads = config["n_heads"]
+    groups = config.get("n_kv_heads") or (1 if config.get("multi_query_attention") else heads)
+    width = config["d_model"]
+    return {
+        "vocab_size": config.get("embedding_size") or config["vocab_size"],
+        "hidden_size": width,
+        "intermediate_size": config.get("mlp_hidden_size") or config.get("mlp_ratio", 4) * width,
+        "num_hidden_layers": config["n_layers"],
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+        "head_dim": width // heads,
+        "max_position_embeddings": config.get("max_sequence_length", 4096),
+        "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 1e4)},
+        "use_qk_norm": False,
+        "tie_word_embeddings": bool(config.get("weight_tying", False)),
+        "attention_pattern": "full",
+        "canvas_length": 32,
+        "mask_token_id": config["mask_token_id"],
+        "pad_token_id": config.get("pad_token_id"),
+        "bos_token_id": folder.named_token("bos_token"),
+        "eos_token_id": ends(folder),
+    }
+
+
+def ends(folder: ForeignFolder) -> list[int]:
+    """Ids that end an answer: the end of the text, and of a turn where there is one."""
+    found = [folder.config.get("eos_token_id"), folder.special_ids.get("<|eot_id|>")]
+    return [one for one in found if one is not None]
+
+
+def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
+    """Names of the tensors; `ff_out` is the head, or inside a block the down projection."""
+    size = folder.config.get("block_group_size", 1)
+    if size != 1:
+        raise ValueError(
+            f"{folder.path} groups its blocks by {size} (block_group_size); what can be loaded is "
+            "1, as in every published checkpoint"
+        )
+    block = f"{_THEIRS}blocks.{{n}}."
+    within = {
+        "attn_norm": "input_layernorm",
+        "ff_norm": "post_attention_layernorm",
+        "q_proj": "self_attn.q_proj",
+        "k_proj": "self_attn.k_proj",
+        "v_proj": "self_attn.v_proj",
+        "attn_out": "self_attn.o_proj",
+        "ff_proj": "mlp.gate_proj",
+        "up_proj": "mlp.up_proj",
+        "ff_out": "mlp.down_proj",
+    }
+    tied = config.tie_word_embeddings
+    return [
+        Renamed(f"{_THEIRS}wte.weight", EMBEDDING),
+        *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
+        Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
+        *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
+    ]
+
+
+LLADA = Family(
+    name="llada",
+    settings=settings,
+    rules=rules,
+    decoding={"block_length": 32, "unmasking_strategy": "static"},
+    template=TEMPLATE,
+)
+
+
+def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
+    """LLaDA whose rows behind the tokenizer's ids stand for the codes of pictures.
+
+    Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
+    """
+    own = settings(folder)
+    codes, side = (
+        folder.config.get("codebook_size", 8192),
+        math.isqrt(folder.config["num_vq_tokens"]),
+    )
+    first = folder.num_ids
+    if first is None:
+        raise ValueError(f"{folder.path} lacks tokenizer.json, which says where the codes begin")
+    layout = TokenLayout(
+        ranges={"text": IdRange(0, first), "image": IdRange(first, codes)},
+        mask_token_id=own["mask_token_id"],
+        pad_token_id=own["pad_token_id"],
+        end_token_ids=tuple(own["eos_token_id"]),
+        image_grid=(side, side),
+    )
+    rows = folder.shapes[f"{_THEIRS}wte.weight"][0]
+    return {**own, "vocab_size": rows, "token_layout": layout.to_dict()}
+
+
+MMADA = replace(LLADA, name="mmada", settings=mmada_settings)

@@ -1,0 +1,170 @@
+"""Other people's checkpoints as our model, converted while they are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer, PreTrainedModel
+
+from unidiff.generation.config import UniDiffGenerationConfig
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.processor import UniDiffProcessor
+
+from .families import family_of
+from .family import Family, ForeignFolder
+from .keys import converted
+from .tensors import LazyTensor, TensorFile, by_name, tensor_files
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign checkpoint in our format; its tensors are read when they are wanted.
+
+    Attributes:
+        folder: where it lies.
+        files: headers of its weights.
+        family: what it is.
+        config: our configuration.
+        tensors: ours by name, each as large as the configuration says.
+    """
+
+    folder: ForeignFolder
+    files: list[TensorFile]
+    family: Family
+    config: UniDiffConfig
+    tensors: Mapping[str, LazyTensor]
+
+    @property
+    def generation_config(self) -> UniDiffGenerationConfig:
+        """Its authors' way to decode, and its special ids."""
+        config = self.config
+        return UniDiffGenerationConfig(
+            **self.family.decoding,
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+        )
+
+
+def open_foreign(path: str | Path) -> Converted:
+    """A foreign checkpoint; headers are read and everything is checked, no weight is.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, the family unknown, or names or shapes do not fit.
+    """
+    files = tensor_files(Path(path))
+    theirs = by_name(files)
+    folder = ForeignFolder.at(path, {name: tensor.shape for name, tensor in theirs.items()})
+    family = family_of(folder)
+    config = family.configuration(folder)
+    tensors, unknown = converted(theirs, family.rules(folder, config))
+    check_complete(folder, config, tensors, unknown)
+    return Converted(folder, files, family, config, tensors)
+
+
+def load_foreign(
+    path: str | Path, cls: type[PreTrainedModel] = UniDiffForBlockDiffusion, **kwargs: Any
+) -> Any:
+    """The model of a foreign checkpoint.
+
+    Args:
+        path: of its folder.
+        cls: the class of the model.
+        kwargs: of transformers' `from_pretrained`, such as dtype, device_map, quantization_config.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_foreign`.
+    """
+    opened = open_foreign(path)
+    config = kwargs.pop("config", None) or opened.config
+    weights = {name: _Slice(tensor) for name, tensor in opened.tensors.items()}
+    result = cls.from_pretrained(None, config=config, state_dict=weights, **kwargs)
+    model = result[0] if isinstance(result, tuple) else result  # with output_loading_info
+    model.name_or_path = str(path)
+    if model.can_generate():
+        model.generation_config = opened.generation_config
+    return result
+
+
+def load_foreign_processor(
+    path: str | Path, cls: type[UniDiffProcessor] = UniDiffProcessor
+) -> UniDiffProcessor:
+    """The processor of a foreign checkpoint: its own tokenizer and chat template.
+
+    It reads and writes text. What codes pictures is published elsewhere, and set by who has it.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read.
+    """
+    opened = open_foreign(path)
+    tokenizer = AutoTokenizer.from_pretrained(path, config=opened.config)
+    check_tokenizer(opened, len(tokenizer))
+    template = tokenizer.chat_template or opened.family.template
+    layout = opened.config.layout
+    layout = replace(layout, ranges={"text": layout.range_of("text")})
+    return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
+
+
+def check_tokenizer(opened: Converted, size: int) -> None:
+    """Raise ValueError if the tokenizer has more ids than the embedding has rows."""
+    rows = opened.config.vocab_size
+    if size > rows:
+        raise ValueError(
+            f"the tokenizer in {opened.folder.path} has {size} ids and the embedding {rows} rows: "
+            "they belong to different checkpoints"
+        )
+
+
+def check_complete(
+    folder: ForeignFolder,
+    config: UniDiffConfig,
+    tensors: Mapping[str, LazyTensor],
+    unknown: Sequence[str],
+) -> None:
+    """Raise ValueError unless the tensors are exactly those of the configuration."""
+    with torch.device("meta"):
+        expected = UniDiffForBlockDiffusion(config).state_dict()
+    if config.tie_word_embeddings:
+        expected.pop("lm_head.weight", None)
+    missing = sorted(set(expected) - set(tensors))
+    unknown = sorted([*unknown, *(set(tensors) - set(expected))])
+    if missing or unknown:
+        raise ValueError(
+            f"the weights in {folder.path} are not those that its config.json says: "
+            f"{_some(missing)} missing, {_some(unknown)} not expected"
+        )
+    for name, tensor in tensors.items():
+        wanted = tuple(expected[name].shape)
+        if tensor.shape != wanted:
+            raise ValueError(
+                f"{folder.path}: {name} has the shape {tensor.shape}, and by config.json {wanted}"
+            )
+
+
+class _Slice:
+    """A tensor as transformers' loader takes it from a file: read when it is indexed."""
+
+    def __init__(self, tensor: LazyTensor) -> None:
+        self._tensor = tensor
+        self.dtype = tensor.dtype
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        return self._tensor.read()[index]
+
+    def get_shape(self) -> list[int]:
+        """As safetensors has it."""
+        return list(self._tensor.shape)
+
+    def is_floating_point(self) -> bool:
+        """As a tensor has it."""
+        return self.dtype.is_floating_point
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names and how many there are."""
+    shown = ", ".join(names[:3]) or "nothing"
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

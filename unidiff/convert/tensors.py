@@ -1,0 +1,258 @@
+"""Tensors of a checkpoint on the disk: what is there, read one at a time, written one at a time.
+
+Reads and writes safetensors files without mapping them into memory, so that a tensor costs its own
+size once. Knows files and bytes; knows nothing of models.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from unidiff.tokens.checkpoint import REMEDY, check_exists, read_json
+
+SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
+_HEADER_SIZE_BYTES = 8
+_MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
+# In the order in which safetensors writes them, see `write_file`.
+_DTYPES = {
+    "I64": torch.int64,
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "I32": torch.int32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+    "I16": torch.int16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
+_ORDER = {dtype: place for place, dtype in enumerate(_CODES)}
+
+
+class LazyTensor(Protocol):
+    """A tensor that is not in memory yet."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its size along each dimension."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its numbers."""
+
+    def read(self) -> Tensor:
+        """The tensor."""
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor in a safetensors file.
+
+    Attributes:
+        path: of the file.
+        start: its first byte in the file.
+        shape: size along each dimension.
+        dtype: of its numbers.
+    """
+
+    path: Path
+    start: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def read(self) -> Tensor:
+        """The tensor, in memory of its own; raises ValueError if the file became shorter."""
+        return _read_bytes(self.path, self.start, self.shape, self.dtype)
+
+
+@dataclass(frozen=True)
+class DerivedTensor:
+    """A tensor made of others when it is read.
+
+    Attributes:
+        sources: what it is made of.
+        make: sources, read -> the tensor.
+        shape: of the result.
+        dtype: of the result.
+    """
+
+    sources: tuple[LazyTensor, ...]
+    make: Callable[..., Tensor]
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    def read(self) -> Tensor:
+        """The tensor; its sources are let go."""
+        made = self.make(*(source.read() for source in self.sources))
+        assert tuple(made.shape) == self.shape, (made.shape, self.shape)
+        return made
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """What the header of a safetensors file says.
+
+    Attributes:
+        path: of the file.
+        tensors: name -> tensor, in the file's order.
+        metadata: name -> text, as the file has it.
+    """
+
+    path: Path
+    tensors: dict[str, StoredTensor]
+    metadata: dict[str, str]
+
+
+def read_header(path: Path) -> TensorFile:
+    """The header of a safetensors file.
+
+    Raises:
+        FileNotFoundError: if it is missing.
+        ValueError: if it is damaged, cut short, or holds numbers of an unknown type.
+    """
+    check_exists(path)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_HEADER_SIZE_BYTES), "little")
+        if size < _HEADER_SIZE_BYTES or length > min(size, _MOST_HEADER_BYTES):
+            raise ValueError(f"{path} is no whole safetensors file ({size} bytes): {REMEDY}")
+        try:
+            header = json.loads(file.read(length))
+        except ValueError as error:
+            raise ValueError(f"the header of {path} is damaged ({error}): {REMEDY}") from error
+    first = _HEADER_SIZE_BYTES + length
+    metadata = header.pop("__metadata__", {})
+    tensors = {name: _stored(path, name, entry, first, size) for name, entry in header.items()}
+    ordered = dict(sorted(tensors.items(), key=lambda pair: pair[1].start))
+    return TensorFile(path, ordered, metadata)
+
+
+def tensor_files(folder: Path) -> list[TensorFile]:
+    """The headers of a checkpoint's weights: one file, or every shard of the index.
+
+    Raises:
+        FileNotFoundError: if there are no safetensors, or a shard is missing.
+        ValueError: if a file is damaged, or a shard lacks a tensor that the index places there.
+    """
+    if (folder / SINGLE_FILE).is_file():
+        return [read_header(folder / SINGLE_FILE)]
+    if not (folder / INDEX_FILE).is_file():
+        raise FileNotFoundError(
+            f"expected {SINGLE_FILE} or {INDEX_FILE} in {folder}; it has "
+            f"{sorted(path.name for path in folder.glob('*'))[:12]}: {REMEDY}"
+        )
+    placed = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise ValueError(f"{folder / INDEX_FILE} holds no 'weight_map': {REMEDY}")
+    files = [read_header(folder / name) for name in sorted(set(placed.values()))]
+    held = {name: file.path.name for file in files for name in file.tensors}
+    for name, place in placed.items():
+        if held.get(name) != place:
+            raise ValueError(
+                f"{INDEX_FILE} places {name!r} in {place}, which does not hold it: {REMEDY}"
+            )
+    return files
+
+
+def write_file(
+    path: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, reading one tensor at a time.
+
+    Tensors are ordered as safetensors orders them (by type, wide ones first, then by name), so that
+    the same tensors and metadata give the same bytes.
+
+    Args:
+        path: of the file; it is there whole or not at all.
+        tensors: name -> tensor.
+        metadata: name -> text.
+
+    Raises:
+        ValueError: if a tensor has numbers of a type that safetensors has no name for.
+    """
+    for name, tensor in tensors.items():
+        if tensor.dtype not in _CODES:
+            raise ValueError(f"{name!r} holds {tensor.dtype}, which safetensors cannot store")
+    names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor = tensors[name]
+        start, end = end, end + num_bytes(tensor)
+        header[name] = {
+            "dtype": _CODES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(len(text).to_bytes(_HEADER_SIZE_BYTES, "little"))
+        file.write(text)
+        for name in names:
+            file.write(_bytes_of(tensors[name].read()))
+    os.replace(partial, path)
+
+
+def num_bytes(tensor: LazyTensor) -> int:
+    """Bytes of a tensor's numbers."""
+    return math.prod(tensor.shape) * tensor.dtype.itemsize
+
+
+def by_name(files: Iterable[TensorFile]) -> dict[str, StoredTensor]:
+    """Every tensor of some files; raises ValueError if two hold one of the same name."""
+    tensors: dict[str, StoredTensor] = {}
+    for file in files:
+        for name, tensor in file.tensors.items():
+            if name in tensors:
+                raise ValueError(f"both {tensors[name].path} and {file.path} hold {name!r}")
+            tensors[name] = tensor
+    return tensors
+
+
+def _stored(path: Path, name: str, entry: Any, first: int, size: int) -> StoredTensor:
+    """A tensor of the header, checked against the file's size."""
+    try:
+        dtype, shape = _DTYPES[entry["dtype"]], tuple(int(one) for one in entry["shape"])
+        start, stop = (first + int(one) for one in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} describes {name!r} in an unknown way ({entry})") from error
+    if stop - start != math.prod(shape) * dtype.itemsize or start < first:
+        raise ValueError(f"{path} gives {name!r} of shape {shape} {stop - start} bytes: {REMEDY}")
+    if stop > size:
+        raise ValueError(f"{path} is cut short: {name!r} ends at byte {stop} of {size}: {REMEDY}")
+    return StoredTensor(path, start, shape, dtype)
+
+
+def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Numbers at a place of a file."""
+    tensor = torch.empty(shape, dtype=dtype)
+    if tensor.numel() == 0:
+        return tensor
+    view = tensor.reshape(-1).view(torch.uint8).numpy().data
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        done = 0
+        while done < len(view):
+            count = file.readinto(view[done:])
+            if not count:
+                raise ValueError(f"{path} became shorter while it was read: {REMEDY}")
+            done += count
+    return tensor
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """The numbers of a tensor as they stand in a file."""
+    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data

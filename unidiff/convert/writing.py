@@ -1,0 +1,188 @@
+"""Checkpoints written in the other format, one tensor in memory at a time.
+
+`convert_checkpoint` writes a foreign one in ours, with a record of what it was;
+`export_checkpoint` writes that back: names, files and bits as they came.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unidiff.model.configuration import UniDiffConfig
+from unidiff.tokens.checkpoint import check_exists, read_json
+from unidiff.tokens.whole_folder import whole_folder
+
+from .families import named_family
+from .family import ForeignFolder
+from .keys import converted
+from .loading import Converted, load_foreign_processor, open_foreign
+from .tensors import (
+    INDEX_FILE,
+    SINGLE_FILE,
+    LazyTensor,
+    by_name,
+    num_bytes,
+    tensor_files,
+    write_file,
+)
+
+RECORD_FILE = "foreign.json"
+KEPT_FOLDER = "foreign"  # files of theirs that ours has no place for
+SHARD_BYTES = 5_000_000_000
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class ForeignRecord:
+    """What a converted checkpoint was.
+
+    Attributes:
+        family: its name.
+        files: file -> names of its tensors and their shapes.
+        metadata: file -> what its header says beside them.
+    """
+
+    family: str
+    files: dict[str, dict[str, tuple[int, ...]]]
+    metadata: dict[str, dict[str, str]]
+
+
+def convert_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Write a foreign checkpoint in our format: weights, processor, decoding, and the record.
+
+    Args:
+        source: its folder.
+        target: a new folder; it is there whole or not at all.
+        shard_bytes: most bytes of a file of weights.
+        on_progress: called with (bytes written, bytes of all weights).
+
+    Raises:
+        FileExistsError: if the target is there.
+        FileNotFoundError, ValueError: as `open_foreign`.
+    """
+    target = Path(target)
+    opened, processor = open_foreign(source), load_foreign_processor(source)
+    _refuse_existing(target)
+    with whole_folder(target) as partial:
+        partial.mkdir(parents=True)
+        opened.config.architectures = ["UniDiffForBlockDiffusion"]
+        opened.config.save_pretrained(partial)
+        opened.generation_config.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        write_shards(partial, opened.tensors, shard_bytes, on_progress)
+        _write_record(partial, opened)
+    return target
+
+
+def export_checkpoint(
+    source: str | Path, target: str | Path, *, on_progress: Progress | None = None
+) -> Path:
+    """Write a converted checkpoint in the format that it came from.
+
+    Weights that were trained further keep their names and places. Where nothing was changed, the
+    files of weights are those that were converted, bit for bit.
+
+    Args:
+        source: folder of `convert_checkpoint`, or of the same weights trained further.
+        target: a new folder; it is there whole or not at all.
+        on_progress: called with (bytes written, bytes of all weights).
+
+    Raises:
+        FileExistsError: if the target is there.
+        FileNotFoundError: if the source has no record of what it was.
+        ValueError: if it lacks a tensor of the foreign format.
+    """
+    source, target = Path(source), Path(target)
+    record = _read_record(source)
+    shapes = {name: shape for file in record.files.values() for name, shape in file.items()}
+    kept = ForeignFolder.at(source / KEPT_FOLDER, shapes)
+    config = UniDiffConfig.from_pretrained(source)
+    rules = named_family(record.family).rules(kept, config)
+    tensors, _ = converted(by_name(tensor_files(source)), rules, backwards=True)
+    if missing := sorted(set(shapes) - set(tensors)):
+        raise ValueError(f"{source} lacks what {missing[:3]} are made of: convert it again")
+    _refuse_existing(target)
+    done, total = 0, sum(num_bytes(tensors[name]) for name in shapes)
+    with whole_folder(target) as partial:
+        shutil.copytree(source / KEPT_FOLDER, partial)
+        for file, names in record.files.items():
+            own = {name: tensors[name] for name in names}
+            write_file(partial / file, own, record.metadata.get(file))
+            done += sum(map(num_bytes, own.values()))
+            if on_progress is not None:
+                on_progress(done, total)
+    return target
+
+
+def write_shards(
+    folder: Path,
+    tensors: Mapping[str, LazyTensor],
+    shard_bytes: int,
+    on_progress: Progress | None = None,
+) -> None:
+    """Write weights into one file, or several and their index."""
+    shards: list[dict[str, LazyTensor]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + num_bytes(tensor) > shard_bytes:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += num_bytes(tensor)
+    done, total = 0, sum(map(num_bytes, tensors.values()))
+    places: dict[str, str] = {}
+    for number, shard in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+        file = SINGLE_FILE if len(shards) == 1 else file
+        write_file(folder / file, shard, {"format": "pt"})
+        places |= dict.fromkeys(shard, file)
+        done += sum(map(num_bytes, shard.values()))
+        if on_progress is not None:
+            on_progress(done, total)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": places}
+        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_record(folder: Path, opened: Converted) -> None:
+    """What the checkpoint was, and every small file of it."""
+    files = {
+        file.path.name: {name: tensor.shape for name, tensor in file.tensors.items()}
+        for file in opened.files
+    }
+    metadata = {file.path.name: file.metadata for file in opened.files}
+    record = {"family": opened.family.name, "files": files, "metadata": metadata}
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    kept = folder / KEPT_FOLDER
+    kept.mkdir()
+    for path in opened.folder.path.iterdir():
+        if path.is_file() and path.name not in files:
+            shutil.copy2(path, kept)
+
+
+def _read_record(folder: Path) -> ForeignRecord:
+    """The record of a converted checkpoint."""
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: only what `unidiff convert` wrote knows the format that it came "
+            "from"
+        )
+    check_exists(folder / KEPT_FOLDER / "config.json")
+    values: dict[str, Any] = read_json(path)
+    return ForeignRecord(values["family"], values["files"], values["metadata"])
+
+
+def _refuse_existing(target: Path) -> None:
+    """Raise FileExistsError if the target is there."""
+    if target.exists():
+        raise FileExistsError(f"{target} is there already: name a new folder")
