@@ -2,7 +2,11 @@
 
 import pytest
 from unidiff_vla.environments import METAWORLD_TASKS, choose_instruction, instructions_of
-from unidiff_vla.environments.instructions import swapped_task
+from unidiff_vla.environments.instructions import (
+    swapped_task,
+    told_in_training,
+    training_wordings,
+)
 
 TASKS = (*METAWORLD_TASKS, "pusht")
 
@@ -36,3 +40,18 @@ def test_an_unknown_task_or_wording_is_refused():
         instructions_of("juggle")
     with pytest.raises(ValueError, match="wording must be one of"):
         choose_instruction("reach", "loud", 0)
+
+
+def test_training_tells_more_wordings_and_never_the_held_out_one():
+    told = told_in_training({"drawer-open", "button-press-topdown", "window-open"})
+    sentences, tasks = [text for text, _ in told], {task for _, task in told}
+    assert len(sentences) == len(set(sentences))
+    assert not set(sentences) & {instructions_of(task)[-1] for task in METAWORLD_TASKS}
+    assert sum(task == "drawer-open" for _, task in told) == 10
+    assert {"drawer-close", "window-close", "reach", "push"} <= tasks
+    assert not {"button-press", "button-press-wall"} & tasks  # they could be meant
+
+
+def test_further_wordings_belong_to_one_task_alone():
+    every = [text for task in METAWORLD_TASKS for text in training_wordings(task)]
+    assert len(every) == len(set(every))

@@ -156,3 +156,22 @@ def test_words_of_no_known_task_are_never_told_otherwise() -> None:
         for key in range(20):
             row = source.row(index, np.random.default_rng(key))
             assert (row.input_ids[row.block_ids >= 0] - start == 3).all()
+
+
+def test_words_of_tasks_that_were_not_recorded_are_told_as_often_and_kept_still() -> None:
+    maker = RowMaker(SequenceEncoder(TOKENIZER, replace(LAYOUT, image_grid=(2, 2))), BlockOptions())
+    words = ("open it", "push the puck", "wave", "nod", "jump")
+    frames = coded(words, (0, 1, 2, 3, 4))
+    frames = replace(frames, instruction_index=np.array([0, 1, 0, 1, 0]))
+    source = Recorded(maker, frames, still_share=0.5)
+    start, told = LAYOUT.range_of("action").start, []
+    for key in range(400):
+        row = source.row(0, np.random.default_rng(key))
+        text = TOKENIZER.decode(row.input_ids)
+        told.append(next(place for place, one in enumerate(words) if one in text))
+        action = row.input_ids[row.block_ids >= 0] - start
+        assert (action == (3 if told[-1] == 0 else 1)).all()
+    counts = np.bincount(told, minlength=5) / 400
+    assert counts[0] == pytest.approx(0.5, abs=0.08)
+    assert counts[1] == pytest.approx(0.25, abs=0.07)
+    assert (counts[2:] > 0.03).all()

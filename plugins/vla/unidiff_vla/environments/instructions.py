@@ -1,8 +1,9 @@
 """What a policy is told: wordings of each task, wordings kept for testing, and wrong instructions.
 
 A task's wordings are shared out: all but the last may be recorded, the last is held out, so that a
-test can tell understanding from a learnt sentence. `swapped_task` names a task that could be meant
-in the same scene: a policy told so should fail at the scene's own task.
+test can tell understanding from a learnt sentence. Training tells further ones. `swapped_task`
+names a task that could be meant in the same scene: a policy told so should fail at the scene's own
+task.
 """
 
 import numpy as np
@@ -64,6 +65,72 @@ _PHRASED: dict[str, tuple[str, ...]] = {
         "move the grey T to the green T",
         "cover the green shape with the T",
         "get the T to lie on its green mark",
+    ),
+}
+
+# Further wordings, told in training beside those of a recording and in no evaluation. Three
+# wordings do not teach what a fourth one means.
+_FURTHER: dict[str, tuple[str, ...]] = {
+    "reach": (
+        "touch the red ball",
+        "put the hand at the red ball",
+        "move over to the red marker",
+        "take the gripper to the red marker",
+        "bring the hand to where the red ball is",
+        "get the gripper to the red marker",
+        "let the hand go to the red ball",
+    ),
+    "push": (
+        "push the puck to where the green marker is",
+        "shove the puck over to the green marker",
+        "get the puck to the green ball",
+        "bring the puck along the table to the green marker",
+        "move the puck to the green ball",
+        "slide the puck to where the green ball is",
+        "let the puck slide to the green marker",
+    ),
+    "drawer-open": (
+        "make the drawer open",
+        "have the drawer open",
+        "get the drawer out",
+        "the drawer should be open",
+        "pull it so that the drawer is open",
+        "leave the drawer open",
+        "bring the drawer out by its handle",
+    ),
+    "drawer-close": (
+        "make the drawer closed",
+        "have the drawer closed",
+        "get the drawer in",
+        "the drawer should be closed",
+        "push it so that the drawer is closed",
+        "leave the drawer closed",
+        "bring the drawer back in",
+    ),
+    "button-press-topdown": (
+        "hit the button from above",
+        "press the red button down",
+        "push down on the button from the top",
+        "get the button down",
+        "the button should be down",
+        "bring the hand down on the button",
+        "press the top of the button",
+    ),
+    "window-open": (
+        "make the window open",
+        "have the window open",
+        "the window should be open",
+        "slide the handle so that the window is open",
+        "leave the window open",
+        "push the window open by its handle",
+        "get the window to slide open",
+    ),
+    "window-close": (
+        "make the window closed",
+        "have the window closed",
+        "the window should be closed",
+        "slide the handle so that the window is closed",
+        "leave the window closed",
     ),
 }
 
@@ -137,6 +204,34 @@ def instructions_of(task: str) -> tuple[str, ...]:
         raise ValueError(f"task must be one of {(*METAWORLD_TASKS, 'pusht')}; got {task=}")
     plain = _PLAIN[task]
     return (plain, f"please {plain}", f"now {plain}", f"your task is to {plain}")
+
+
+def training_wordings(task: str) -> tuple[str, ...]:
+    """Every wording of a task that training may tell: all but the one that is held out.
+
+    Raises:
+        ValueError: if the task is unknown.
+    """
+    return (*instructions_of(task)[:-1], *_FURTHER.get(task, ()))
+
+
+def told_in_training(recorded: set[str]) -> list[tuple[str, str]]:
+    """(sentence, task) of all that training may tell in the scenes of recorded tasks.
+
+    Of tasks that were not recorded those are left out that a person might mean in such a scene:
+    "press the button" where a button is to be pressed from above.
+
+    Args:
+        recorded: tasks of Meta-World.
+    """
+    scenes = {task.split("-")[0] for task in recorded}
+    opposites = {swapped_task(task) for task in recorded}
+    tasks = [
+        task
+        for task in METAWORLD_TASKS
+        if task in recorded | opposites or task.split("-")[0] not in scenes
+    ]
+    return [(text, task) for task in tasks for text in training_wordings(task)]
 
 
 def task_of_instruction(instruction: str) -> str | None:

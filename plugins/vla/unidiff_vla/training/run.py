@@ -40,7 +40,11 @@ from unidiff.training.trainer import (
     BlockDiffusionTrainer,
     newest_checkpoint,
 )
-from unidiff_vla.environments.instructions import task_of_instruction
+from unidiff_vla.environments.instructions import (
+    METAWORLD_TASKS,
+    task_of_instruction,
+    told_in_training,
+)
 
 from .objectives import policy_blocks, policy_model, policy_objective
 from .recipe import PolicyRecipe
@@ -161,6 +165,10 @@ def coded_frames(
         )
     instructions = tuple(str(one) for one in arrays["instructions"])
     names = [task_of_instruction(one) for one in instructions]
+    if recorded := set(names) & set(METAWORLD_TASKS):
+        told = [one for one in told_in_training(recorded) if one[0] not in instructions]
+        instructions += tuple(text for text, _ in told)
+        names += [task for _, task in told]
     order = sorted({name for name in names if name is not None})
     latest = np.cumsum(arrays["is_fresh"]) - 1  # an episode's first frame is always fresh
     frames = CodedFrames(

@@ -25,7 +25,7 @@ class CodedFrames:
         states: (N, d) state codes.
         chunks: (N, T, D) action codes.
         instruction_index: (N,) index into `instructions`.
-        instructions: the sentences.
+        instructions: the sentences, recorded ones and others that training may tell.
         task_of: number of the task of each sentence; below 0 of a sentence that is none's.
         still: (T, D) action codes of doing nothing.
         episode_index: (N,) number of the episode; an episode's frames follow each other.
@@ -124,6 +124,7 @@ class Recorded:
     approach_share: float = 0.0
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
+    _recorded: set[int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the sentences by task; ValueError if pictures to foresee are not there."""
@@ -136,6 +137,8 @@ class Recorded:
         for sentence, task in enumerate(self.frames.task_of):
             wordings.setdefault(task, []).append(sentence)
         object.__setattr__(self, "_wordings", wordings)
+        seen = np.unique(self.frames.instruction_index)
+        object.__setattr__(self, "_recorded", {self.frames.task_of[one] for one in seen})
 
     def __len__(self) -> int:
         """Fresh frames."""
@@ -149,8 +152,7 @@ class Recorded:
             index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
         chunk, pace = frames.chunks[index], 1
-        others = [one for one in self._wordings if one >= 0 and one != task]
-        if others and task >= 0 and rng.random() < self.still_share:
+        if task >= 0 and rng.random() < self.still_share and (others := self._others(task, rng)):
             task = others[int(rng.integers(len(others)))]
             chunk, pace = frames.still, 0  # it sees what it saw, and stays where it is
         sentences = self._wordings[task]
@@ -169,6 +171,16 @@ class Recorded:
         if not ahead:
             return row
         return with_states(row, frames.states[ahead].reshape(-1), self.maker.encoder)
+
+    def _others(self, task: int, rng: np.random.Generator) -> list[int]:
+        """Known tasks besides one: as often recorded ones as others."""
+        known = [one for one in self._wordings if one >= 0 and one != task]
+        kinds = [
+            [one for one in known if one in self._recorded],
+            [one for one in known if one not in self._recorded],
+        ]
+        kinds = [one for one in kinds if one]
+        return kinds[int(rng.integers(len(kinds)))] if kinds else []
 
 
 def with_states(row: TrainingRow, codes: np.ndarray, encoder: SequenceEncoder) -> TrainingRow:
