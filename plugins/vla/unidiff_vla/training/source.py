@@ -152,7 +152,9 @@ class Recorded:
             index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
         chunk, pace = frames.chunks[index], 1
-        if task >= 0 and rng.random() < self.still_share and (others := self._others(task, rng)):
+        kinds = self._others(task)
+        if kinds and rng.random() < self.still_share:
+            others = kinds[int(rng.integers(len(kinds)))] if len(kinds) > 1 else kinds[0]
             task = others[int(rng.integers(len(others)))]
             chunk, pace = frames.still, 0  # it sees what it saw, and stays where it is
         sentences = self._wordings[task]
@@ -172,15 +174,13 @@ class Recorded:
             return row
         return with_states(row, frames.states[ahead].reshape(-1), self.maker.encoder)
 
-    def _others(self, task: int, rng: np.random.Generator) -> list[int]:
-        """Known tasks besides one: as often recorded ones as others."""
-        known = [one for one in self._wordings if one >= 0 and one != task]
+    def _others(self, task: int) -> list[list[int]]:
+        """Known tasks besides a known one: recorded ones and others, told as often."""
+        known = [one for one in self._wordings if one >= 0 and one != task and task >= 0]
         kinds = [
-            [one for one in known if one in self._recorded],
-            [one for one in known if one not in self._recorded],
+            [one for one in known if (one in self._recorded) is kind] for kind in (True, False)
         ]
-        kinds = [one for one in kinds if one]
-        return kinds[int(rng.integers(len(kinds)))] if kinds else []
+        return [one for one in kinds if one]
 
 
 def with_states(row: TrainingRow, codes: np.ndarray, encoder: SequenceEncoder) -> TrainingRow:
