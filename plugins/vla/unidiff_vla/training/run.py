@@ -165,7 +165,7 @@ def coded_frames(
         )
     instructions = tuple(str(one) for one in arrays["instructions"])
     names = [task_of_instruction(one) for one in instructions]
-    if recorded := set(names) & set(METAWORLD_TASKS):
+    if recorded := {name for name in names if name in METAWORLD_TASKS and name is not None}:
         told = [one for one in told_in_training(recorded) if one[0] not in instructions]
         instructions += tuple(text for text, _ in told)
         names += [task for _, task in told]
