@@ -1,6 +1,5 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,40 +43,48 @@ class ForeignFolder:
     @cached_property
     def decoding(self) -> Mapping[str, Any]:
         """Its `generation_config.json`; empty where it has none."""
-        path = self.path / "generation_config.json"
-        return read_json(path) if path.is_file() else {}
+        return self._file("generation_config.json") or {}
 
     @cached_property
     def special_ids(self) -> Mapping[str, int]:
         """Ids of the special tokens by their text, read from the tokenizer's files."""
-        found: dict[str, int] = {}
-        path = self.path / "tokenizer_config.json"
-        if path.is_file():
-            for index, token in read_json(path).get("added_tokens_decoder", {}).items():
-                found[token["content"]] = int(index)
-        if (self.path / "tokenizer.json").is_file():
-            for token in read_json(self.path / "tokenizer.json").get("added_tokens", []):
-                found[token["content"]] = int(token["id"])
-        if (self.path / "added_tokens.json").is_file():
-            found |= json.loads((self.path / "added_tokens.json").read_text(encoding="utf-8"))
-        return found
+        decoder = self._named.get("added_tokens_decoder", {}).items()
+        added = (self._tokenizer or {}).get("added_tokens", [])
+        return {
+            **{token["content"]: int(index) for index, token in decoder},
+            **{token["content"]: int(token["id"]) for token in added},
+            **(self._file("added_tokens.json") or {}),
+        }
 
     @cached_property
     def num_ids(self) -> int | None:
         """Ids of the tokenizer, added tokens included; None where it has no `tokenizer.json`."""
-        path = self.path / "tokenizer.json"
-        if not path.is_file():
+        if self._tokenizer is None:
             return None
-        words = read_json(path).get("model", {}).get("vocab", {})
+        words = self._tokenizer.get("model", {}).get("vocab", {})
         ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
         return max([*ids, *self.special_ids.values()]) + 1
 
     def named_token(self, name: str) -> int | None:
         """Id of a token that `tokenizer_config.json` names, such as "mask_token"."""
-        path = self.path / "tokenizer_config.json"
-        token = read_json(path).get(name) if path.is_file() else None
+        token = self._named.get(name)
         text = token.get("content") if isinstance(token, Mapping) else token
         return self.special_ids.get(text) if isinstance(text, str) else None
+
+    @cached_property
+    def _tokenizer(self) -> Mapping[str, Any] | None:
+        """`tokenizer.json`; several megabytes of a large vocabulary, so read once."""
+        return self._file("tokenizer.json")
+
+    @cached_property
+    def _named(self) -> Mapping[str, Any]:
+        """`tokenizer_config.json`; empty where there is none."""
+        return self._file("tokenizer_config.json") or {}
+
+    def _file(self, name: str) -> Mapping[str, Any] | None:
+        """A JSON file of the folder; None where there is none."""
+        path = self.path / name
+        return read_json(path) if path.is_file() else None
 
     def wants(self, name: str, *values: Any) -> None:
         """Raise ValueError unless a field of `config.json` is absent or has one of these values."""

@@ -32,7 +32,6 @@ _WEIGHTS = (
     "mlp.down_proj",
 )
 _BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-_ONE_BY_ONE = {"unmasking_strategy": "static", "confidence_metric": "prob"}
 _NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 
 
@@ -218,7 +217,7 @@ ILLADA = Family(
     name="illada",
     settings=illada,
     rules=rules,
-    decoding={"block_length": 32, **_ONE_BY_ONE},
+    decoding={"block_length": 32, "unmasking_strategy": "static"},
     template=CHATML,
 )
 FAST_DLLM = Family(

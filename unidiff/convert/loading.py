@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.checkpoint import some
 from unidiff.tokens.processor import UniDiffProcessor
 
 from .families import family_of
@@ -100,8 +101,14 @@ def load_foreign_processor(
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read.
     """
-    opened = open_foreign(path)
-    tokenizer = AutoTokenizer.from_pretrained(path, config=opened.config)
+    return processor_of(open_foreign(path), cls)
+
+
+def processor_of(
+    opened: Converted, cls: type[UniDiffProcessor] = UniDiffProcessor
+) -> UniDiffProcessor:
+    """`load_foreign_processor` of a checkpoint that is open."""
+    tokenizer = AutoTokenizer.from_pretrained(opened.folder.path, config=opened.config)
     check_tokenizer(opened, len(tokenizer))
     template = tokenizer.chat_template or opened.family.template
     layout = opened.config.layout
@@ -130,12 +137,12 @@ def check_complete(
         expected = UniDiffForBlockDiffusion(config).state_dict()
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
-    missing = sorted(set(expected) - set(tensors))
-    unknown = sorted([*unknown, *(set(tensors) - set(expected))])
+    missing = set(expected) - set(tensors)
+    unknown = [*unknown, *(set(tensors) - set(expected))]
     if missing or unknown:
         raise ValueError(
             f"the weights in {folder.path} are not those that its config.json says: "
-            f"{_some(missing)} missing, {_some(unknown)} not expected"
+            f"{some(missing)} missing, {some(unknown)} not expected"
         )
     for name, tensor in tensors.items():
         wanted = tuple(expected[name].shape)
@@ -162,9 +169,3 @@ class _Slice:
     def is_floating_point(self) -> bool:
         """As a tensor has it."""
         return self.dtype.is_floating_point
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few names and how many there are."""
-    shown = ", ".join(names[:3]) or "nothing"
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"

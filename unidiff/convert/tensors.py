@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unidiff.tokens.checkpoint import REMEDY, check_exists, read_json
+from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, weight_map
+from unidiff.tokens.checkpoint import REMEDY, check_exists
 
-SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _HEADER_SIZE_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
 # In the order in which safetensors writes them, see `write_file`.
@@ -144,16 +144,14 @@ def tensor_files(folder: Path) -> list[TensorFile]:
         FileNotFoundError: if there are no safetensors, or a shard is missing.
         ValueError: if a file is damaged, or a shard lacks a tensor that the index places there.
     """
-    if (folder / SINGLE_FILE).is_file():
-        return [read_header(folder / SINGLE_FILE)]
+    if (folder / WEIGHTS_FILE).is_file():
+        return [read_header(folder / WEIGHTS_FILE)]
     if not (folder / INDEX_FILE).is_file():
         raise FileNotFoundError(
-            f"expected {SINGLE_FILE} or {INDEX_FILE} in {folder}; it has "
+            f"expected {WEIGHTS_FILE} or {INDEX_FILE} in {folder}; it has "
             f"{sorted(path.name for path in folder.glob('*'))[:12]}: {REMEDY}"
         )
-    placed = read_json(folder / INDEX_FILE).get("weight_map")
-    if not isinstance(placed, dict) or not placed:
-        raise ValueError(f"{folder / INDEX_FILE} holds no 'weight_map': {REMEDY}")
+    placed = weight_map(folder)
     files = [read_header(folder / name) for name in sorted(set(placed.values()))]
     held = {name: file.path.name for file in files for name in file.tensors}
     for name, place in placed.items():

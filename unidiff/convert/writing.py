@@ -7,10 +7,10 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
 from unidiff.tokens.whole_folder import whole_folder
@@ -18,10 +18,8 @@ from unidiff.tokens.whole_folder import whole_folder
 from .families import named_family
 from .family import ForeignFolder
 from .keys import converted
-from .loading import Converted, load_foreign_processor, open_foreign
+from .loading import Converted, open_foreign, processor_of
 from .tensors import (
-    INDEX_FILE,
-    SINGLE_FILE,
     LazyTensor,
     by_name,
     num_bytes,
@@ -70,7 +68,8 @@ def convert_checkpoint(
         FileNotFoundError, ValueError: as `open_foreign`.
     """
     target = Path(target)
-    opened, processor = open_foreign(source), load_foreign_processor(source)
+    opened = open_foreign(source)
+    processor = processor_of(opened)
     _refuse_existing(target)
     with whole_folder(target) as partial:
         partial.mkdir(parents=True)
@@ -111,15 +110,10 @@ def export_checkpoint(
     if missing := sorted(set(shapes) - set(tensors)):
         raise ValueError(f"{source} lacks what {missing[:3]} are made of: convert it again")
     _refuse_existing(target)
-    done, total = 0, sum(num_bytes(tensors[name]) for name in shapes)
+    files = {file: {n: tensors[n] for n in names} for file, names in record.files.items()}
     with whole_folder(target) as partial:
         shutil.copytree(source / KEPT_FOLDER, partial)
-        for file, names in record.files.items():
-            own = {name: tensors[name] for name in names}
-            write_file(partial / file, own, record.metadata.get(file))
-            done += sum(map(num_bytes, own.values()))
-            if on_progress is not None:
-                on_progress(done, total)
+        write_files(partial, files, record.metadata, on_progress)
     return target
 
 
@@ -138,19 +132,37 @@ def write_shards(
             size = 0
         shards[-1][name] = tensor
         size += num_bytes(tensor)
-    done, total = 0, sum(map(num_bytes, tensors.values()))
-    places: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        file = SINGLE_FILE if len(shards) == 1 else file
-        write_file(folder / file, shard, {"format": "pt"})
-        places |= dict.fromkeys(shard, file)
-        done += sum(map(num_bytes, shard.values()))
-        if on_progress is not None:
-            on_progress(done, total)
+    names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
+    files = dict(zip([WEIGHTS_FILE] if len(shards) == 1 else names, shards, strict=True))
+    write_files(folder, files, {file: {"format": "pt"} for file in files}, on_progress)
     if len(shards) > 1:
+        total = sum(map(num_bytes, tensors.values()))
+        places = {name: file for file, shard in files.items() for name in shard}
         index = {"metadata": {"total_size": total}, "weight_map": places}
         (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def write_files(
+    folder: Path,
+    files: Mapping[str, Mapping[str, LazyTensor]],
+    metadata: Mapping[str, Mapping[str, str]],
+    on_progress: Progress | None = None,
+) -> None:
+    """Write files of weights one after the other.
+
+    Args:
+        folder: that they are written into.
+        files: file -> its tensors.
+        metadata: file -> what its header says beside them.
+        on_progress: called after each with (bytes written, bytes of all).
+    """
+    sizes = {file: sum(map(num_bytes, tensors.values())) for file, tensors in files.items()}
+    done = 0
+    for file, tensors in files.items():
+        write_file(folder / file, tensors, metadata.get(file))
+        done += sizes[file]
+        if on_progress is not None:
+            on_progress(done, sum(sizes.values()))
 
 
 def _write_record(folder: Path, opened: Converted) -> None:
@@ -160,7 +172,7 @@ def _write_record(folder: Path, opened: Converted) -> None:
         for file in opened.files
     }
     metadata = {file.path.name: file.metadata for file in opened.files}
-    record = {"family": opened.family.name, "files": files, "metadata": metadata}
+    record = asdict(ForeignRecord(opened.family.name, files, metadata))
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     kept = folder / KEPT_FOLDER
     kept.mkdir()
@@ -178,8 +190,7 @@ def _read_record(folder: Path) -> ForeignRecord:
             "from"
         )
     check_exists(folder / KEPT_FOLDER / "config.json")
-    values: dict[str, Any] = read_json(path)
-    return ForeignRecord(values["family"], values["files"], values["metadata"])
+    return ForeignRecord(**read_json(path))
 
 
 def _refuse_existing(target: Path) -> None:

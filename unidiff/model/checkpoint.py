@@ -6,9 +6,9 @@ Reads JSON files and the headers of the weights; the weights themselves are left
 from collections.abc import Iterable
 from pathlib import Path
 
-from unidiff.tokens.checkpoint import REMEDY, check_exists, check_weights, read_json
+from unidiff.tokens.checkpoint import REMEDY, check_exists, check_weights, read_json, some
 
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 
 
 def check_model_folder(folder: Path) -> None:
@@ -27,16 +27,21 @@ def check_model_folder(folder: Path) -> None:
     read_json(folder / "config.json")
     if (folder / "generation_config.json").exists():
         read_json(folder / "generation_config.json")
-    if (folder / _WEIGHTS).is_file():
-        check_weights(folder / _WEIGHTS)
-    elif (folder / _INDEX).is_file():
-        shards = read_json(folder / _INDEX).get("weight_map")
-        if not isinstance(shards, dict):
-            raise ValueError(f"{folder / _INDEX} holds no 'weight_map': {REMEDY}")
-        for name in sorted(set(shards.values())):
+    if (folder / WEIGHTS_FILE).is_file():
+        check_weights(folder / WEIGHTS_FILE)
+    elif (folder / INDEX_FILE).is_file():
+        for name in sorted(set(weight_map(folder).values())):
             check_weights(folder / name)
     elif not [*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.gguf")]:
-        raise FileNotFoundError(f"{folder / _WEIGHTS} is missing: {REMEDY}")
+        raise FileNotFoundError(f"{folder / WEIGHTS_FILE} is missing: {REMEDY}")
+
+
+def weight_map(folder: Path) -> dict[str, str]:
+    """Weight -> the shard that holds it, by the folder's index; raises ValueError without any."""
+    placed = read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(placed, dict) or not placed:
+        raise ValueError(f"{folder / INDEX_FILE} holds no 'weight_map': {REMEDY}")
+    return placed
 
 
 def check_complete(missing: Iterable[str], source: Path) -> None:
@@ -46,6 +51,5 @@ def check_complete(missing: Iterable[str], source: Path) -> None:
         missing: names of weights that no file held.
         source: folder or repository of the checkpoint.
     """
-    if names := sorted(missing):
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise ValueError(f"the checkpoint {source} lacks the weights {shown}: {REMEDY}")
+    if names := list(missing):
+        raise ValueError(f"the checkpoint {source} lacks the weights {some(names)}: {REMEDY}")

@@ -5,6 +5,7 @@ functions (`unidiff/model/checkpoint.py`). Knows file names; knows nothing of se
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,13 @@ def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
         )
     tokenizer: FSQImageTokenizer = model.eval().requires_grad_(False)
     return tokenizer
+
+
+def some(names: Iterable[str]) -> str:
+    """The first few names, sorted, and how many more there are; "nothing" where there are none."""
+    ordered = sorted(names)
+    shown = ", ".join(ordered[:3]) or "nothing"
+    return shown if len(ordered) <= 3 else f"{shown} and {len(ordered) - 3} more"
 
 
 def check_exists(path: Path) -> None:

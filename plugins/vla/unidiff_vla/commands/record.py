@@ -1,5 +1,6 @@
 """`unidiff record`: demonstrations of an environment's expert, as a LeRobotDataset v3 folder."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +22,54 @@ from unidiff_vla.recording import (
 )
 
 
+@dataclass(frozen=True)
+class LeadOptions:
+    """What drives each episode's first steps, before its expert does."""
+
+    wander: Annotated[
+        int,
+        typer.Option(
+            help="Most steps of a random walk, not recorded, before every other episode.", min=0
+        ),
+    ] = 0
+    dagger: Annotated[
+        Path | None,
+        typer.Option(
+            help="Checkpoint that drives each episode's first steps; the expert shows how to go on "
+            "where it has not done the task."
+        ),
+    ] = None
+    dagger_steps: Annotated[
+        int,
+        typer.Option(help="Most of them; between half as many and these are drawn.", min=1),
+    ] = 100
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the data set says of it."""
+        if self.dagger is None:
+            return {"wander": self.wander}
+        return {
+            "wander": self.wander,
+            "dagger": str(self.dagger),
+            "dagger_steps": self.dagger_steps,
+        }
+
+    def lead(self, env: str) -> Lead | None:
+        """What drives in an environment of that name; ValueError if both are asked for."""
+        if self.wander and self.dagger is not None:
+            raise ValueError("give --wander or --dagger, not both: one of them drives first")
+        if self.dagger is not None:
+            policy = policy_for(env, ModelChoice(self.dagger)).policy
+            return PolicyLead(policy, self.dagger_steps)
+        return RandomWalk(self.wander) if self.wander else None
+
+    def prolong(self, env: Any) -> None:
+        """Give the expert an episode's steps for itself, behind those of a policy."""
+        if self.dagger is not None:
+            env.max_steps += self.dagger_steps
+
+
 @takes_options
 def record(
     envs: Annotated[
@@ -31,28 +80,12 @@ def record(
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set; must not exist.")],
+    first: LeadOptions,
     episodes: Annotated[int, typer.Option(help="Successes of each environment.", min=1)] = 100,
     cameras: Annotated[
         str | None, typer.Option(help="Names, comma-separated; the environment's own by default.")
     ] = None,
     first_seed: Annotated[int, typer.Option(help="Layout of the first attempt.", min=0)] = 0,
-    wander: Annotated[
-        int,
-        typer.Option(
-            help="Most steps of a random walk, not recorded, before every other episode.", min=0
-        ),
-    ] = 0,
-    dagger: Annotated[
-        Path | None,
-        typer.Option(
-            help="Checkpoint that drives each episode's first steps; the expert shows how to go on "
-            "where it has not done the task."
-        ),
-    ] = None,
-    dagger_steps: Annotated[
-        int,
-        typer.Option(help="Most of them; between half as many and these are drawn.", min=1),
-    ] = 100,
     look_every: Annotated[
         int,
         typer.Option(
@@ -73,10 +106,8 @@ def record(
     if strange := [one.name for one in chosen if not one.is_ours]:
         raise ValueError(f"only environments of this package have experts; got {strange}")
     names = None if cameras is None else tuple(cameras.split(","))
-    lead = _lead(chosen[0].name, wander, dagger, dagger_steps)
-    settings: dict[str, Any] = {"wander": wander, "look_every": look_every, "cameras": names}
-    if dagger is not None:
-        settings |= {"dagger": str(dagger), "dagger_steps": dagger_steps}
+    lead = first.lead(chosen[0].name)
+    settings = {**first.settings, "look_every": look_every, "cameras": names}
     writer: DatasetWriter | None = None
     reports: list[RecordingReport] = []
     with progress_bars() as progress:
@@ -88,8 +119,7 @@ def record(
 
         for one, (_, number) in zip(chosen, wanted, strict=True):
             env: Any = make_environment(one, "train", names)
-            if dagger is not None:
-                env.max_steps += dagger_steps  # the expert has an episode's steps for itself
+            first.prolong(env)
             try:
                 writer = writer or DatasetWriter(
                     out,
@@ -123,15 +153,6 @@ def record(
             + (f", {report.num_skipped} needed no expert" if report.num_skipped else "")
         )
     typer.echo(str(out))
-
-
-def _lead(env: str, wander: int, dagger: Path | None, most_steps: int) -> Lead | None:
-    """What drives before the expert; ValueError if both are asked for."""
-    if wander and dagger is not None:
-        raise ValueError("give --wander or --dagger, not both: one of them drives first")
-    if dagger is not None:
-        return PolicyLead(policy_for(env, ModelChoice(dagger)).policy, most_steps)
-    return RandomWalk(wander) if wander else None
 
 
 def _counted(text: str, episodes: int) -> tuple[str, int]:

@@ -35,10 +35,11 @@ REPAIRED_LAYOUTS = 10  # of each task
 
 @dataclass(frozen=True)
 class _Measured:
-    """Episodes of one policy, and what they cost."""
+    """Episodes of one policy, what they cost, and the fingerprint of the policy."""
 
     results: Results
     cost: dict[str, Any]
+    fingerprint: str
 
 
 def measure(request: EvaluationRequest) -> EvaluationReport:
@@ -101,7 +102,8 @@ def _measured(
     label: str,
 ) -> _Measured:
     """Episodes of all cells, task by task."""
-    shared = (plan.num_episodes, plan.split, policy_key(policy))
+    key = policy_key(policy)
+    shared = (plan.num_episodes, plan.split, key)
     settings = json.loads(json.dumps(asdict(policy.settings)))
     cells = [
         Cell(env, wording, seed, *shared, settings)
@@ -118,7 +120,7 @@ def _measured(
     )
     folder, progress = CellFolder(request.cells), request.progress
     results = measure_cells(driver, cells, folder, progress, label)
-    return _Measured(results, cost_of(results))
+    return _Measured(results, cost_of(results), key)
 
 
 def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> 
         "decoding": dict(policy.settings.decoding),
         "settings": asdict(policy.settings),
         "checkpoint": str(loaded.folder),
-        "fingerprint": policy_key(policy),
+        "fingerprint": measured.fingerprint,
         "environment": describe_environment(policy.model),
     }
 

@@ -50,7 +50,8 @@ def assemble_policy(
     with np.load(run_dir / CODES_FILE, allow_pickle=False) as stored:
         states, actions = stored_bins(stored)
     cameras = cameras_of(run_dir)
-    if (settings.cameras or ("image",)) != cameras and (len(cameras) > 1 or settings.cameras):
+    named = settings.cameras or (cameras if len(cameras) == 1 else None)
+    if named != cameras:
         raise ValueError(f"the run saw the cameras {cameras}; the settings have {settings.cameras}")
     recipe = json.loads((run_dir / FACTS_FILE).read_text(encoding="utf-8"))
     settings = policy_settings(recipe["objective"], settings)

@@ -3,6 +3,7 @@
 # Shapes: N frames, C cameras, h * w codes of a picture, T timesteps, D dimensions.
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -124,7 +125,7 @@ class Recorded:
     approach_share: float = 0.0
     name: str = "recorded"
     _wordings: dict[int, list[int]] = field(init=False, repr=False, compare=False)
-    _recorded: set[int] = field(init=False, repr=False, compare=False)
+    _others: dict[int, list[list[int]]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Sort the sentences by task; ValueError if pictures to foresee are not there."""
@@ -138,7 +139,9 @@ class Recorded:
             wordings.setdefault(task, []).append(sentence)
         object.__setattr__(self, "_wordings", wordings)
         seen = np.unique(self.frames.instruction_index)
-        object.__setattr__(self, "_recorded", {self.frames.task_of[one] for one in seen})
+        recorded = {self.frames.task_of[one] for one in seen}
+        others = {task: _besides(task, wordings, recorded) for task in recorded}
+        object.__setattr__(self, "_others", others)
 
     def __len__(self) -> int:
         """Fresh frames."""
@@ -152,7 +155,7 @@ class Recorded:
             index = int(rng.choice(frames.approaches))
         task = frames.task_of[int(frames.instruction_index[index])]
         chunk, pace = frames.chunks[index], 1
-        kinds = self._others(task)
+        kinds = self._others[task]
         if kinds and rng.random() < self.still_share:
             others = kinds[int(rng.integers(len(kinds)))] if len(kinds) > 1 else kinds[0]
             task = others[int(rng.integers(len(others)))]
@@ -174,13 +177,12 @@ class Recorded:
             return row
         return with_states(row, frames.states[ahead].reshape(-1), self.maker.encoder)
 
-    def _others(self, task: int) -> list[list[int]]:
-        """Known tasks besides a known one: recorded ones and others, told as often."""
-        known = [one for one in self._wordings if one >= 0 and one != task and task >= 0]
-        kinds = [
-            [one for one in known if (one in self._recorded) is kind] for kind in (True, False)
-        ]
-        return [one for one in kinds if one]
+
+def _besides(task: int, known: Iterable[int], recorded: set[int]) -> list[list[int]]:
+    """Known tasks besides a known one, recorded ones and others apart; none of an unknown one."""
+    others = [one for one in known if one >= 0 and one != task and task >= 0]
+    kinds = [[one for one in others if (one in recorded) is kind] for kind in (True, False)]
+    return [one for one in kinds if one]
 
 
 def with_states(row: TrainingRow, codes: np.ndarray, encoder: SequenceEncoder) -> TrainingRow:
