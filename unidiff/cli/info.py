@@ -94,11 +94,8 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
         facts["adapter of"], facts["task"] = record.base, record.task
     if "image" in layout.ranges:
         image = processor.image_tokenizer
-        kind = getattr(image.config, "lookup", image.config.model_type)
-        if isinstance(image, FSQImageTokenizer):
-            kind = f"FSQ {list(image.config.levels)}"
         facts["image tokenizer"] = (
-            f"{kind}, {image.codebook_size} codes, {image.num_parameters():,} parameters"
+            f"{image.kind}, {image.codebook_size} codes, {image.num_parameters():,} parameters"
         )
     return facts
 

@@ -92,7 +92,7 @@ def llamagen_rules() -> list[Rule]:
 
 
 def diffusers_rules() -> list[Rule]:
-    """diffusers' `VQModel`: the parts of attention are linear maps there."""
+    """Diffusers' `VQModel`: the parts of attention are linear maps there."""
     blocks, attentions, layers = {}, {}, {}
     for half, blocks_of in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
         level, middle = f"{half}.{blocks_of}.{{l}}", f"{half}.mid_block"

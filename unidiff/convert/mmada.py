@@ -43,7 +43,9 @@ _PROMPTS = """\
 {%- set read.turns = read.turns + [{'role': message['role'], 'content': said.text}] -%}
 {%- endfor -%}
 {%- if 'image' in want -%}
-{%- if read.pictures -%}{{ raise_exception('MMaDA draws from text, not from pictures') }}{%- endif -%}
+{%- if read.pictures -%}
+{{ raise_exception('MMaDA draws from text, not from pictures') }}
+{%- endif -%}
 {{ 'DRAW' + bos_token + read.wish + eos_token }}
 {%- else -%}
 {%- if read.pictures -%}{{ 'READ' + read.pictures }}{%- endif -%}

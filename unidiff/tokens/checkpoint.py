@@ -11,7 +11,6 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-
 RECORD_FILE = "unidiff_adapter.json"  # of an adapter folder
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 TEMPLATE_FILE = "chat_template.jinja"

@@ -56,6 +56,11 @@ class Emu3ImageTokenizer(ImageTokenizer):
         self.network: nn.Module = Emu3VQVAE(config.network)
         self.post_init()
 
+    @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        return "Emu3"
+
     def _codes(self, pixels: Tensor) -> Tensor:
         sizes = torch.tensor([pixels.shape[2:]] * len(pixels))
         return torch.stack(self.network.encode(pixels, sizes).image_tokens)

@@ -196,6 +196,11 @@ class FSQImageTokenizer(ImageTokenizer):
         elif isinstance(module, ResidualBlock):
             init.zeros_(module.conv_out.weight)
 
+    @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        return f"FSQ {list(self.config.levels)}"
+
     def forward(self, pixels: Tensor) -> FSQImageTokenizerOutput:
         """Reconstruction and codes of a batch of images; gradients pass the rounding unchanged.
 

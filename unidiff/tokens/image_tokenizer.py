@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 class ImageTokenizer(PreTrainedModel):
     """Turns images in [-1, 1] into integer codes and codes into images.
 
-    A subclass has `_codes` and `_pixels`; its configuration has `codebook_size`,
+    A subclass has `kind`, `_codes` and `_pixels`; its configuration has `codebook_size`,
     `downsample_factor` and `image_size`.
     """
 
@@ -28,6 +28,11 @@ class ImageTokenizer(PreTrainedModel):
         """Number of different codes."""
         size: int = self.config.codebook_size
         return size
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        raise NotImplementedError
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

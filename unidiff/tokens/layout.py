@@ -294,7 +294,7 @@ class TokenLayout:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for `config.json`; keys that older layouts lack only if they say more."""
+        """Plain dictionary for `config.json`; keys of `_FURTHER_KEYS` only where they say more."""
         further = {"grids": self.grids, "delimiters": self.delimiters}
         return {
             "ranges": {name: [r.start, r.size] for name, r in self.ranges.items()},

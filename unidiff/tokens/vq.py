@@ -181,6 +181,11 @@ class VQImageTokenizer(ImageTokenizer):
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight)
 
+    @property
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        return f"VQGAN, codes by {self.config.lookup}"
+
     def _codes(self, pixels: Tensor) -> Tensor:
         scale, shift = self._range
         latent = self.to_code(self.encoder((pixels * scale + shift).to(self.dtype)))
