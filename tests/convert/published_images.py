@@ -30,10 +30,15 @@ class OfTransformers:
         self.network, self.config, self.prefix = network.eval(), config, prefix
         torch.manual_seed(5)
         for name, weight in network.named_parameters():
-            if weight.ndim > 1 and "embedding" not in name:
+            if "embedding" in name:
+                nn.init.normal_(weight, 0.0, 0.3)
+            elif weight.ndim > 1:
                 nn.init.normal_(weight, 0.0, 1.2 / weight[0].numel() ** 0.5)
-            elif "embedding" in name:
-                nn.init.normal_(weight)
+            else:
+                nn.init.normal_(weight, 0.0 if name.endswith("bias") else 1.0, 0.1)
+        for name, buffer in network.named_buffers():
+            if "running" in name:  # of Emu3's batch norms, as if they had been trained
+                buffer.add_(torch.rand(buffer.shape))
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -50,9 +55,8 @@ class Janus(OfTransformers):
             embed_dim=8, num_embeddings=50, latent_channels=24, base_channels=32, num_patches=2
         )
         own = config.to_dict()
-        super().__init__(
-            JanusVQVAE(config), {"model_type": "janus", "vq_config": own} if prefix else own, prefix
-        )
+        whole = {"model_type": "janus", "vq_config": own}
+        super().__init__(JanusVQVAE(config), whole if prefix else own, prefix)
 
     def encode(self, pixels: Tensor) -> Tensor:
         latent = self.network.quant_conv(self.network.encoder(pixels))
@@ -89,12 +93,9 @@ class Emu3(OfTransformers):
         config = Emu3VQVAEConfig(
             codebook_size=50, base_channels=32, num_res_blocks=1, hidden_size=128
         )
-        network = Emu3VQVAE(config)
-        for name, buffer in network.named_buffers():
-            if "running" in name:  # as if it had been trained
-                buffer.add_(torch.rand(buffer.shape))
         own = config.to_dict()
-        super().__init__(network, {"model_type": "emu3", "vq_config": own} if prefix else own, prefix)
+        whole = {"model_type": "emu3", "vq_config": own}
+        super().__init__(Emu3VQVAE(config), whole if prefix else own, prefix)
 
     def encode(self, pixels: Tensor) -> Tensor:
         sizes = torch.tensor([list(pixels.shape[2:])] * len(pixels))
