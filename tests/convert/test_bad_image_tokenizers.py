@@ -69,7 +69,7 @@ def test_tensors_that_differ_are_named(
         ({"in_channels": 1}, "in_channels = 1"),
         ({"down_block_types": ["DownEncoderBlock2D"]}, "what can be loaded are 3 of"),
         ({"up_block_types": ["UpDecoderBlock2D"] * 2 + ["UpBlock2D"]}, "UpBlock2D"),
-        ({"layers_per_block": 3}, r"levels\.0\.blocks\.2.* missing"),
+        ({"layers_per_block": 3}, r"decoder\.levels\.0\.blocks\.3\.conv1.* missing"),
         ({"_class_name": "AutoencoderKL"}, r"says 'AutoencoderKL'\); what can be .*'magvit-v2'"),
     ],
 )

@@ -1,6 +1,5 @@
 """MMaDA with a picture tokenizer: ids of pictures and tasks as published, and back."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
@@ -57,10 +57,8 @@ def test_a_picture_becomes_the_references_codes(
     processor: UniDiffProcessor, picture: Image.Image
 ) -> None:
     with torch.no_grad():
-        reference = Magvit()
-        expected = reference.encode(prepared(picture)).flatten().tolist()
-        reference.decode(torch.zeros(1, 3, 3, dtype=torch.int64))
-    found = UniDiffProcessor.image_codes(processor, picture).tolist()
+        expected = Magvit().encode(prepared(picture)).flatten().tolist()
+    found = processor.image_codes(picture).tolist()
     assert len(set(expected)) > 3
     assert found == expected
 
@@ -108,7 +106,7 @@ def test_a_wish_with_a_picture_in_it_is_refused(
     processor: UniDiffProcessor, picture: Image.Image
 ) -> None:
     content = [{"type": "image", "image": picture}, {"type": "text", "text": "in blue"}]
-    with pytest.raises(Exception, match="MMaDA draws from text"):
+    with pytest.raises(TemplateError, match="MMaDA draws from text"):
         processor.for_image([{"role": "user", "content": content}])
 
 
@@ -129,7 +127,7 @@ def test_ids_become_the_references_pixels(processor: UniDiffProcessor) -> None:
 def test_the_model_draws(processor: UniDiffProcessor, folders: tuple[Path, Path]) -> None:
     model = UniDiffForBlockDiffusion.from_pretrained(folders[0], dtype=torch.float32)
     wish = processor.for_image("a red cat")
-    out = model.generate(**wish, max_new_tokens=GRID**2 + 1, do_sample=False)
+    out = model.generate(**wish, do_sample=False)
     ids = out[0, wish["input_ids"].shape[1] :].tolist()
     assert all(FIRST <= one < FIRST + 16 for one in ids[: GRID**2])
     assert ids[GRID**2] == EOI
@@ -185,6 +183,5 @@ def test_ids_of_pictures_that_the_tokenizer_lacks_are_named(tmp_path: Path) -> N
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (folder / name).read_text(encoding="utf-8").replace("<|soi|>", "<|other|>")
         (folder / name).write_text(text, encoding="utf-8")
-    json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     with pytest.raises(ValueError, match=r"has no <\|soi\|> and 265 ids.* the id 126084"):
         UniDiffProcessor.from_pretrained(folder)

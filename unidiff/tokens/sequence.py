@@ -112,10 +112,10 @@ class SequenceEncoder:
 
     def special(self, name: str) -> int:
         """Id of a special token; raises ValueError when the tokenizer has none of that name."""
-        found = self._known([name])
-        if not found:
+        token_id = self._id_of(name)
+        if token_id is None:
             raise ValueError(f"the tokenizer has no special token {name!r}")
-        return found[0]
+        return token_id
 
     def text(self, text: str, wanted: bool = False) -> TokenSequence:
         """Plain text; what looks like a special token stays text."""
@@ -146,17 +146,18 @@ class SequenceEncoder:
         if kind == "text":
             return self.text(part["text"], wanted)
         if kind == "uncond":
-            return run_of(self._known(["<|uncond|>"]), "text")
+            dropped = self._id_of("<|uncond|>")
+            return run_of([] if dropped is None else [dropped], "text")
         if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)
         raise ValueError(
             f"a content part's type must be uncond or one of {self.layout.modalities}, got {kind!r}"
         )
 
-    def _known(self, names: Sequence[str]) -> list[int]:
-        """Ids of the tokens that the tokenizer has, of several."""
-        ids = [self.tokenizer.convert_tokens_to_ids(name) for name in names]
-        return [one for one in ids if one is not None and one != self.tokenizer.unk_token_id]
+    def _id_of(self, name: str) -> int | None:
+        """Id of a token; None where the tokenizer has none of that name."""
+        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
+        return None if token_id == self.tokenizer.unk_token_id else token_id
 
     def beginning(self) -> TokenSequence:
         """What every text begins with; nothing, where the tokenizer has no such token."""
