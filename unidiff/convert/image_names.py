@@ -93,30 +93,30 @@ def llamagen_rules() -> list[Rule]:
 
 def diffusers_rules() -> list[Rule]:
     """Diffusers' `VQModel`: the parts of attention are linear maps there."""
-    blocks, attentions, layers = {}, {}, {}
+    places = _Places()
     for half, blocks_of in (("encoder", "down_blocks"), ("decoder", "up_blocks")):
         level, middle = f"{half}.{blocks_of}.{{l}}", f"{half}.mid_block"
-        blocks |= {
+        places.blocks |= {
             f"{level}.resnets.{{b}}": f"{half}.levels.{{l}}.blocks.{{b}}",
             f"{middle}.resnets.0": f"{half}.middle.block_in",
             f"{middle}.resnets.1": f"{half}.middle.block_out",
         }
-        attentions |= {
+        places.attentions |= {
             f"{level}.attentions.{{b}}": f"{half}.levels.{{l}}.attentions.{{b}}",
             f"{middle}.attentions.0": f"{half}.middle.attention",
         }
-        layers |= {f"{half}.{one}": f"{half}.{one}" for one in ("conv_in", "conv_out")}
-        layers |= {f"{half}.conv_norm_out": f"{half}.norm_out"}
-    layers |= {
+        places.layers |= {f"{half}.{one}": f"{half}.{one}" for one in ("conv_in", "conv_out")}
+        places.layers |= {f"{half}.conv_norm_out": f"{half}.norm_out"}
+    places.layers |= {
         "encoder.down_blocks.{l}.downsamplers.0.conv": "encoder.halvings.{l}.conv",
         "decoder.up_blocks.{l}.upsamplers.0.conv": "decoder.doublings.{l}.conv",
         **_CODES,
     }
     return [
-        *_parts(blocks, _DIFFUSERS_BLOCK),
-        *_parts(attentions, {"group_norm": "norm"}),
-        *(rule for one, own in attentions.items() for rule in _linear_attention(one, own)),
-        *_layers(layers),
+        *_parts(places.blocks, _DIFFUSERS_BLOCK),
+        *_parts(places.attentions, {"group_norm": "norm"}),
+        *(rule for one, own in places.attentions.items() for rule in _linear_attention(one, own)),
+        *_layers(places.layers),
         _BOOK,
     ]
 

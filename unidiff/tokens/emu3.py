@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from .image_tokenizer import ImageTokenizer
@@ -53,7 +53,7 @@ class Emu3ImageTokenizer(ImageTokenizer):
         super().__init__(config)
         from transformers import Emu3VQVAE
 
-        self.network: nn.Module = Emu3VQVAE(config.network)
+        self.network: Any = Emu3VQVAE(config.network)
         self.post_init()
 
     @property

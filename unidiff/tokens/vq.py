@@ -197,7 +197,7 @@ class VQImageTokenizer(ImageTokenizer):
                 "this image tokenizer was published without a decoder: it makes codes and no images"
             )
         scale, shift = self._range
-        pixels = self.decoder(self.from_code(self.values(codes).to(self.dtype)))
+        pixels: Tensor = self.decoder(self.from_code(self.values(codes).to(self.dtype)))
         return (pixels.float() - shift) / scale
 
     @property
@@ -209,17 +209,15 @@ class VQImageTokenizer(ImageTokenizer):
     def find(self, latent: Tensor) -> Tensor:
         """(B, h, w) int64 codes of a (B, d, h, w) float32 latent."""
         if self.config.lookup == "signs":
-            digits = self._digits.view(1, -1, 1, 1)
-            return ((latent > 0) * (1 << digits)).sum(1)
+            powers: Tensor = (1 << self._digits).view(1, -1, 1, 1)
+            return ((latent > 0) * powers).sum(1)
         book = self._book
         squares = book.square().sum(-1)
+        codes = torch.zeros_like(latent[:, 0], dtype=torch.int64)
         # One image at a time: its scores are as many as positions times codes.
-        codes = [
-            (2 * self._placed(image) @ book.T - squares).argmax(-1)
-            for image in latent.permute(0, 2, 3, 1)
-        ]
-        shape = (len(latent), *latent.shape[2:])
-        return torch.stack(codes) if codes else latent.new_zeros(shape, dtype=torch.int64)
+        for number, image in enumerate(latent.permute(0, 2, 3, 1)):
+            codes[number] = (2 * self._placed(image) @ book.T - squares).argmax(-1)
+        return codes
 
     def values(self, codes: Tensor) -> Tensor:
         """(B, d, h, w) float32 of (B, h, w) codes, which must be in range."""
