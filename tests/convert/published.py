@@ -28,6 +28,7 @@ ROWS = 320  # of every embedding; the tokenizer has fewer ids
 WIDTH, HIDDEN, LAYERS, HEADS, GROUPS, HEAD_DIM = 32, 48, 2, 4, 2, 8
 SPECIALS = ("<|end|>", "<|mask|>", "<|user|>", "<|assistant|>")
 END, MASK = 256, 257
+MMADA_SPECIALS = ("<|startoftext|>", "<|soi|>", "<|eoi|>", "<|t2i|>", "<|mmu|>")
 CHATML = (
     "{% for m in messages %}<|user|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -49,6 +50,7 @@ class Published:
         names_mask: whether `tokenizer_config.json` names the mask.
         generation: its `generation_config.json`; empty: it has none.
         num_text: ids that a text may hold; behind them stand pictures.
+        specials: tokens of its tokenizer besides those of all; the first one begins a text.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Published:
     names_mask: bool = False
     generation: dict[str, Any] = field(default_factory=dict)
     num_text: int = ROWS
+    specials: tuple[str, ...] = ()
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""
@@ -94,7 +97,7 @@ class Published:
         if self.generation:
             write_json(folder / "generation_config.json", self.generation)
         write_weights(folder, weights, num_files)
-        write_tokenizer(folder, self.names_mask)
+        write_tokenizer(folder, self.names_mask, self.specials)
         return folder
 
     def logits(self, model: nn.Module, ids_BL: Tensor) -> Tensor:
@@ -166,14 +169,15 @@ def write_weights(folder: Path, weights: dict[str, Tensor], num_files: int) -> N
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
 
 
-def write_tokenizer(folder: Path, names_mask: bool) -> None:
-    """Bytes and four special tokens."""
+def write_tokenizer(folder: Path, names_mask: bool, specials: tuple[str, ...] = ()) -> None:
+    """Bytes, four special tokens, and those of a family."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({one: n for n, one in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(one, special=True) for one in SPECIALS])
+    backend.add_special_tokens([AddedToken(one, special=True) for one in (*SPECIALS, *specials)])
     named = {"mask_token": "<|mask|>"} if names_mask else {}
+    named |= {"bos_token": specials[0]} if specials else {}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>", **named
     )
@@ -251,7 +255,8 @@ TABLE = (
         _LLAMA,
         full,
         llada_name,
-        num_text=256 + len(SPECIALS),
+        num_text=256 + len(SPECIALS) + len(MMADA_SPECIALS),
+        specials=MMADA_SPECIALS,
     ),
     Published(
         "illada",

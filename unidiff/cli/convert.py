@@ -14,13 +14,26 @@ def convert(
     shard_size: Annotated[
         float, typer.Option(help="Most gigabytes of a file of weights.", min=0.001)
     ] = 5.0,
+    image_tokenizer: Annotated[
+        Path | None,
+        typer.Option(help="Folder or file of what codes its pictures, published elsewhere."),
+    ] = None,
+    allow_pickle: Annotated[
+        bool,
+        typer.Option("--allow-pickle", help="Read an image tokenizer that is no safetensors."),
+    ] = False,
 ) -> None:
     """Write somebody else's checkpoint in our format; one tensor is in memory at a time."""
     from unidiff.convert.writing import convert_checkpoint
 
     with progress_bars() as progress:
         convert_checkpoint(
-            source, target, shard_bytes=int(shard_size * 1e9), on_progress=_bar(progress)
+            source,
+            target,
+            image_tokenizer=image_tokenizer,
+            allow_pickle=allow_pickle,
+            shard_bytes=int(shard_size * 1e9),
+            on_progress=_bar(progress),
         )
     typer.echo(str(target))
 

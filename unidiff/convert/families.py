@@ -1,7 +1,7 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
 from .family import Family, ForeignFolder
-from .llada import LLADA, MMADA
+from .llada import LLADA
 from .llama_like import (
     A2D,
     AUTOREGRESSIVE,
@@ -12,6 +12,7 @@ from .llama_like import (
     OPEN_DLLM,
     SDAR,
 )
+from .mmada import MMADA
 
 # `model_type` of config.json -> family.
 FAMILIES: dict[str, Family] = {

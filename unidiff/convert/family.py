@@ -6,6 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
 
@@ -106,6 +108,8 @@ class Family:
         rules: the names of its tensors, for a folder and our configuration of it.
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
+        prompts: the template with what pictures need around it, from a folder, its tokenizer and
+            the template of conversations without; None where a picture is a part like a text.
     """
 
     name: str
@@ -113,6 +117,7 @@ class Family:
     rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
+    prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.

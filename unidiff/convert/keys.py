@@ -19,6 +19,7 @@ from .tensors import DerivedTensor, LazyTensor
 
 _NUMBER = re.compile(r"\\\{(\w+)\\\}")
 Tensors = Mapping[str, LazyTensor]
+Shape = tuple[int, ...]
 
 
 class Rule(Protocol):
@@ -58,6 +59,47 @@ class Renamed:
     def backwards(self, ours: Tensors) -> Conversion:
         """Theirs made of ours."""
         return _renamed(ours, self.ours, self.theirs)
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Tensors that the model has no use for, such as a buffer that its configuration implies."""
+
+    names: tuple[str, ...]
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Nothing made of theirs."""
+        return Conversion({}, frozenset(set(self.names) & set(theirs)))
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """Nothing: what was dropped cannot be made again."""
+        return Conversion({}, frozenset())
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The weight of a linear map, in ours a 1 x 1 convolution's: (out, in) and (out, in, 1, 1)."""
+
+    theirs: str
+    ours: str
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Ours made of theirs."""
+        return self._reshaped(theirs, self.theirs, self.ours, lambda shape: (*shape, 1, 1))
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """Theirs made of ours."""
+        return self._reshaped(ours, self.ours, self.theirs, lambda shape: shape[:2])
+
+    def _reshaped(
+        self, tensors: Tensors, source: str, target: str, to: Callable[[Shape], Shape]
+    ) -> Conversion:
+        found = _renamed(tensors, source, target)
+        made: dict[str, LazyTensor] = {
+            name: DerivedTensor((one,), _view(to(one.shape)), to(one.shape), one.dtype)
+            for name, one in found.made.items()
+        }
+        return Conversion(made, found.used)
 
 
 @dataclass(frozen=True)
@@ -119,6 +161,11 @@ def _renamed(tensors: Tensors, source: str, target: str) -> Conversion:
     matches = _matches(tensors, source)
     made = {target.format(**numbers): tensors[name] for name, numbers in matches}
     return Conversion(made, frozenset(name for name, _ in matches))
+
+
+def _view(shape: Shape) -> Callable[[Tensor], Tensor]:
+    """Gives the same numbers another shape."""
+    return lambda tensor: tensor.reshape(shape)
 
 
 def _rows(start: int, stop: int) -> Callable[[Tensor], Tensor]:

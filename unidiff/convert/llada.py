@@ -1,14 +1,11 @@
-"""LLaDA 8B, LLaDA-1.5, iLLaDA, MMaDA: a bidirectional Llama under the names of OLMo.
+"""LLaDA 8B and LLaDA-1.5: a bidirectional Llama under the names of OLMo.
 
 Layout and maths: GSAI-ML's `configuration_llada.py` and `modeling_llada.py`, in own words.
 """
 
-import math
-from dataclasses import replace
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.tokens.layout import IdRange, TokenLayout
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Renamed, Rule
@@ -36,6 +33,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 _THEIRS = "model.transformer."
+TABLE = f"{_THEIRS}wte.weight"  # of embeddings
 _LAYER = "model.layers.{n}."
 
 
@@ -97,7 +95,7 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     }
     tied = config.tie_word_embeddings
     return [
-        Renamed(f"{_THEIRS}wte.weight", EMBEDDING),
+        Renamed(TABLE, EMBEDDING),
         *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
         Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
         *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
@@ -111,30 +109,3 @@ LLADA = Family(
     decoding={"block_length": 32, "unmasking_strategy": "static"},
     template=TEMPLATE,
 )
-
-
-def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
-    """LLaDA whose rows behind the tokenizer's ids stand for the codes of pictures.
-
-    Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
-    """
-    own = settings(folder)
-    codes, side = (
-        folder.config.get("codebook_size", 8192),
-        math.isqrt(folder.config["num_vq_tokens"]),
-    )
-    first = folder.num_ids
-    if first is None:
-        raise ValueError(f"{folder.path} lacks tokenizer.json, which says where the codes begin")
-    layout = TokenLayout(
-        ranges={"text": IdRange(0, first), "image": IdRange(first, codes)},
-        mask_token_id=own["mask_token_id"],
-        pad_token_id=own["pad_token_id"],
-        end_token_ids=tuple(own["eos_token_id"]),
-        image_grid=(side, side),
-    )
-    rows = folder.shapes[f"{_THEIRS}wte.weight"][0]
-    return {**own, "vocab_size": rows, "token_layout": layout.to_dict()}
-
-
-MMADA = replace(LLADA, name="mmada", settings=mmada_settings)

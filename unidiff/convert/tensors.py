@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, weight_map
+from unidiff.model.checkpoint import WEIGHTS_FILE, weight_map
 from unidiff.tokens.checkpoint import REMEDY, check_exists
 
 _HEADER_SIZE_BYTES = 8
@@ -137,27 +137,32 @@ def read_header(path: Path) -> TensorFile:
     return TensorFile(path, ordered, metadata)
 
 
-def tensor_files(folder: Path) -> list[TensorFile]:
+def tensor_files(folder: Path, weights: str = WEIGHTS_FILE) -> list[TensorFile]:
     """The headers of a checkpoint's weights: one file, or every shard of the index.
+
+    Args:
+        folder: that they lie in.
+        weights: name of the one file; the index is called the same, with `.index.json` behind it.
 
     Raises:
         FileNotFoundError: if there are no safetensors, or a shard is missing.
         ValueError: if a file is damaged, or a shard lacks a tensor that the index places there.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return [read_header(folder / WEIGHTS_FILE)]
-    if not (folder / INDEX_FILE).is_file():
+    index = f"{weights}.index.json"
+    if (folder / weights).is_file():
+        return [read_header(folder / weights)]
+    if not (folder / index).is_file():
         raise FileNotFoundError(
-            f"expected {WEIGHTS_FILE} or {INDEX_FILE} in {folder}; it has "
+            f"expected {weights} or {index} in {folder}; it has "
             f"{sorted(path.name for path in folder.glob('*'))[:12]}: {REMEDY}"
         )
-    placed = weight_map(folder)
+    placed = weight_map(folder, index)
     files = [read_header(folder / name) for name in sorted(set(placed.values()))]
     held = {name: file.path.name for file in files for name in file.tensors}
     for name, place in placed.items():
         if held.get(name) != place:
             raise ValueError(
-                f"{INDEX_FILE} places {name!r} in {place}, which does not hold it: {REMEDY}"
+                f"{index} places {name!r} in {place}, which does not hold it: {REMEDY}"
             )
     return files
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
+from unidiff.tokens.image_loading import load_image_tokenizer
 from unidiff.tokens.whole_folder import whole_folder
 
 from .families import named_family
@@ -52,6 +53,8 @@ def convert_checkpoint(
     source: str | Path,
     target: str | Path,
     *,
+    image_tokenizer: str | Path | None = None,
+    allow_pickle: bool = False,
     shard_bytes: int = SHARD_BYTES,
     on_progress: Progress | None = None,
 ) -> Path:
@@ -60,16 +63,23 @@ def convert_checkpoint(
     Args:
         source: its folder.
         target: a new folder; it is there whole or not at all.
+        image_tokenizer: where what codes its pictures is, which is published elsewhere; it is
+            written into the new folder too.
+        allow_pickle: whether the image tokenizer's weights may be read where they are no
+            safetensors.
         shard_bytes: most bytes of a file of weights.
         on_progress: called with (bytes written, bytes of all weights).
 
     Raises:
         FileExistsError: if the target is there.
-        FileNotFoundError, ValueError: as `open_foreign`.
+        FileNotFoundError, ValueError: as `open_foreign` and `load_image_tokenizer`.
     """
     target = Path(target)
     opened = open_foreign(source)
-    processor = processor_of(opened)
+    pictures = None
+    if image_tokenizer is not None:
+        pictures = load_image_tokenizer(image_tokenizer, allow_pickle=allow_pickle)
+    processor = processor_of(opened, image_tokenizer=pictures)
     _refuse_existing(target)
     with whole_folder(target) as partial:
         partial.mkdir(parents=True)

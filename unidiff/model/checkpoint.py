@@ -36,11 +36,11 @@ def check_model_folder(folder: Path) -> None:
         raise FileNotFoundError(f"{folder / WEIGHTS_FILE} is missing: {REMEDY}")
 
 
-def weight_map(folder: Path) -> dict[str, str]:
+def weight_map(folder: Path, index: str = INDEX_FILE) -> dict[str, str]:
     """Weight -> the shard that holds it, by the folder's index; raises ValueError without any."""
-    placed = read_json(folder / INDEX_FILE).get("weight_map")
+    placed = read_json(folder / index).get("weight_map")
     if not isinstance(placed, dict) or not placed:
-        raise ValueError(f"{folder / INDEX_FILE} holds no 'weight_map': {REMEDY}")
+        raise ValueError(f"{folder / index} holds no 'weight_map': {REMEDY}")
     return placed
 
 

@@ -1,7 +1,7 @@
 """The files in a checkpoint folder: are those of the processor all there and whole?
 
-Also loads the image tokenizer from its sub-folder; the model's files are checked with the same
-functions (`unidiff/model/checkpoint.py`). Knows file names; knows nothing of sequences.
+The model's files are checked with the same functions (`unidiff/model/checkpoint.py`). Knows file
+names; knows nothing of sequences.
 """
 
 import json
@@ -9,10 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-
-from .image import FSQImageTokenizer
 
 RECORD_FILE = "unidiff_adapter.json"  # of an adapter folder
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
@@ -68,25 +65,6 @@ def check_template(tokenizer: Any, template: str, source: str | Path) -> None:
             f"{Path(source, TEMPLATE_FILE)} is damaged or no chat template "
             f"({type(error).__name__}: {error}): {REMEDY}"
         ) from error
-
-
-def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
-    """The image tokenizer in a checkpoint's sub-folder, in float32 and evaluation mode.
-
-    Raises:
-        OSError: if there is none.
-        ValueError: if its weights are incomplete.
-    """
-    model, report = FSQImageTokenizer.from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, **kwargs
-    )
-    if report["missing_keys"]:
-        raise ValueError(
-            f"the image tokenizer of {source} lacks the weights {sorted(report['missing_keys'])}: "
-            f"{REMEDY}"
-        )
-    tokenizer: FSQImageTokenizer = model.eval().requires_grad_(False)
-    return tokenizer
 
 
 def some(names: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from .checkpoint import read_json
 
 OWN = "unidiff"
-_ROOM = "unidiff.convert.loading"
+_ROOM = "unidiff.convert"
 
 
 def is_foreign(folder: Path) -> bool:
@@ -26,6 +26,12 @@ def is_foreign(folder: Path) -> bool:
     return kind is not None and not str(kind).startswith(OWN)
 
 
-def converting(name: str) -> Any:
+def is_own(folder: Path) -> bool:
+    """Whether a local folder holds one of our models; raises ValueError as `is_foreign`."""
+    path = folder / "config.json"
+    return path.is_file() and str(read_json(path).get("model_type")).startswith(OWN)
+
+
+def converting(name: str, module: str = "loading") -> Any:
     """A function of the room that converts."""
-    return getattr(import_module(_ROOM), name)
+    return getattr(import_module(f"{_ROOM}.{module}"), name)

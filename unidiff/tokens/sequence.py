@@ -112,8 +112,8 @@ class SequenceEncoder:
 
     def special(self, name: str) -> int:
         """Id of a special token; raises ValueError when the tokenizer has none of that name."""
-        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
-        if token_id is None or token_id == self.tokenizer.unk_token_id:
+        token_id = self._id_of(name)
+        if token_id is None:
             raise ValueError(f"the tokenizer has no special token {name!r}")
         return token_id
 
@@ -136,7 +136,8 @@ class SequenceEncoder:
     def part(self, part: Mapping[str, Any], wanted: bool) -> TokenSequence:
         """One content part: {"type": "text", "text": ...} or {"type": modality, "codes": ...}.
 
-        `{"type": "uncond"}` stands for a dropped condition.
+        `{"type": "uncond"}` stands for a dropped condition; where the tokenizer has no token for
+        it, as others' have none, nothing is said.
 
         Raises:
             ValueError: if the part's type is unknown.
@@ -145,12 +146,18 @@ class SequenceEncoder:
         if kind == "text":
             return self.text(part["text"], wanted)
         if kind == "uncond":
-            return run_of([self.special("<|uncond|>")], "text")
+            dropped = self._id_of("<|uncond|>")
+            return run_of([] if dropped is None else [dropped], "text")
         if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)
         raise ValueError(
             f"a content part's type must be uncond or one of {self.layout.modalities}, got {kind!r}"
         )
+
+    def _id_of(self, name: str) -> int | None:
+        """Id of a token; None where the tokenizer has none of that name."""
+        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
+        return None if token_id == self.tokenizer.unk_token_id else token_id
 
     def beginning(self) -> TokenSequence:
         """What every text begins with; nothing, where the tokenizer has no such token."""
@@ -158,13 +165,17 @@ class SequenceEncoder:
         return run_of([] if begin is None else [begin], "text")
 
     def conversation(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        want: Sequence[str] = ("text",),
     ) -> TokenSequence:
         """A whole conversation; what the assistant says, and the end of its turn, is wanted.
 
         Args:
             messages: each {"role": one of `ROLES`, "content": str or list of parts}.
             add_generation_prompt: end with the opening of the assistant's turn.
+            want: modalities of the answer, which a chat template may read.
 
         Raises:
             ValueError: if a role or a part's type is unknown.
@@ -182,10 +193,11 @@ class SequenceEncoder:
                 slots.append({"type": part.get("type"), "slot": f"\ue000{len(parts)}\ue001"})
                 parts.append(self.part(part, wanted=message["role"] == "assistant"))
             slotted.append({"role": message["role"], "content": slots})
-        return self._render(slotted, parts, add_generation_prompt)
+        options = {"add_generation_prompt": add_generation_prompt, "want": list(want)}
+        return self._render(slotted, parts, options)
 
     def _render(
-        self, slotted: list[dict[str, Any]], parts: list[TokenSequence], add_generation_prompt: bool
+        self, slotted: list[dict[str, Any]], parts: list[TokenSequence], options: dict[str, Any]
     ) -> TokenSequence:
         """The template's text with each slot replaced by its tokens."""
         if "slot" not in self.chat_template:  # not ours: contents are strings there
@@ -196,7 +208,7 @@ class SequenceEncoder:
             slotted,
             chat_template=self.chat_template,
             tokenize=False,
-            add_generation_prompt=add_generation_prompt,
+            **options,
         )
         pieces = _PLACEHOLDER.split(rendered)
         sequence = [self._template(pieces[0], False)]
