@@ -1,5 +1,6 @@
 """A policy trained on a tiny recorded data set: rows, one resumable run, a folder that drives."""
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +14,7 @@ from transformers import AutoTokenizer
 from unidiff_vla.environments.instructions import instructions_of
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
+from unidiff_vla.policy.observations import ObservationEncoder
 from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
 from unidiff_vla.training.objectives import policy_blocks
 from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
@@ -20,6 +22,7 @@ from unidiff_vla.training.source import Recorded
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.tasks import RowMaker
+from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 
@@ -170,17 +173,17 @@ def test_a_data_set_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name("foreseen"), replace(SETTINGS, foresees=True))
+    processor = UniDiffProcessor.from_pretrained(
+        assemble_policy(run, run.with_name("foreseen"), SETTINGS)
     )
-    layout = policy.processor.layout  # pictures of 8 x 8 codes, chunks of two timesteps
-    maker = RowMaker(SequenceEncoder(policy.processor.tokenizer, layout), policy_blocks("masked"))
+    layout = processor.layout  # pictures of 8 x 8 codes, chunks of two timesteps
+    maker = RowMaker(SequenceEncoder(processor.tokenizer, layout), policy_blocks("masked"))
     frames = replace(
         coded(("open it", "pull it", "push it", "shut it", "shut it"), (0, 0, 1, 2, 2)),
         pictures=np.arange(5)[:, None, None] + np.array([[[0], [4]]]) + np.zeros((5, 2, 64), int),
         episode_index=np.array([0, 0, 0, 0, 1]),
     )
-    canvas = policy.encoder([an_observation()])
+    canvas = ObservationEncoder(processor, replace(SETTINGS, foresees=True))([an_observation()])
     source = Recorded(maker, frames, future_share=1.0)
     for index, after in enumerate((2, 3, 3, 3, 4)):  # two steps on, at most the episode's last
         row = source.row(index, np.random.default_rng(0))
@@ -220,6 +223,26 @@ def test_a_policy_that_foresees_plans_with_and_without_it(
     without = MaskedDiffusionPolicy(policy.model, policy.processor, SETTINGS)
     assert without.predict_action_chunk(seen).shape == (1, 2, 2)
     assert without.last_record.futures == ()
+
+
+def test_what_the_weights_were_not_trained_for_is_refused(run: Path, tmp_path: Path) -> None:
+    folder = assemble_policy(run, tmp_path / "policy", SETTINGS)
+    said = json.loads((folder / "config.json").read_text())
+    assert said["policy_training"] == {"objective": "masked", "future_share": 0.0}
+    foreseeing = replace(SETTINGS, foresees=True)
+    left_to_right = replace(SETTINGS, decoding={"decoding_mode": "ar"})
+    with pytest.raises(ValueError, match="trained without it"):
+        MaskedDiffusionPolicy.from_pretrained(folder, foreseeing)
+    with pytest.raises(ValueError, match="trained with objective='masked'"):
+        MaskedDiffusionPolicy.from_pretrained(folder, left_to_right)
+    policy = MaskedDiffusionPolicy.from_pretrained(folder)
+    with pytest.raises(ValueError, match="trained with objective='masked'"):
+        policy.predict_action_chunk(an_observation(), decoding_mode="ar")
+    del said["policy_training"]  # as in older folders: nobody knows, and nothing is refused
+    (folder / "config.json").write_text(json.dumps(said))
+    for settings in (foreseeing, left_to_right):
+        old = MaskedDiffusionPolicy.from_pretrained(folder, settings)
+        assert old.predict_action_chunk(an_observation()).shape == (1, 2, 2)
 
 
 def test_a_run_goes_on_from_a_policy_with_the_same_ids(

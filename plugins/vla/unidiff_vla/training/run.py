@@ -45,6 +45,7 @@ from unidiff_vla.environments.instructions import (
     task_of_instruction,
     told_in_training,
 )
+from unidiff_vla.policy.fit import policy_training
 
 from .objectives import policy_blocks, policy_model, policy_objective
 from .recipe import PolicyRecipe
@@ -284,6 +285,7 @@ def policy_config(
         bos_token_id=2,
         eos_token_id=layout.end_token_ids[0],
         trained_on_visible=recipe.objective == "masked" and recipe.wrong_share > 0,
+        policy_training=policy_training(recipe.objective, recipe.future_share),
     )
 
 
