@@ -112,12 +112,12 @@ class TwoViews(Corridor):
 
 def test_a_film_shows_the_camera_whose_picture_is_foreseen():
     """The environment has another order of cameras than the policy."""
-    for first, second, dark in (("front", "side", 140), ("side", "front", 40)):
+    for first, second, shade in (("front", "side", 140), ("side", "front", 40)):
         how = Drive(View((first, second), foresees=True), num_filmed=1)
         (run,) = drive(Seer(), [TwoViews(cameras=("side", "front"))], [4], how)
         size = run.film.frames[0].shape[1] // 2
         for step, frame in zip(run.film.steps, run.film.frames, strict=True):
-            assert (frame[:, :size] == dark + step).all()
+            assert (frame[:, :size] == shade + step).all()
 
 
 def test_a_state_that_is_not_finite_ends_the_episode_before_it_is_planned_for():

@@ -23,7 +23,7 @@ from unidiff_vla.policy import (
     RegressionPolicy,
 )
 
-from .cells import Cell, CellFolder
+from .cells import Cell, CellFolder, layouts_of
 from .measuring import Driver, MakeEnv, Results, measure_cells
 from .plan import SETTINGS, EvaluationPlan, reference_decoding
 from .repairing import check_plantable, plant_and_mend
@@ -193,13 +193,14 @@ def _other(
 
 
 def _repair(policy: ChunkPolicy, plan: EvaluationPlan) -> Mapping[str, Any]:
-    """What secondary remasking makes of planted tokens, on the first layouts of each task."""
+    """What secondary remasking makes of planted tokens, on the first seed's first layouts."""
     assert isinstance(policy, MaskedDiffusionPolicy)
     make_env = _maker(policy)
     envs = [make_env(name, plan.split) for name in plan.envs]
-    layouts = range(min(REPAIRED_LAYOUTS, plan.num_episodes))
+    seed = plan.seeds[0]
+    layouts = layouts_of(seed, plan.num_episodes)[:REPAIRED_LAYOUTS]
     try:
-        planted = plant_and_mend(policy, envs, layouts, plan.planted, plan.seeds[0])
+        planted = plant_and_mend(policy, envs, layouts, plan.planted, seed)
     finally:
         for env in envs:
             env.close()
