@@ -129,6 +129,27 @@ def test_secondary_remasking_keeps_what_is_likely_enough_of_a_draft(models: dict
     assert torch.equal(output.canvas[0][own >= bound], DRAFT[0][own >= bound])
 
 
+def test_a_draft_of_one_token_has_a_step_to_be_given_back_in(models: dict) -> None:
+    ids, mask = prompts([4])
+    drafted = torch.arange(CANVAS)[None] == 2
+    for options in ({}, {"max_denoising_steps": 2}):
+        output = decode(
+            models["causal_context"],
+            ids,
+            mask,
+            canvas=DRAFT,
+            pinned_mask=~drafted,
+            draft_mask=drafted,
+            revision="secondary",
+            revision_threshold=1.0,
+            revision_drop=1.0,
+            return_trace=True,
+            **options,
+        )
+        assert output.trace[0].index == [2]
+        assert output.num_forwards.tolist() == [2]
+
+
 def test_rows_with_drafts_are_as_alone(models: dict) -> None:
     ids, mask = prompts([CANVAS, 3 * CANVAS, 2 * CANVAS])
     canvas = torch.cat([DRAFT, DRAFT + 7, DRAFT + 3])
@@ -233,6 +254,8 @@ def test_edits_go_on_behind_the_last_mask_and_stop(models: dict) -> None:
     [
         ({"revision": "edit"}, "trained_on_visible=False"),
         ({"revision": "secondary"}, "trained_on_visible=False"),
+        ({"revision": "secondary", "max_denoising_steps": 1}, "use at least 2"),
+        ({"revision": "secondary", "max_denoising_steps": [1]}, "use at least 2"),
         ({"revision": distrusts_even_ids, "decoding_mode": "ar"}, "decoding_mode='diffusion'"),
         ({"revision": distrusts_even_ids, "unmasking_strategy": "remdm"}, "its own revision"),
         ({"revision": "wish"}, "revision must be one of"),

@@ -52,7 +52,7 @@ class MaskedDiffusionPolicy(ChunkPolicy):
                 settings ask for what the weights were not trained for.
         """
         super().__init__(model, processor, settings)
-        self._check(self.settings.decoding)
+        self._check({**model.generation_config.given(), **self.settings.decoding})
         model.decoding_session(**self.settings.decoding)  # raises where an option does not fit
 
     @torch.inference_mode()
@@ -69,14 +69,15 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         start = time.perf_counter()
         check_decoding(options)
         given = {**self.settings.decoding, **options}
-        self._check(given)
+        full = {**self.model.generation_config.given(), **given}
+        self._check(full)
         inputs = self.encoder(observations)
         check_fits(self.model, inputs)
         pin(inputs, pins, self.processor)
-        steps = given.get("max_denoising_steps", self.model.generation_config.max_denoising_steps)
         is_part = any(one.is_pinned_TD.any() for one in pins)
         if is_part and not self.settings.foresees:
-            given["max_denoising_steps"] = steps_of(steps, pins)
+            least = 2 if full.get("revision") == "secondary" else 1
+            given["max_denoising_steps"] = steps_of(full.get("max_denoising_steps"), pins, least)
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(
             **inputs.to(self.model.device),
@@ -113,9 +114,8 @@ class MaskedDiffusionPolicy(ChunkPolicy):
 
     def _check(self, decoding: Mapping[str, Any]) -> None:
         """Raise ValueError if keywords ask for what weights or action tokens cannot give."""
-        own = self.model.generation_config.given()
-        check_trained_for(self.model.config, {**own, **decoding}, self.settings.foresees)
-        check_ordered(self.bins, {**own, **decoding})
+        check_trained_for(self.model.config, decoding, self.settings.foresees)
+        check_ordered(self.bins, decoding)
 
     def _weaker(self, options: dict[str, Any]) -> dict[str, Any]:
         """The prompt with a dropped condition, where guidance wants one."""
