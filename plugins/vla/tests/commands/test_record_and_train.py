@@ -88,3 +88,9 @@ def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     result = invoke("train-policy", tmp_path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "meta/info.json" in result.stderr
+
+
+def test_adding_wants_codes_to_add_to(tmp_path: Path) -> None:
+    result = invoke("train-policy", tmp_path, "--out", tmp_path / "run", "--add")
+    assert result.exit_code == 2
+    assert "got 1 of them, and the file is missing" in " ".join(result.stderr.split())

@@ -140,6 +140,14 @@ def train_policy(
         Path | None,
         typer.Option(help="Checkpoint to begin with, where sizes fit; the bundled one by default."),
     ] = None,
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add",
+            help="Put the codes of DATA behind those that OUT holds, by the same image tokenizer "
+            "and bins.",
+        ),
+    ] = False,
 ) -> None:
     """Train a policy: image tokenizer, codes, then the transformer.
 
@@ -149,10 +157,17 @@ def train_policy(
     from unidiff_vla.policy.settings import SETTINGS_FILE
     from unidiff_vla.training import assemble_policy, recommended_settings
     from unidiff_vla.training import train_policy as train
-    from unidiff_vla.training.run import cameras_of
+    from unidiff_vla.training.codes import cameras_of
 
     recipe = options.recipe()
-    train(data or [], out, recipe, start=start, note=lambda text: typer.echo(text, err=True))
+    train(
+        data or [],
+        out,
+        recipe,
+        start=start,
+        adds=add,
+        note=lambda text: typer.echo(text, err=True),
+    )
     policy = out / "policy"
     if (policy / SETTINGS_FILE).is_file():  # may have been edited
         settings = PolicySettings.load(policy)

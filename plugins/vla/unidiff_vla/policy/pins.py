@@ -110,9 +110,7 @@ def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:
             inputs["draft_mask"][row, chunk] = torch.from_numpy(one.is_drafted_TD.reshape(-1))
 
 
-def steps_of(
-    steps: int | Sequence[int | None] | None, pins: Sequence[Pins], least: int = 1
-) -> Any:
+def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins], least: int = 1) -> Any:
     """`max_denoising_steps` of each row: a chunk's steps in proportion to what is to denoise.
 
     Args:
