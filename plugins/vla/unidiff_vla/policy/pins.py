@@ -118,7 +118,7 @@ def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins], lea
         pins: of each row.
         least: steps that stay, where there are so many: two where a revision gives tokens back.
     """
-    each = list(steps) if isinstance(steps, (list, tuple)) else [steps] * len(pins)
+    each: list[Any] = list(steps) if isinstance(steps, (list, tuple)) else [steps] * len(pins)
     return [
         one if one is None else max(min(one, least), math.ceil(one * (~row.is_pinned_TD).mean()))
         for one, row in zip(each, pins, strict=True)
