@@ -1,8 +1,11 @@
 """pytest plugins/vla/tests/test_naming.py: names of environments, ours and others'."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import pytest
 from unidiff_vla.environments import find_environment, make_environment
+from unidiff_vla.loading import environment_for
 
 from unidiff.data.sources.tabletop_scene import IMAGE_SIZE
 
@@ -57,6 +60,18 @@ def test_the_table_has_one_size_of_pictures():
     assert make_environment(chosen, "test", image_size=IMAGE_SIZE).image_size == IMAGE_SIZE
     with pytest.raises(ValueError, match=r"the only size of the table's pictures; got .*=64"):
         make_environment(chosen, "test", image_size=64)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((32, 32), 32), ((96, 64), 32)])
+def test_an_environment_shows_what_a_policy_sees(size, shown):
+    policy = SimpleNamespace(
+        encoder=SimpleNamespace(image_size=size), settings=SimpleNamespace(cameras=("top",))
+    )
+    env = environment_for(policy, find_environment("tabletop-reach"), "test")
+    assert (env.split, env.cameras, env.image_size) == ("test", ("top",), shown)
+    policy.encoder.image_size = (96, 96)
+    with pytest.raises(ValueError, match="image_size=96"):
+        environment_for(policy, find_environment("tabletop-reach"), "test")
 
 
 def test_one_of_others_is_tried_out(monkeypatch):
