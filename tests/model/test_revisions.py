@@ -14,6 +14,7 @@ from small_decoding import (
 )
 from torch import Tensor
 
+from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import REMDM_SCHEDULES
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
@@ -150,6 +151,20 @@ def test_a_draft_of_one_token_has_a_step_to_be_given_back_in(models: dict) -> No
         assert output.num_forwards.tolist() == [2]
 
 
+@pytest.mark.parametrize("steps", [1, [1], [4, 1]])
+def test_one_step_is_refused_where_a_later_one_reveals_what_is_given_back(
+    steps: Any, models: dict
+) -> None:
+    ids, mask = prompts([4] * (len(steps) if isinstance(steps, list) else 1))
+    with pytest.raises(ValueError, match="use at least 2"):
+        decode(models["causal_context"], ids, mask, revision="secondary", max_denoising_steps=steps)
+    session = models["causal_context"].decoding_session(revision="secondary", max_denoising_steps=4)
+    request = GenerationInputs(input_ids=ids, attention_mask=mask)
+    with pytest.raises(ValueError, match="use at least 2"):
+        session.submit(request, max_denoising_steps=steps)
+    session.submit(request, max_denoising_steps=2)
+
+
 def test_rows_with_drafts_are_as_alone(models: dict) -> None:
     ids, mask = prompts([CANVAS, 3 * CANVAS, 2 * CANVAS])
     canvas = torch.cat([DRAFT, DRAFT + 7, DRAFT + 3])
@@ -254,8 +269,6 @@ def test_edits_go_on_behind_the_last_mask_and_stop(models: dict) -> None:
     [
         ({"revision": "edit"}, "trained_on_visible=False"),
         ({"revision": "secondary"}, "trained_on_visible=False"),
-        ({"revision": "secondary", "max_denoising_steps": 1}, "use at least 2"),
-        ({"revision": "secondary", "max_denoising_steps": [1]}, "use at least 2"),
         ({"revision": distrusts_even_ids, "decoding_mode": "ar"}, "decoding_mode='diffusion'"),
         ({"revision": distrusts_even_ids, "unmasking_strategy": "remdm"}, "its own revision"),
         ({"revision": "wish"}, "revision must be one of"),
