@@ -56,3 +56,8 @@ def check_ordered(bins: Any, decoding: Mapping[str, Any]) -> None:
             "numbers of merges, where the middle one means nothing: leave greedy_choice out, or "
             "train on bins or frequencies"
         )
+
+
+def fewest_steps(decoding: Mapping[str, Any]) -> int:
+    """Steps that a plan needs: two where secondary remasking gives tokens back, else one."""
+    return 2 if decoding.get("revision") == "secondary" else 1

@@ -116,7 +116,7 @@ def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins], lea
     Args:
         steps: of a whole chunk, for all rows or for each; None: one for each masked position.
         pins: of each row.
-        least: steps that stay, where there are so many: two where a revision gives tokens back.
+        least: steps that stay, where there are so many; see `fit.fewest_steps`.
     """
     each: list[Any] = list(steps) if isinstance(steps, (list, tuple)) else [steps] * len(pins)
     return [

@@ -28,7 +28,7 @@ import torch
 from unidiff.plugins.answers import check_fits
 
 from .chunk_policy import ChunkPolicy
-from .fit import check_ordered, check_trained_for
+from .fit import check_ordered, check_trained_for, fewest_steps
 from .observations import Observation
 from .pins import Pins, pin, steps_of
 from .records import ChunkRecord, chunk_traces, confidence_of, num_shared
@@ -76,8 +76,8 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         pin(inputs, pins, self.processor)
         is_part = any(one.is_pinned_TD.any() for one in pins)
         if is_part and not self.settings.foresees:
-            least = 2 if full.get("revision") == "secondary" else 1
-            given["max_denoising_steps"] = steps_of(full.get("max_denoising_steps"), pins, least)
+            steps = full.get("max_denoising_steps")
+            given["max_denoising_steps"] = steps_of(steps, pins, fewest_steps(full))
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(
             **inputs.to(self.model.device),
