@@ -156,7 +156,8 @@ class Canvases:
         self.num_returns_B[row] = 0
         self.is_restless_B[row] = False
         self.total_B[row] = total
-        self.budget_B[row] = total.clamp(min=1) if budget is None else budget
+        least = 2 if num_drafted else 1  # the last step gives nothing of a draft back
+        self.budget_B[row] = total.clamp(min=least) if budget is None else budget
 
     def shorten(self, row: int, length: int) -> None:
         """Drop a row's canvas positions from `length` on; they must be masked."""

@@ -46,6 +46,7 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
         )
     check_noise(denoiser, options)
     _check_revision(denoiser, options)
+    _check_steps(options)
     _check_guidance(denoiser, options)
     return pattern != "full" and options["cache_reuse"] != "none"
 
@@ -63,6 +64,7 @@ def check_request(
         ValueError: if the mode cannot fill its canvas, or `past` cannot be used.
         TypeError: if `past` is no cache of the denoiser's.
     """
+    _check_steps(options)
     mode = options["decoding_mode"]
     has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
     if mode not in ("diffusion", "ar") and has_canvas:
@@ -128,6 +130,18 @@ def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None
             f"revision={options['revision']!r} reads what the model says of visible tokens, and "
             "this checkpoint was not trained on them (trained_on_visible=False): use "
             "revision='resample', unmasking_strategy='remdm' or a critic"
+        )
+
+
+def _check_steps(options: Mapping[str, Any]) -> None:
+    """Raise ValueError if tokens are to be given back and no step is left to reveal them anew."""
+    steps = options["max_denoising_steps"]
+    each = steps if isinstance(steps, (list, tuple)) else [steps]
+    if options["revision"] == "secondary" and 1 in each:
+        raise ValueError(
+            "revision='secondary' gives tokens back that a later step reveals, and with "
+            f"max_denoising_steps={steps} the first step is the last: use at least 2, or leave "
+            "revision out"
         )
 
 
