@@ -84,7 +84,8 @@ class TrainingRow:
 
 def log_uniform_length(rng: np.random.Generator, longest: int, shortest: int = 1) -> int:
     """A length from `shortest` to `longest` whose logarithm is uniform."""
-    return min(longest, int(np.exp(rng.uniform(np.log(shortest), np.log(longest + 1)))))
+    drawn = int(np.exp(rng.uniform(np.log(shortest), np.log(longest + 1))))
+    return min(longest, max(shortest, drawn))
 
 
 def one_block_row(sequence: TokenSequence, layout: TokenLayout, first: int) -> TrainingRow:
