@@ -1,4 +1,4 @@
-"""AR -> block diffusion: what a recipe makes of a source, its loss, resumption, LoRA, the folder."""
+"""AR -> block diffusion: what a recipe makes of a source, resumption, LoRA, the folder."""
 
 import json
 from dataclasses import replace
