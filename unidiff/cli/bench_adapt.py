@@ -26,17 +26,17 @@ class ExperimentSizes:
     order: Annotated[
         str, typer.Option(help="Digits of a sum: least_first, most_first.", rich_help_panel=_RUNS)
     ] = "least_first"
-    num_sums: Annotated[int, typer.Option(help="Training sums.", rich_help_panel=_RUNS)] = 200_000
-    sums: Annotated[int, typer.Option(help="Sums of a step.", rich_help_panel=_RUNS)] = 64
+    num_sums: Annotated[int, typer.Option(help="Training sums.", rich_help_panel=_RUNS)] = 50_000
+    sums: Annotated[int, typer.Option(help="Sums of a step.", rich_help_panel=_RUNS)] = 112
     windows: Annotated[int, typer.Option(help="Texts of a step.", rich_help_panel=_RUNS)] = 16
-    length: Annotated[int, typer.Option(help="Tokens of a text.", rich_help_panel=_RUNS)] = 128
+    length: Annotated[int, typer.Option(help="Tokens of a text.", rich_help_panel=_RUNS)] = 96
     max_documents: Annotated[
         int | None, typer.Option(help="Documents of the library.", rich_help_panel=_RUNS)
     ] = None
     source_steps: Annotated[
         int, typer.Option(help="Steps of the AR model.", rich_help_panel=_RUNS)
     ] = 1500
-    steps: Annotated[int, typer.Option(help="Steps of the other two.", rich_help_panel=_RUNS)] = 700
+    steps: Annotated[int, typer.Option(help="Steps of the other two.", rich_help_panel=_RUNS)] = 600
     recipe: Annotated[
         str, typer.Option(help="causal, fast-dllm or sdar.", rich_help_panel=_RUNS)
     ] = "causal"

@@ -64,13 +64,13 @@ class AdaptationExperiment:
     num_layers: int = 4
     intermediate_size: int = 384
     order: str = "least_first"
-    num_sums: int = 200_000
-    sums: int = 64
+    num_sums: int = 50_000
+    sums: int = 112
     windows: int = 16
-    length: int = 128
+    length: int = 96
     max_documents: int | None = None
     source_steps: int = 1500
-    steps: int = 700
+    steps: int = 600
     recipe: str = "causal"
     block_length: int = 8
     source_rate: float = 4e-3
