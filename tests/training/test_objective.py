@@ -55,6 +55,53 @@ def test_expected_text_loss_is_the_elbo(model: Any, tiny: ModuleType) -> None:
     assert float(parts["text_sum"]) / 600 == pytest.approx(float(total) * tokens, rel=1e-5)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_elbo_is_expected_of_complementary_noise_too(shift: int, tiny: ModuleType) -> None:
+    model = tiny.tiny_model(initializer_range=0.2, logits_shift=shift).eval()
+    sample = samples_of(tiny, "text", 3)[2]
+    exact = nll(model, BlockCollator()([sample]), exact=True)
+    copies = [{**sample, "key": key, "stream_position": key} for key in range(300)]
+    objective = BlockObjective(ar_weight=0.0, complementary=True)
+    with torch.no_grad():
+        total, parts = objective(model, BlockCollator()(copies), model.config)
+    tokens = int(exact.num_tokens_B)
+    assert parts["text_count"] == 300 * tokens
+    error = float(nll(model, BlockCollator()([sample]), 200).standard_error_B) * (200 / 300) ** 0.5
+    assert float(total) * tokens == pytest.approx(float(exact.nats_B), abs=3 * error)
+
+
+def test_unweighted_complementary_noise_learns_each_token_once(tiny: ModuleType) -> None:
+    model = tiny.tiny_model().eval()
+    torch.nn.init.zeros_(model.lm_head.weight)  # every id is as likely
+    objective = BlockObjective(
+        text=ModalityLoss(elbo_weights=False), ar_weight=0.0, complementary=True
+    )
+    batch = BlockCollator()(samples_of(tiny, "text", 5))
+    num_ids = int(tiny.LAYOUT.allowed_ids("text", 32).sum())
+    per_token = loss_of(objective, model, batch) / int((batch["labels"] >= 0).sum())
+    assert per_token == pytest.approx(np.log(num_ids), rel=1e-5)
+
+
+@pytest.mark.parametrize("complementary", [False, True])
+def test_the_first_token_of_a_block_is_read_from_the_context_row_once_for_each_loss(
+    complementary: bool, tiny: ModuleType
+) -> None:
+    """Under `logits_shift=1` and blocks of one, both losses are the autoregressive reading."""
+    model = tiny.tiny_model(initializer_range=0.2, logits_shift=1).eval()
+    samples = samples_of(tiny, "text", 4)
+    for sample in samples:
+        index = sample["row"].token_index
+        in_context = sample["row"].context_mask
+        sample["row"].block_ids[:] = np.where((index > 1) & in_context, index, -1)
+        sample["row"].labels[~in_context] = -100
+    batch = BlockCollator()(samples)
+    expected = float(ar_nll(model, batch).sum())
+    objective = BlockObjective(ar_weight=0.5, complementary=complementary)
+    _, parts = objective(model, batch, model.config)
+    assert float(parts["text_sum"]) == pytest.approx(expected, rel=1e-5)
+    assert float(parts["ar_sum"]) == pytest.approx(expected, rel=1e-5)
+
+
 def test_autoregressive_part_is_the_successor_reading(model: Any, tiny: ModuleType) -> None:
     batch = BlockCollator()(samples_of(tiny, "text", 5))
     both = loss_of(BlockObjective(ar_weight=0.5), model, batch)

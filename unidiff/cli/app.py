@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from unidiff.plugins.registry import installed_commands, load_command
 
+from .adapt import adapt
 from .bench import bench
 from .chat import chat
 from .convert import convert, export
@@ -109,6 +110,7 @@ app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)
 app.command(rich_help_panel=_WORKSHOP)(finetune)
 app.command(rich_help_panel=_WORKSHOP)(merge)
+app.command(rich_help_panel=_WORKSHOP)(adapt)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(convert)
 app.command(rich_help_panel=_WORKSHOP)(export)
