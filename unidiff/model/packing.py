@@ -50,16 +50,29 @@ class PackedLinear:
         return self(hidden).split(self.sizes, dim=-1)
 
 
+class PackedMLP:
+    """The products of one `UniDiffMLP`."""
+
+    def __init__(self, mlp: Any) -> None:
+        """Pack it."""
+        self.gate_and_up = _packed([mlp.gate_proj, mlp.up_proj])
+        self.down = _packed([mlp.down_proj])
+
+
 class PackedLayer:
-    """The products of one transformer layer."""
+    """The products of one transformer layer.
+
+    Attributes:
+        mlp: None where the layer has a mixture of experts, whose stacks stay as they are.
+    """
 
     def __init__(self, layer: Any) -> None:
         """Pack a `UniDiffLayer` (nn.Module's own attributes are of no type)."""
-        attention, mlp = layer.self_attn, layer.mlp
+        attention = layer.self_attn
         self.project = _packed([attention.q_proj, attention.k_proj, attention.v_proj])
         self.attention_out = _packed([attention.o_proj])
-        self.gate_and_up = _packed([mlp.gate_proj, mlp.up_proj])
-        self.down = _packed([mlp.down_proj])
+        is_dense = hasattr(layer.mlp, "gate_proj")
+        self.mlp = PackedMLP(layer.mlp) if is_dense else None
 
 
 class PackedWeights:
