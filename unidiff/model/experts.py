@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
 from .configuration import UniDiffConfig
-from .mlp import UniDiffMLP
-from .packing import PackedLayer
 from .routing import UniDiffRouter
 
 STACKS = ("gate_proj", "up_proj", "down_proj")  # the weights of `UniDiffExperts`
@@ -61,17 +59,20 @@ class UniDiffExperts(nn.Module):
 class UniDiffMixture(nn.Module):
     """The feed-forward of a layer with experts: those a token is given to, and those of all."""
 
-    def __init__(self, config: UniDiffConfig) -> None:
-        """Router, experts and, where the configuration has some, shared experts in one MLP."""
+    def __init__(self, config: UniDiffConfig, shared: nn.Module | None = None) -> None:
+        """Router and experts.
+
+        Args:
+            config: sizes and the rules of the router.
+            shared: what every token goes through besides; None: nothing.
+        """
         super().__init__()
-        assert config.moe_intermediate_size is not None
         self.gate = UniDiffRouter(config)
         self.experts = UniDiffExperts(config)
-        shared = config.num_shared_experts * config.moe_intermediate_size
-        self.shared_experts = UniDiffMLP(config, shared) if shared else None
+        self.shared_experts = shared
 
-    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
-        """Tensor of the same shape (..., D); experts have no packed form."""
+    def forward(self, hidden: Tensor, packed: object = None) -> Tensor:
+        """Tensor of the same shape (..., D); `packed` is ignored, for nothing here is."""
         del packed
         hidden_ND = hidden.flatten(0, -2)
         _, expert_NK, weight_NK = self.gate(hidden_ND)

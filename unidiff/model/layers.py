@@ -1,4 +1,4 @@
-"""The Llama-family block: RMSNorm, three-section rotary positions, grouped attention.
+"""The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
 Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
 are those of Qwen3.
@@ -9,6 +9,7 @@ are those of Qwen3.
 
 import torch
 from torch import Tensor, nn
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -17,7 +18,6 @@ from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .experts import UniDiffMixture
-from .mlp import UniDiffMLP
 from .packing import PackedLayer
 from .placement import Placement
 
@@ -156,6 +156,40 @@ class UniDiffAttention(nn.Module):
         return self.q_proj(hidden_BQD), self.k_proj(hidden_BQD), self.v_proj(hidden_BQD)
 
 
+class UniDiffMLP(nn.Module):
+    """SwiGLU feed-forward (arXiv 2002.05202)."""
+
+    def __init__(self, config: UniDiffConfig, width: int | None = None) -> None:
+        """Gate, up and down projections without bias.
+
+        Args:
+            config: sizes.
+            width: between the projections; None: `config.intermediate_size`.
+        """
+        super().__init__()
+        width = width or config.intermediate_size
+        self.gate_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            gate, up = packed.gate_and_up.split(hidden)
+            return packed.down(self.activation(gate) * up)
+        return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
+    """The MLP of a layer, or its mixture of experts."""
+    if layer_index not in config.mixture_layers:
+        return UniDiffMLP(config)
+    assert config.moe_intermediate_size is not None  # filled by the configuration
+    shared = config.num_shared_experts * config.moe_intermediate_size
+    return UniDiffMixture(config, UniDiffMLP(config, shared) if shared else None)
+
+
 class UniDiffLayer(GradientCheckpointingLayer):
     """One pre-norm transformer layer."""
 
@@ -163,8 +197,7 @@ class UniDiffLayer(GradientCheckpointingLayer):
         """Attention, and an MLP or a mixture of experts, each behind its norm."""
         super().__init__()
         self.self_attn = UniDiffAttention(config, layer_index)
-        is_mixture = layer_index in config.mixture_layers
-        self.mlp = UniDiffMixture(config) if is_mixture else UniDiffMLP(config)
+        self.mlp = _feed_forward(config, layer_index)
         self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
 

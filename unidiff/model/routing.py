@@ -39,14 +39,16 @@ class UniDiffRouter(nn.Module):
     2412.19437, section 2.1.2. Checked in tests/model/test_routing.py.
     """
 
+    expert_bias: Tensor | None
+
     def __init__(self, config: UniDiffConfig) -> None:
-        """A row of the weight for each expert; the bias is not trained by gradients."""
+        """A row of the weight for each expert; no gradient trains the bias."""
         super().__init__()
         self.config = config
         assert config.num_experts is not None
         self.weight = nn.Parameter(torch.zeros(config.num_experts, config.hidden_size))
         bias = torch.zeros(config.num_experts) if config.use_expert_bias else None
-        self.expert_bias = None if bias is None else nn.Parameter(bias, requires_grad=False)
+        self.register_buffer("expert_bias", bias)
 
     def forward(self, hidden_ND: Tensor) -> Routes:
         """Where (N, D) tokens go."""
