@@ -50,6 +50,7 @@ _LLADA2_FIXED: dict[str, tuple[Any, ...]] = {
     "norm_topk_prob": (True,),
 }
 _EMBEDDING_2 = "model.word_embeddings.weight"
+_EPSILON = {"rms_norm_eps": 1e-5}  # of both classes, where `config.json` leaves it out
 
 
 def experts(folder: ForeignFolder) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def llada_moe(folder: ForeignFolder) -> dict[str, Any]:
         "moe_intermediate_size": config["expert_intermediate_size"],
         "mlp_only_layers": [n for n, one in enumerate(is_mixture) if not one],
     }
-    read = replace(folder, config={**config, **renamed})
+    read = replace(folder, config={**_EPSILON, "rope_theta": 50_000.0, **config, **renamed})
     return {
         **llama_like.shape(read),
         **experts(read),
@@ -107,8 +108,8 @@ def llada2(folder: ForeignFolder) -> dict[str, Any]:
     for name, values in _LLADA2_FIXED.items():
         folder.wants(name, *values)
     config = folder.config
-    read = replace(folder, shapes={EMBEDDING: folder.shapes[_EMBEDDING_2]})
-    settings = llama_like.shape(read)
+    shapes = {EMBEDDING: folder.shapes[_EMBEDDING_2]}
+    settings = llama_like.shape(replace(folder, config={**_EPSILON, **config}, shapes=shapes))
     return {
         **settings,
         "rope_parameters": partial_rotary(folder, settings),
