@@ -59,7 +59,8 @@ def experts(folder: ForeignFolder) -> dict[str, Any]:
     dense, every = config.get("mlp_only_layers") or [], config.get("decoder_sparse_step", 1)
     layers = range(config["num_hidden_layers"])
     return {
-        "num_experts": config["num_experts"],
+        # As transformers 5 writes it, or as it is published.
+        "num_experts": config.get("num_local_experts") or config["num_experts"],
         "num_experts_per_tok": config["num_experts_per_tok"],
         "moe_intermediate_size": config["moe_intermediate_size"],
         "norm_topk_prob": bool(config.get("norm_topk_prob", False)),
@@ -188,9 +189,7 @@ def same(*names: str) -> Iterable[Rule]:
     return [Renamed(name, name) for name in names]
 
 
-QWEN3_MOE = replace(
-    llama_like.AUTOREGRESSIVE, name="qwen3-moe", settings=qwen3_moe, rules=rules
-)
+QWEN3_MOE = replace(llama_like.AUTOREGRESSIVE, name="qwen3-moe", settings=qwen3_moe, rules=rules)
 SDAR_MOE = replace(llama_like.SDAR, name="sdar-moe", settings=sdar_moe, rules=rules)
 LLADA_MOE = Family(
     name="llada-moe",
