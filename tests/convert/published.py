@@ -85,18 +85,21 @@ class Published:
             nn.init.normal_(weight, 1.0 if is_norm else 0.0, 0.1 if is_norm else 0.25)
         return model
 
-    def write(self, folder: Path, model: nn.Module, num_files: int = 1) -> Path:
-        """The files as they are published; returns the folder."""
-        folder.mkdir(parents=True)
-        weights = {
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The reference's weights under the names and in the shapes of the files."""
+        return {
             self.names(name): weight.detach().clone()
             for name, weight in model.state_dict().items()
             if not (name == "lm_head.weight" and model.config.tie_word_embeddings)
         }
+
+    def write(self, folder: Path, model: nn.Module, num_files: int = 1) -> Path:
+        """The files as they are published; returns the folder."""
+        folder.mkdir(parents=True)
         write_json(folder / "config.json", self.config)
         if self.generation:
             write_json(folder / "generation_config.json", self.generation)
-        write_weights(folder, weights, num_files)
+        write_weights(folder, self.weights(model), num_files)
         write_tokenizer(folder, self.names_mask, self.specials)
         return folder
 
@@ -185,7 +188,7 @@ def write_tokenizer(folder: Path, names_mask: bool, specials: tuple[str, ...] = 
     tokenizer.save_pretrained(folder)
 
 
-def _sizes(**fields: Any) -> dict[str, Any]:
+def sizes(**fields: Any) -> dict[str, Any]:
     """Fields of a Llama-like `config.json`."""
     return {
         "vocab_size": ROWS,
@@ -205,7 +208,7 @@ def _sizes(**fields: Any) -> dict[str, Any]:
     }
 
 
-_THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
+THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
 _LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -213,9 +216,9 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": _THETA})
-_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": _THETA})
-_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": _THETA, "head_dim": HEAD_DIM})
+_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": THETA})
+_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": THETA})
+_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": THETA, "head_dim": HEAD_DIM})
 _TIED = (Qwen3ForCausalLM, Qwen3Config, {**_QWEN3[2], "tie_word_embeddings": True})
 _LLADA_CONFIG = {
     "model_type": "llada",
@@ -260,56 +263,56 @@ TABLE = (
     ),
     Published(
         "illada",
-        _sizes(model_type="illada", mask_token_id=MASK, tie_word_embeddings=True),
-        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": _THETA, "tie_word_embeddings": True}),
+        sizes(model_type="illada", mask_token_id=MASK, tie_word_embeddings=True),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": THETA, "tie_word_embeddings": True}),
         full,
     ),
     Published(
         "dream-reasoner",
-        _sizes(model_type="Dream", mask_token_id=MASK, block_size=8, head_dim=HEAD_DIM),
+        sizes(model_type="Dream", mask_token_id=MASK, block_size=8, head_dim=HEAD_DIM),
         _QWEN3,
         blocks_of(8),
     ),
     Published(
         "dream",
-        _sizes(model_type="Dream", mask_token_id=MASK),
+        sizes(model_type="Dream", mask_token_id=MASK),
         _QWEN2,
         full,
         shift=1,
     ),
     Published(
         "sdar",
-        _sizes(model_type="sdar", mask_token_id=MASK, block_size=4, head_dim=HEAD_DIM),
+        sizes(model_type="sdar", mask_token_id=MASK, block_size=4, head_dim=HEAD_DIM),
         _QWEN3,
         blocks_of(4),
         generation={"eos_token_id": [END, 3]},
     ),
     Published(
         "fast-dllm-v2",
-        _sizes(model_type="Fast_dLLM_Qwen", mask_token_id=MASK, bd_size=8),
+        sizes(model_type="Fast_dLLM_Qwen", mask_token_id=MASK, bd_size=8),
         _QWEN2,
         blocks_of(8),
         shift=1,
     ),
-    Published("open-dllm", _sizes(model_type="qwen2"), _QWEN2, full, shift=1, names_mask=True),
+    Published("open-dllm", sizes(model_type="qwen2"), _QWEN2, full, shift=1, names_mask=True),
     Published(
         "a2d",
-        _sizes(model_type="a2d-qwen3", head_dim=HEAD_DIM),
+        sizes(model_type="a2d-qwen3", head_dim=HEAD_DIM),
         _QWEN3,
         full,
         names_mask=True,
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="llama", rope_scaling=_LLAMA3),
-        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {**_THETA, **_LLAMA3}}),
+        sizes(model_type="llama", rope_scaling=_LLAMA3),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {**THETA, **_LLAMA3}}),
         causal,
         shift=1,
         mask=len(SPECIALS) + 256,
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="qwen2"),
+        sizes(model_type="qwen2"),
         _QWEN2,
         causal,
         shift=1,
@@ -317,7 +320,7 @@ TABLE = (
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="qwen3", head_dim=HEAD_DIM, tie_word_embeddings=True),
+        sizes(model_type="qwen3", head_dim=HEAD_DIM, tie_word_embeddings=True),
         _TIED,
         causal,
         shift=1,

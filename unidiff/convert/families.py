@@ -13,6 +13,7 @@ from .llama_like import (
     SDAR,
 )
 from .mmada import MMADA
+from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 
 # `model_type` of config.json -> family.
 FAMILIES: dict[str, Family] = {
@@ -25,6 +26,12 @@ FAMILIES: dict[str, Family] = {
     "a2d-llama": A2D,
     "a2d-qwen2": A2D,
     "a2d-qwen3": A2D,
+    "lladamoe": LLADA_MOE,
+    "llada_moe": LLADA_MOE,
+    "llada2_moe": LLADA2,
+    "llada2_moe_veomni": LLADA2,
+    "sdar_moe": SDAR_MOE,
+    "qwen3_moe": QWEN3_MOE,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
@@ -39,8 +46,8 @@ def family_of(folder: ForeignFolder) -> Family:
         ValueError: if it is of none that can be loaded.
     """
     kind = folder.config.get("model_type")
-    if kind == "llada" and "num_experts" in folder.config:
-        raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
+    if kind == "llada" and folder.config.get("num_experts"):
+        return LLADA_MOE  # published under the name of the dense model
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
     if kind == "qwen2" and folder.named_token("mask_token") is not None:

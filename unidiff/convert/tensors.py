@@ -74,6 +74,12 @@ class StoredTensor:
         """The tensor, in memory of its own; raises ValueError if the file became shorter."""
         return _read_bytes(self.path, self.start, self.shape, self.dtype)
 
+    def rows(self, start: int, stop: int) -> "StoredTensor":
+        """The part of it from one index along its first dimension to another."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return StoredTensor(self.path, self.start + start * size, shape, self.dtype)
+
 
 @dataclass(frozen=True)
 class DerivedTensor:
@@ -96,6 +102,45 @@ class DerivedTensor:
         made = self.make(*(source.read() for source in self.sources))
         assert tuple(made.shape) == self.shape, (made.shape, self.shape)
         return made
+
+
+@dataclass(frozen=True)
+class StackedTensor:
+    """Tensors of the same shape and type, one behind the other along a new first dimension.
+
+    Attributes:
+        parts: at least one.
+    """
+
+    parts: tuple[LazyTensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its size along each dimension."""
+        return (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its numbers."""
+        return self.parts[0].dtype
+
+    def read(self) -> Tensor:
+        """The tensor; beside it one part is in memory at a time."""
+        stack = torch.empty(self.shape, dtype=self.dtype)
+        for row, part in zip(stack, self.parts, strict=True):
+            row.copy_(part.read())
+        return stack
+
+
+def rows_of(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
+    """The part of a tensor from one index along its first dimension to another.
+
+    Of a safetensors file nothing else is read.
+    """
+    if isinstance(tensor, StoredTensor):
+        return tensor.rows(start, stop)
+    shape = (stop - start, *tensor.shape[1:])
+    return DerivedTensor((tensor,), lambda whole: whole[start:stop].clone(), shape, tensor.dtype)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from unidiff.tokens.layout import IdRange, TokenLayout
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
+ROUTER_SCORES = ("softmax", "sigmoid")
 
 
 @strict
@@ -44,7 +45,20 @@ class UniDiffConfig(PreTrainedConfig):
     attention_dropout: float = 0.0
     tie_word_embeddings: bool = True
     use_cache: bool = True
-    rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}
+    rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}, and
+    # "partial_rotary_factor": share of each head, from its start, that positions turn
+    num_experts: int | None = None  # of each mixture; None: every layer is dense
+    num_experts_per_tok: int = 2  # experts that a token is given to
+    moe_intermediate_size: int | None = None  # width inside an expert; None: intermediate_size
+    num_shared_experts: int = 0  # experts that every token is given to besides
+    mlp_only_layers: list[int] | None = None  # layers that are dense all the same; None: none
+    router_scores: str = "softmax"  # or "sigmoid": what makes scores of the router's logits
+    norm_topk_prob: bool = True  # the weights of a token's experts add up to one
+    routed_scaling_factor: float = 1.0  # on those weights
+    use_expert_bias: bool = False  # added to scores where experts are chosen, not to weights
+    n_group: int = 1  # groups that the experts are divided into
+    topk_group: int = 1  # groups that a token's experts may be of
+    router_aux_loss_coef: float = 0.0  # of the balance loss in training
     attention_pattern: str = "causal_context"  # part of the checkpoint, never guessed
     canvas_length: int = 32  # default canvas; the trained grid under block_causal
     logits_shift: int = 0  # 0: a canvas row predicts itself; 1: its successor
@@ -66,6 +80,9 @@ class UniDiffConfig(PreTrainedConfig):
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10_000.0}
         if self.bidirectional_spans is None:
             self.bidirectional_spans = []
+        if self.num_experts is not None:
+            self.moe_intermediate_size = self.moe_intermediate_size or self.intermediate_size
+            self.mlp_only_layers = self.mlp_only_layers or []
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -76,6 +93,7 @@ class UniDiffConfig(PreTrainedConfig):
                 f"got {self.attention_pattern!r}"
             )
         self._check_noise()
+        self._check_experts()
         # Both were filled in __post_init__.
         assert self.num_key_value_heads is not None
         assert self.rope_parameters is not None
@@ -84,8 +102,11 @@ class UniDiffConfig(PreTrainedConfig):
                 "num_attention_heads must be a multiple of num_key_value_heads, got "
                 f"{self.num_attention_heads} and {self.num_key_value_heads}"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                "head_dim must be even for rotary positions, and so must the share of it that "
+                f"turns; got {self.head_dim} and {self.rotary_dim}"
+            )
         if self.logits_shift not in (0, 1):
             raise ValueError(f"logits_shift must be 0 or 1, got {self.logits_shift}")
         if self.canvas_length < 1:
@@ -136,6 +157,46 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(
                 "noise_process='uniform' needs logits_shift=0: rows predict themselves"
             )
+
+    def _check_experts(self) -> None:
+        """Raise ValueError unless the fields of a mixture fit together."""
+        if self.router_scores not in ROUTER_SCORES:
+            raise ValueError(
+                f"router_scores must be one of {ROUTER_SCORES}, got {self.router_scores!r}"
+            )
+        if self.num_experts is None:
+            return
+        group, rest = divmod(self.num_experts, self.n_group)
+        if rest or not 1 <= self.topk_group <= self.n_group or (self.n_group > 1 and group < 2):
+            raise ValueError(
+                "n_group must divide num_experts into groups of at least 2, of which topk_group "
+                f"are chosen; got {self.n_group=}, {self.num_experts=} and {self.topk_group=}"
+            )
+        if not 1 <= self.num_experts_per_tok <= group * self.topk_group:
+            raise ValueError(
+                f"num_experts_per_tok must lie in [1, {group * self.topk_group}], the experts of "
+                f"the groups that are chosen; got {self.num_experts_per_tok}"
+            )
+        unknown = set(self.mlp_only_layers or ()) - set(range(self.num_hidden_layers))
+        if unknown:
+            raise ValueError(
+                f"mlp_only_layers names {sorted(unknown)}; there are {self.num_hidden_layers} "
+                "layers, the first is 0"
+            )
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that positions turn, from the first."""
+        assert self.rope_parameters is not None  # filled in __post_init__
+        return int(self.head_dim * self.rope_parameters.get("partial_rotary_factor", 1.0))
+
+    @property
+    def mixture_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that have a mixture of experts in place of an MLP."""
+        if self.num_experts is None:
+            return ()
+        dense = set(self.mlp_only_layers or ())
+        return tuple(index for index in range(self.num_hidden_layers) if index not in dense)
 
     @property
     def grid(self) -> int | None:

@@ -4,7 +4,8 @@ Knows tensors and the configuration; knows nothing of canvases, noise or decodin
 are those of Qwen3.
 """
 
-# Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim.
+# Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim,
+# R rotated dimensions of a head.
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .experts import UniDiffMixture
 from .packing import PackedLayer
 from .placement import Placement
 
@@ -52,32 +54,36 @@ class UniDiffRotaryEmbedding(nn.Module):
         self.theta = config.rope_parameters["rope_theta"]
 
     def inverse_frequencies(self, device: torch.device | str = "cpu") -> tuple[Tensor, float]:
-        """((E / 2,) float32 radians per position, factor of the rotation).
+        """((R / 2,) float32 radians per position, factor of the rotation).
 
         No buffer, which `.bfloat16()` would round. Scaled ones (llama3, linear, yarn) are
         transformers' own.
         """
         if self.kind != "default":
             return ROPE_INIT_FUNCTIONS[self.kind](self.config, torch.device(device))
-        dim = self.config.head_dim
+        dim = self.config.rotary_dim
         exponent = torch.arange(0, dim, 2, device=device).float() / dim
         return self.theta**-exponent, 1.0
 
     @torch.no_grad()
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each (B, 1, Q, E), of (3, B, Q) positions."""
+        """Cosine and sine, each (B, 1, Q, R), of (3, B, Q) positions."""
         frequency_F, factor = self.inverse_frequencies(position_ids.device)
         section = torch.arange(len(frequency_F), device=position_ids.device) % 3
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
         angle_BQF = position_BQF * frequency_F
-        angle_BQE = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
-        return (angle_BQE.cos() * factor).to(dtype), (angle_BQE.sin() * factor).to(dtype)
+        angle_BQR = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
+        return (angle_BQR.cos() * factor).to(dtype), (angle_BQR.sin() * factor).to(dtype)
 
 
-def rotate(heads_BHQE: Tensor, cosine_B1QE: Tensor, sine_B1QE: Tensor) -> Tensor:
-    """Heads turned by their positions; same shape."""
+def rotate(heads_BHQE: Tensor, cosine_B1QR: Tensor, sine_B1QR: Tensor) -> Tensor:
+    """Heads whose first R dimensions are turned by their positions; same shape."""
+    dim = cosine_B1QR.shape[-1]
+    if dim < heads_BHQE.shape[-1]:
+        turned = rotate(heads_BHQE[..., :dim], cosine_B1QR, sine_B1QR)
+        return torch.cat([turned, heads_BHQE[..., dim:]], dim=-1)
     first, second = heads_BHQE.chunk(2, dim=-1)
-    return heads_BHQE * cosine_B1QE + torch.cat([-second, first], dim=-1) * sine_B1QE
+    return heads_BHQE * cosine_B1QR + torch.cat([-second, first], dim=-1) * sine_B1QR
 
 
 class UniDiffAttention(nn.Module):
@@ -114,7 +120,7 @@ class UniDiffAttention(nn.Module):
 
         Args:
             hidden_BQD: (B, Q, D) normalised input.
-            rotation: cosine and sine, (B, 1, Q, E).
+            rotation: cosine and sine, (B, 1, Q, R).
             attention_mask: (B, 1, Q, S) bool, True = attends; or what `masks.decode_mask` adds to
                 scores; None: everything attends.
             cache: committed keys and values; None: no past, S = Q.
@@ -153,12 +159,18 @@ class UniDiffAttention(nn.Module):
 class UniDiffMLP(nn.Module):
     """SwiGLU feed-forward (arXiv 2002.05202)."""
 
-    def __init__(self, config: UniDiffConfig) -> None:
-        """Gate, up and down projections without bias."""
+    def __init__(self, config: UniDiffConfig, width: int | None = None) -> None:
+        """Gate, up and down projections without bias.
+
+        Args:
+            config: sizes.
+            width: between the projections; None: `config.intermediate_size`.
+        """
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        width = width or config.intermediate_size
+        self.gate_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
     def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
@@ -169,14 +181,23 @@ class UniDiffMLP(nn.Module):
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
+def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
+    """The MLP of a layer, or its mixture of experts."""
+    if layer_index not in config.mixture_layers:
+        return UniDiffMLP(config)
+    assert config.moe_intermediate_size is not None  # filled by the configuration
+    shared = config.num_shared_experts * config.moe_intermediate_size
+    return UniDiffMixture(config, UniDiffMLP(config, shared) if shared else None)
+
+
 class UniDiffLayer(GradientCheckpointingLayer):
     """One pre-norm transformer layer."""
 
     def __init__(self, config: UniDiffConfig, layer_index: int) -> None:
-        """Attention and MLP, each behind its norm."""
+        """Attention, and an MLP or a mixture of experts, each behind its norm."""
         super().__init__()
         self.self_attn = UniDiffAttention(config, layer_index)
-        self.mlp = UniDiffMLP(config)
+        self.mlp = _feed_forward(config, layer_index)
         self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
         self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
 

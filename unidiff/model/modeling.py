@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
@@ -26,12 +26,14 @@ from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linea
 from .cache import BlockCache
 from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
+from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
 from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
 from .packing import PackedWeights
 from .placement import Placement
+from .routing import UniDiffRouter
 
 
 @dataclass
@@ -62,6 +64,20 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_attention_backend = True
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["expert_bias"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights of a module, those of a mixture among them."""
+        super()._init_weights(module)
+        stacks: list[Any] = []
+        if isinstance(module, UniDiffExperts):
+            stacks = [getattr(module, name) for name in STACKS]
+        elif isinstance(module, UniDiffRouter):
+            stacks = [module.weight]
+            if module.expert_bias is not None:
+                initialization.zeros_(module.expert_bias)
+        for stack in stacks:
+            initialization.normal_(stack, mean=0.0, std=self.config.initializer_range)
 
     @classmethod
     def from_pretrained(

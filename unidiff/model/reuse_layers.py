@@ -71,7 +71,7 @@ class Tokens:
         return flat if self.slot_N is None else flat.index_select(0, self.slot_N)
 
     def turned(self, rotation: Rotation) -> Rotation:
-        """Cosine and sine of the chosen tokens, each (N, 1, E)."""
+        """Cosine and sine of the chosen tokens, each (N, 1, R) with R rotated dimensions."""
         return rotation[0].index_select(0, self.flat_N), rotation[1].index_select(0, self.flat_N)
 
 
@@ -142,6 +142,6 @@ def attention_weights(query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | N
 
 
 def feed_forward(layer: UniDiffLayer, hidden_ND: Tensor) -> Tensor:
-    """(N, D) output of the layer's MLP, to be added to the residual stream."""
+    """(N, D) output of the layer's MLP or mixture, to be added to the residual stream."""
     output: Tensor = layer.mlp(layer.post_attention_layernorm(hidden_ND))
     return output

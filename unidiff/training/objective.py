@@ -21,6 +21,8 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 from unidiff.tokens.layout import MODALITIES
 
+from .balance import balance_term, recorded_routes
+
 DRAW_TIME, DRAW_MASK = 101, 102
 DRAW_WRONG, DRAW_OTHER = 104, 105
 
@@ -178,13 +180,14 @@ class BlockObjective:
         is_read_BC = (successor_BC != -100) & (self.ar_weight > 0)
         context_labels = inputs["labels"][:, :width]  # of first canvas tokens, or none
         context_labels.copy_(torch.where(is_read_BC, successor_BC, context_labels))
-        losses = model(**inputs).token_losses
+        with recorded_routes(model) as routes:
+            losses = model(**inputs).token_losses
         diffusion_BK = streams.canvas_losses(losses) * weight_BK
         ar = losses[:, :width][is_read_BC].sum()
         if num_response_tokens is None:
             num_response_tokens = (batch["labels"] != -100).sum()
-        total = (diffusion_BK.sum() + self.ar_weight * ar) / num_response_tokens
-        return total, self._parts(
+        total = diffusion_BK.sum() + self.ar_weight * ar + balance_term(routes, streams, config)
+        return total / num_response_tokens, self._parts(
             streams, diffusion_BK.detach(), ar.detach(), is_read_BC.sum(), config.layout.modalities
         )
 
