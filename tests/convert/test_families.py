@@ -12,9 +12,11 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
+from .published_dit import DIT_TABLE
 
+EVERY = (*TABLE, *DIT_TABLE)
 PUBLISHED = pytest.mark.parametrize(
-    "published", TABLE, ids=lambda one: f"{one.name}-{one.config['model_type']}"
+    "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
 )
 
 
@@ -23,7 +25,7 @@ def random_ids(seed: int = 0) -> torch.Tensor:
 
 
 def test_every_family_has_a_row() -> None:
-    assert {family.name for family in all_families()} == {one.name for one in TABLE}
+    assert {family.name for family in all_families()} == {one.name for one in EVERY}
 
 
 @PUBLISHED

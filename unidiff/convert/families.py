@@ -1,5 +1,6 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
+from .dit import BD3LM, MDLM
 from .family import Family, ForeignFolder
 from .llada import LLADA, MMADA
 from .llama_like import (
@@ -21,6 +22,8 @@ FAMILIES: dict[str, Family] = {
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,
+    "mdlm": MDLM,
+    "bd3lm": BD3LM,
     "a2d-llama": A2D,
     "a2d-qwen2": A2D,
     "a2d-qwen3": A2D,

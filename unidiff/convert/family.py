@@ -106,6 +106,7 @@ class Family:
         rules: the names of its tensors, for a folder and our configuration of it.
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
+        tokenizer: repository of the tokenizer, where checkpoints are published without one.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Family:
     rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
+    tokenizer: str | None = None
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.

@@ -94,6 +94,72 @@ class Grown:
         return Conversion({self.name: made}, frozenset([self.name]))
 
 
+@dataclass(frozen=True)
+class Stacked:
+    """A tensor that is several of ours, one below the other.
+
+    Attributes:
+        theirs: its name.
+        ours: names of the parts, from top to bottom.
+        rows: of each part.
+    """
+
+    theirs: str
+    ours: tuple[str, ...]
+    rows: tuple[int, ...]
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Ours made of theirs.
+
+        Raises:
+            ValueError: if theirs has another number of rows.
+        """
+        made: dict[str, LazyTensor] = {}
+        matches = _matches(theirs, self.theirs)
+        for name, numbers in matches:
+            whole, start = theirs[name], 0
+            if whole.shape[0] != sum(self.rows):
+                raise ValueError(
+                    f"{name} has {whole.shape[0]} rows, and by config.json {sum(self.rows)}"
+                )
+            for part, rows in zip(self.ours, self.rows, strict=True):
+                shape = (rows, *whole.shape[1:])
+                cut = DerivedTensor((whole,), _rows(start, start + rows), shape, whole.dtype)
+                made[part.format(**numbers)] = cut
+                start += rows
+        return Conversion(made, frozenset(name for name, _ in matches))
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """Theirs made of ours."""
+        made: dict[str, LazyTensor] = {}
+        used: set[str] = set()
+        for _, numbers in _matches(ours, self.ours[0]):
+            names = [part.format(**numbers) for part in self.ours]
+            if set(names) <= set(ours):
+                parts = tuple(ours[name] for name in names)
+                shape = (sum(self.rows), *parts[0].shape[1:])
+                whole = DerivedTensor(parts, _stack, shape, parts[0].dtype)
+                made[self.theirs.format(**numbers)] = whole
+                used |= set(names)
+        return Conversion(made, frozenset(used))
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that the model has no place for, such as frequencies that follow from the sizes."""
+
+    theirs: str
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Nothing of ours."""
+        return Conversion({}, frozenset(name for name, _ in _matches(theirs, self.theirs)))
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """Nothing of theirs: `convert_checkpoint` keeps it as it was."""
+        del ours
+        return Conversion({}, frozenset())
+
+
 def converted(
     tensors: Tensors, rules: Iterable[Rule], *, backwards: bool = False
 ) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
@@ -124,6 +190,11 @@ def _renamed(tensors: Tensors, source: str, target: str) -> Conversion:
 def _rows(start: int, stop: int) -> Callable[[Tensor], Tensor]:
     """Cuts rows out; in memory of their own, for the whole is let go."""
     return lambda whole: whole[start:stop].clone()
+
+
+def _stack(*parts: Tensor) -> Tensor:
+    """Tensors one below the other."""
+    return torch.cat(parts)
 
 
 def _grow(rows: int) -> Callable[[Tensor], Tensor]:
