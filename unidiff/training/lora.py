@@ -98,6 +98,7 @@ def add_lora(model: Any, options: LoRAOptions, name: str = "default", seed: int 
     """
     from peft import LoraConfig
 
+    options = replace(options, target_modules=_target_modules(model, options))
     _check_targets(model, options)
     config = LoraConfig(
         r=options.r,
@@ -135,10 +136,22 @@ def _layers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
+def _target_modules(model: Any, options: LoRAOptions) -> tuple[str, ...]:
+    """The layers that are adapted; of the default ones those that the model has."""
+    if options.target_modules != LoRADefaults.target_modules:
+        return options.target_modules
+    linear = _linear_names(model)
+    return tuple(name for name in options.target_modules if name in linear)
+
+
+def _linear_names(model: Any) -> set[str]:
+    """Last names of the model's linear layers."""
+    return {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+
+
 def _check_targets(model: Any, options: LoRAOptions) -> None:
     """Raise ValueError if something named is not in the model."""
-    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    _check_known("target modules", options.target_modules, linear)
+    _check_known("target modules", options.target_modules, _linear_names(model))
     num_layers, vocab_size = model.config.num_hidden_layers, model.config.vocab_size
     if options.layers is not None and max(options.layers) >= num_layers:
         raise ValueError(f"layers {options.layers} must be below {num_layers}, the model's number")
