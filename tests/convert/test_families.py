@@ -13,8 +13,9 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
 from .published_dit import DIT_TABLE
+from .published_lumina import LUMINA
 
-EVERY = (*TABLE, *DIT_TABLE)
+EVERY = (*TABLE, *DIT_TABLE, LUMINA)
 PUBLISHED = pytest.mark.parametrize(
     "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
 )
@@ -42,7 +43,7 @@ def test_logits_equal_the_reference(published: Published, tmp_path: Path) -> Non
     assert ours.config.logits_shift == published.shift
     ids = random_ids()
     with torch.no_grad():
-        logits = ours(ids).logits[..., :ROWS]
+        logits = ours(ids).logits[..., : published.rows]
     torch.testing.assert_close(logits, published.logits(theirs, ids), rtol=1e-5, atol=1e-5)
 
 
@@ -80,7 +81,7 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
     theirs, mask = published.model(), published.mask
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
-        raw = published.logits(theirs, ids.clamp(max=ROWS - 1))[0]
+        raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
         raw[:, published.num_text :] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 

@@ -13,6 +13,7 @@ from .llama_like import (
     OPEN_DLLM,
     SDAR,
 )
+from .lumina import ARCHITECTURE, LUMINA
 
 # `model_type` of config.json -> family.
 FAMILIES: dict[str, Family] = {
@@ -31,7 +32,7 @@ FAMILIES: dict[str, Family] = {
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
 }
-_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER)  # known by other things than `model_type`
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, LUMINA)  # known by other things than `model_type`
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -43,6 +44,8 @@ def family_of(folder: ForeignFolder) -> Family:
     kind = folder.config.get("model_type")
     if kind == "llada" and "num_experts" in folder.config:
         raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
+    if kind == "llada" and ARCHITECTURE in folder.config.get("architectures", ()):
+        return LUMINA
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
     if kind == "qwen2" and folder.named_token("mask_token") is not None:

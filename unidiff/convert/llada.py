@@ -36,6 +36,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 _THEIRS = "model.transformer."
+TABLE = f"{_THEIRS}wte.weight"  # of embeddings
 _LAYER = "model.layers.{n}."
 
 
@@ -97,7 +98,7 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     }
     tied = config.tie_word_embeddings
     return [
-        Renamed(f"{_THEIRS}wte.weight", EMBEDDING),
+        Renamed(TABLE, EMBEDDING),
         *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
         Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
         *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
@@ -132,8 +133,9 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
         pad_token_id=own["pad_token_id"],
         end_token_ids=tuple(own["eos_token_id"]),
         image_grid=(side, side),
+        is_straight=True,
     )
-    rows = folder.shapes[f"{_THEIRS}wte.weight"][0]
+    rows = folder.shapes[TABLE][0]
     return {**own, "vocab_size": rows, "token_layout": layout.to_dict()}
 
 

@@ -114,7 +114,8 @@ def processor_of(
     check_tokenizer(opened, len(tokenizer))
     template = tokenizer.chat_template or opened.family.template
     layout = opened.config.layout
-    layout = replace(layout, ranges={"text": layout.range_of("text")})
+    text = {"text": layout.range_of("text")}
+    layout = replace(layout, ranges=text, delimiters={}, row_end_token_id=None)
     return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
 
 
