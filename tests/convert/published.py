@@ -50,6 +50,7 @@ class Published:
         generation: its `generation_config.json`; empty: it has none.
         num_text: ids that a text may hold; behind them stand pictures.
         rows: of its embedding.
+        never: ids that no text without holes may hold.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Published:
     generation: dict[str, Any] = field(default_factory=dict)
     num_text: int = ROWS
     rows: int = ROWS
+    never: tuple[int, ...] = ()
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""

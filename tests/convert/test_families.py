@@ -13,9 +13,10 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
 from .published_dit import DIT_TABLE
+from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 
-EVERY = (*TABLE, *DIT_TABLE, LUMINA)
+EVERY = (*TABLE, *DIT_TABLE, LUMINA, DREAMON)
 PUBLISHED = pytest.mark.parametrize(
     "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
 )
@@ -83,13 +84,18 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
     def logits(ids: torch.Tensor) -> torch.Tensor:
         raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
         raw[:, published.num_text :] = -torch.inf
+        raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 
     if published.name == "autoregressive":
         return loops.left_to_right(logits, prompt, new, mask)
     block = open_block(published)
     if published.pattern(block + 1).all():
-        score = loops.lowest_entropy if published.name == "dream" else loops.highest_probability
+        score = (
+            loops.lowest_entropy
+            if published.name in ("dream", "dreamon")
+            else loops.highest_probability
+        )
         return loops.one_by_one(logits, prompt, new, block, mask, score)
     return loops.in_blocks(logits, prompt, new, block, mask, loops.highest_probability)
 
@@ -107,7 +113,7 @@ def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_pat
     expected = expected_row(published, prompt, 10)
     how = {"decoding_mode": "ar"}
     if published.name != "autoregressive":
-        metric = "entropy" if published.name == "dream" else "prob"
+        metric = "entropy" if published.name in ("dream", "dreamon") else "prob"
         how = {"unmasking_strategy": "static", "confidence_metric": metric}
         how["block_length"] = open_block(published)
     found = model.generate(

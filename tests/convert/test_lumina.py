@@ -107,5 +107,5 @@ def test_too_few_rows_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 400 rows of the embedding"):
         UniDiffForBlockDiffusion.from_pretrained(other)
     write_json(other / "config.json", {**LUMINA.config, "architectures": ["LLaDAModelLM"]})
-    with pytest.raises(ValueError, match="by config.json"):
+    with pytest.raises(ValueError, match=r"by config\.json"):
         UniDiffForBlockDiffusion.from_pretrained(other)

@@ -1,6 +1,7 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
 from .dit import BD3LM, MDLM
+from .dreamon import DREAMON, expand_id
 from .family import Family, ForeignFolder
 from .llada import LLADA, MMADA
 from .llama_like import (
@@ -32,7 +33,12 @@ FAMILIES: dict[str, Family] = {
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
 }
-_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, LUMINA)  # known by other things than `model_type`
+_WITHOUT_NAME = (
+    OPEN_DLLM,
+    DREAM_REASONER,
+    DREAMON,
+    LUMINA,
+)  # known by other things than `model_type`
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -48,6 +54,8 @@ def family_of(folder: ForeignFolder) -> Family:
         return LUMINA
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
+    if kind == "Dream" and expand_id(folder) is not None:
+        return DREAMON  # Dream with two tokens more
     if kind == "qwen2" and folder.named_token("mask_token") is not None:
         return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
     if kind not in FAMILIES:

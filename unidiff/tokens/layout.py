@@ -66,6 +66,9 @@ class TokenLayout:
             in a canvas; None: rows follow each other.
         is_straight: whether a token stands one position behind the one before it whatever it is, as
             in checkpoints that know no grids.
+        expand_token_id: id by which a position of a text canvas asks for a second one beside it;
+            None: canvases keep their length.
+        delete_token_id: id by which such a position leaves; there are both or none.
     """
 
     ranges: Mapping[str, IdRange]
@@ -79,6 +82,8 @@ class TokenLayout:
     delimiters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     row_end_token_id: int | None = None
     is_straight: bool = False
+    expand_token_id: int | None = None
+    delete_token_id: int | None = None
     _allowed: dict[tuple[str, int], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -90,6 +95,11 @@ class TokenLayout:
         """Check that a text range exists and that further modalities are described in full."""
         if "text" not in self.ranges:
             raise ValueError("a layout needs a 'text' range: special tokens live there")
+        if (self.expand_token_id is None) != (self.delete_token_id is None):
+            raise ValueError(
+                f"a layout has both or none of expand_token_id and delete_token_id, got "
+                f"{self.expand_token_id} and {self.delete_token_id}"
+            )
         further = set(self.ranges) - set(MODALITIES)
         if (
             not further <= set(self.delimiters) <= set(self.ranges)
@@ -300,6 +310,8 @@ class TokenLayout:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for `config.json`; keys of `_FURTHER_KEYS` only where they say more."""
         further = {"grids": self.grids, "delimiters": self.delimiters}
+        plain = {key: getattr(self, key) for key in _PLAIN_KEYS}
+        plain["is_straight"] = self.is_straight or None
         return {
             "ranges": {name: [r.start, r.size] for name, r in self.ranges.items()},
             "mask_token_id": self.mask_token_id,
@@ -309,10 +321,7 @@ class TokenLayout:
             "image_grid": list(self.image_grid),
             "action_grid": list(self.action_grid),
             **{key: _lists(pairs) for key, pairs in further.items() if pairs},
-            **(
-                {} if self.row_end_token_id is None else {"row_end_token_id": self.row_end_token_id}
-            ),
-            **({"is_straight": True} if self.is_straight else {}),
+            **{key: value for key, value in plain.items() if value is not None},
         }
 
     @classmethod
@@ -337,7 +346,8 @@ class TokenLayout:
 
 _LISTS = ("end_token_ids", "reserved_token_ids", "image_grid", "action_grid")
 _KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
-_PAIR_KEYS, _PLAIN_KEYS = ("grids", "delimiters"), ("row_end_token_id", "is_straight")
+_PAIR_KEYS = ("grids", "delimiters")
+_PLAIN_KEYS = ("row_end_token_id", "is_straight", "expand_token_id", "delete_token_id")
 _FURTHER_KEYS = {*_PAIR_KEYS, *_PLAIN_KEYS}
 
 
