@@ -5,6 +5,7 @@ The time that moves its norms is 0 in every published checkpoint. Layout and mat
 kuleshov-group's `modeling_mdlm.py` and `modeling_bd3lm.py`, in own words.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
@@ -115,11 +116,4 @@ MDLM = Family(
     template=UNMARKED,
     tokenizer="gpt2",
 )
-BD3LM = Family(
-    name="bd3lm",
-    settings=bd3lm,
-    rules=rules,
-    decoding={"unmasking_strategy": "first_hitting", "do_sample": True},
-    template=UNMARKED,
-    tokenizer="gpt2",
-)
+BD3LM = replace(MDLM, name="bd3lm", settings=bd3lm)

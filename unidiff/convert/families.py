@@ -33,12 +33,8 @@ FAMILIES: dict[str, Family] = {
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
 }
-_WITHOUT_NAME = (
-    OPEN_DLLM,
-    DREAM_REASONER,
-    DREAMON,
-    LUMINA,
-)  # known by other things than `model_type`
+# Known by other things than `model_type`.
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, DREAMON, LUMINA)
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -50,7 +46,7 @@ def family_of(folder: ForeignFolder) -> Family:
     kind = folder.config.get("model_type")
     if kind == "llada" and "num_experts" in folder.config:
         raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
-    if kind == "llada" and ARCHITECTURE in folder.config.get("architectures", ()):
+    if kind == "llada" and ARCHITECTURE in (folder.config.get("architectures") or ()):
         return LUMINA
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
