@@ -51,6 +51,8 @@ class Published:
         generation: its `generation_config.json`; empty: it has none.
         num_text: ids that a text may hold; behind them stand pictures.
         specials: tokens of its tokenizer besides those of all; the first one begins a text.
+        rows: of its embedding.
+        never: ids that no text without holes may hold.
     """
 
     name: str
@@ -64,12 +66,14 @@ class Published:
     generation: dict[str, Any] = field(default_factory=dict)
     num_text: int = ROWS
     specials: tuple[str, ...] = ()
+    rows: int = ROWS
+    never: tuple[int, ...] = ()
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""
         kind, config_class, fields = self.reference
         config = config_class(
-            vocab_size=ROWS,
+            vocab_size=self.rows,
             hidden_size=WIDTH,
             intermediate_size=HIDDEN,
             num_hidden_layers=LAYERS,
@@ -216,11 +220,11 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": THETA})
+LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": THETA})
 _QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": THETA})
 _QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": THETA, "head_dim": HEAD_DIM})
 _TIED = (Qwen3ForCausalLM, Qwen3Config, {**_QWEN3[2], "tie_word_embeddings": True})
-_LLADA_CONFIG = {
+LLADA_CONFIG = {
     "model_type": "llada",
     "architectures": ["LLaDAModelLM"],
     "d_model": WIDTH,
@@ -251,11 +255,11 @@ _LLADA_CONFIG = {
 }
 
 TABLE = (
-    Published("llada", _LLADA_CONFIG, _LLAMA, full, llada_name),
+    Published("llada", LLADA_CONFIG, LLAMA, full, llada_name),
     Published(
         "mmada",
-        {**_LLADA_CONFIG, "model_type": "mmada", "codebook_size": 16, "num_vq_tokens": 9},
-        _LLAMA,
+        {**LLADA_CONFIG, "model_type": "mmada", "codebook_size": 16, "num_vq_tokens": 9},
+        LLAMA,
         full,
         llada_name,
         num_text=256 + len(SPECIALS) + len(MMADA_SPECIALS),

@@ -12,12 +12,15 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
+from .published_dit import DIT_TABLE
+from .published_dreamon import DREAMON
+from .published_lumina import LUMINA
 from .published_moe import MIXTURES
 
-ALL = (*TABLE, *MIXTURES)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON)
 LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
 PUBLISHED = pytest.mark.parametrize(
-    "published", ALL, ids=lambda one: f"{one.name}-{one.config['model_type']}"
+    "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
 )
 
 
@@ -26,7 +29,7 @@ def random_ids(seed: int = 0) -> torch.Tensor:
 
 
 def test_every_family_has_a_row() -> None:
-    assert {family.name for family in all_families()} == {one.name for one in ALL}
+    assert {family.name for family in all_families()} == {one.name for one in EVERY}
 
 
 @PUBLISHED
@@ -43,7 +46,7 @@ def test_logits_equal_the_reference(published: Published, tmp_path: Path) -> Non
     assert ours.config.logits_shift == published.shift
     ids = random_ids()
     with torch.no_grad():
-        logits = ours(ids).logits[..., :ROWS]
+        logits = ours(ids).logits[..., : published.rows]
     torch.testing.assert_close(logits, published.logits(theirs, ids), rtol=1e-5, atol=1e-5)
 
 
@@ -86,15 +89,20 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
     theirs, mask = published.model(), published.mask
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
-        raw = published.logits(theirs, ids.clamp(max=ROWS - 1))[0]
+        raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
         raw[:, published.num_text :] = -torch.inf
+        raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 
     if published.name in LEFT_TO_RIGHT:
         return loops.left_to_right(logits, prompt, new, mask)
     block = open_block(published)
     if published.pattern(block + 1).all():
-        score = loops.lowest_entropy if published.name == "dream" else loops.highest_probability
+        score = (
+            loops.lowest_entropy
+            if published.name in ("dream", "dreamon")
+            else loops.highest_probability
+        )
         return loops.one_by_one(logits, prompt, new, block, mask, score)
     return loops.in_blocks(logits, prompt, new, block, mask, loops.highest_probability)
 
@@ -112,7 +120,7 @@ def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_pat
     expected = expected_row(published, prompt, 10)
     how = {"decoding_mode": "ar"}
     if published.name not in LEFT_TO_RIGHT:
-        metric = "entropy" if published.name == "dream" else "prob"
+        metric = "entropy" if published.name in ("dream", "dreamon") else "prob"
         how = {"unmasking_strategy": "static", "confidence_metric": metric}
         how["block_length"] = open_block(published)
     found = model.generate(

@@ -110,6 +110,7 @@ class Family:
         template: chat template, where the tokenizer's files have none.
         prompts: the template with what pictures need around it, from a folder, its tokenizer and
             the template of conversations without; None where a picture is a part like a text.
+        tokenizer: repository of the tokenizer, where checkpoints are published without one.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Family:
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
     prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
+    tokenizer: str | None = None
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.

@@ -7,7 +7,7 @@ diffusers' `vq_model.py` and `vae.py`, transformers' Janus and Chameleon, in own
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from .keys import Dropped, Linear, Renamed, Rule
+from .keys import Linear, Renamed, Rule, Unread
 
 _HALVES = ("encoder", "decoder")
 _NORM_AND_CONV = {one: one for one in ("norm1", "conv1", "norm2", "conv2")}
@@ -57,7 +57,7 @@ def magvit_rules(num_levels: int) -> list[Rule]:
         "encoder.quant_conv": "to_code",
         "decoder.post_quant_conv": "from_code",
     }
-    return [*places.rules(), Dropped(MAGVIT_BUFFERS)]
+    return [*places.rules(), *map(Unread, MAGVIT_BUFFERS)]
 
 
 def janus_rules() -> list[Rule]:
@@ -72,7 +72,7 @@ def chameleon_rules() -> list[Rule]:
     places = _taming([])
     places.layers["quant_conv"] = "to_code"
     left = ("post_quant_conv.weight", "post_quant_conv.bias")
-    return [*places.rules(), _BOOK, Dropped(left)]
+    return [*places.rules(), _BOOK, *map(Unread, left)]
 
 
 def llamagen_rules() -> list[Rule]:
@@ -88,7 +88,7 @@ def llamagen_rules() -> list[Rule]:
         "decoder.conv_blocks.{l}.upsample.conv": "decoder.doublings.{l}.conv",
         **_CODES,
     }
-    return [*places.rules(), _BOOK, Dropped(("quantize.codebook_used",))]
+    return [*places.rules(), _BOOK, Unread("quantize.codebook_used")]
 
 
 def diffusers_rules() -> list[Rule]:

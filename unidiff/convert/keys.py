@@ -62,21 +62,6 @@ class Renamed:
 
 
 @dataclass(frozen=True)
-class Dropped:
-    """Tensors that the model has no use for, such as a buffer that its configuration implies."""
-
-    names: tuple[str, ...]
-
-    def forwards(self, theirs: Tensors) -> Conversion:
-        """Nothing made of theirs."""
-        return Conversion({}, frozenset(set(self.names) & set(theirs)))
-
-    def backwards(self, ours: Tensors) -> Conversion:
-        """Nothing: what was dropped cannot be made again."""
-        return Conversion({}, frozenset())
-
-
-@dataclass(frozen=True)
 class Linear:
     """The weight of a linear map, in ours a 1 x 1 convolution's: (out, in) and (out, in, 1, 1)."""
 
@@ -100,6 +85,8 @@ class Linear:
             for name, one in found.made.items()
         }
         return Conversion(made, found.used)
+
+
 class Fused:
     """One tensor of theirs that is several of ours, one after the other along its rows.
 
@@ -209,6 +196,22 @@ class Grown:
             return Conversion({}, frozenset())
         made = rows_of(ours[self.name], 0, self.theirs)
         return Conversion({self.name: made}, frozenset([self.name]))
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A tensor that the model has no place for, such as frequencies that follow from the sizes."""
+
+    theirs: str
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Nothing of ours."""
+        return Conversion({}, frozenset(name for name, _ in _matches(theirs, self.theirs)))
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """Nothing of theirs: `convert_checkpoint` keeps it as it was."""
+        del ours
+        return Conversion({}, frozenset())
 
 
 def converted(

@@ -22,6 +22,8 @@ from .family import Family, ForeignFolder
 from .keys import converted
 from .tensors import LazyTensor, TensorFile, by_name, tensor_files
 
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
 
 @dataclass(frozen=True)
 class Converted:
@@ -120,13 +122,15 @@ def processor_of(
     image_tokenizer: ImageTokenizer | None = None,
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
-    tokenizer = AutoTokenizer.from_pretrained(opened.folder.path, config=opened.config)
+    tokenizer = tokenizer_of(opened)
     check_tokenizer(opened, len(tokenizer))
     template = tokenizer.chat_template or opened.family.template
     layout = opened.config.layout
     if image_tokenizer is None:
         text = {"text": layout.range_of("text")}
-        layout = replace(layout, ranges=text, delimiters={}, closes_canvas=False)
+        layout = replace(
+            layout, ranges=text, delimiters={}, closes_canvas=False, row_end_token_id=None
+        )
         return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
     if "image" not in layout.ranges:
         raise ValueError(
@@ -151,6 +155,24 @@ def _image_processor(grid: tuple[int, int], model: ImageTokenizer) -> UniDiffIma
         crop_to_size=True,
         resample=PILImageResampling.BICUBIC,
     )
+
+
+def tokenizer_of(opened: Converted) -> Any:
+    """The folder's own tokenizer, or where there is none the one that its authors name.
+
+    Raises:
+        FileNotFoundError: if that one is not on this machine and cannot be had.
+    """
+    path, published = opened.folder.path, opened.family.tokenizer
+    if published is None or any((path / name).is_file() for name in _TOKENIZER_FILES):
+        return AutoTokenizer.from_pretrained(path, config=opened.config)
+    try:
+        return AutoTokenizer.from_pretrained(published)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{path} has no tokenizer, and that of {published!r}, which {opened.family.name} was "
+            "trained with, could not be had: put its files into the folder"
+        ) from error
 
 
 def check_tokenizer(opened: Converted, size: int) -> None:

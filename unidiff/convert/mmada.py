@@ -90,6 +90,7 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
         image_grid=(side, side),
         delimiters={"image": (special_id(folder, "<|soi|>"), special_id(folder, "<|eoi|>"))},
         closes_canvas=True,
+        is_straight=True,
     )
     return {**own, "vocab_size": folder.shapes[TABLE][0], "token_layout": layout.to_dict()}
 

@@ -24,12 +24,14 @@ from .tensors import (
     LazyTensor,
     by_name,
     num_bytes,
+    read_header,
     tensor_files,
     write_file,
 )
 
 RECORD_FILE = "foreign.json"
 KEPT_FOLDER = "foreign"  # files of theirs that ours has no place for
+KEPT_FILE = "foreign.safetensors"  # and tensors
 SHARD_BYTES = 5_000_000_000
 Progress = Callable[[int, int], None]
 
@@ -117,6 +119,8 @@ def export_checkpoint(
     config = UniDiffConfig.from_pretrained(source)
     rules = named_family(record.family).rules(kept, config)
     tensors, _ = converted(by_name(tensor_files(source)), rules, backwards=True)
+    if (source / KEPT_FILE).is_file():
+        tensors |= read_header(source / KEPT_FILE).tensors
     if missing := sorted(set(shapes) - set(tensors)):
         raise ValueError(f"{source} lacks what {missing[:3]} are made of: convert it again")
     _refuse_existing(target)
@@ -176,7 +180,7 @@ def write_files(
 
 
 def _write_record(folder: Path, opened: Converted) -> None:
-    """What the checkpoint was, and every small file of it."""
+    """What the checkpoint was, every small file of it, and what the way back would not give."""
     files = {
         file.path.name: {name: tensor.shape for name, tensor in file.tensors.items()}
         for file in opened.files
@@ -184,6 +188,11 @@ def _write_record(folder: Path, opened: Converted) -> None:
     metadata = {file.path.name: file.metadata for file in opened.files}
     record = asdict(ForeignRecord(opened.family.name, files, metadata))
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rules = opened.family.rules(opened.folder, opened.config)
+    back, _ = converted(opened.tensors, rules, backwards=True)
+    lost = {n: tensor for n, tensor in by_name(opened.files).items() if n not in back}
+    if lost:
+        write_file(folder / KEPT_FILE, lost)
     kept = folder / KEPT_FOLDER
     kept.mkdir()
     for path in opened.folder.path.iterdir():

@@ -18,6 +18,7 @@ from .reuse import check_reuse, is_approximate
 from .revision import revision_of
 from .rows import Row
 from .strategies import unmasking_strategy
+from .stretching import check_stretching
 from .uniform_noise import check_noise
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,12 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
             f"checkpoint is {pattern!r}"
         )
     check_noise(denoiser, options)
+    if options["max_infill_tokens"] is not None and denoiser.layout.expand_token_id is None:
+        raise ValueError(
+            f"max_infill_tokens={options['max_infill_tokens']} needs a checkpoint with a token for "
+            "one position more, as DreamOn has; the holes of this one keep their length: leave it "
+            "out"
+        )
     _check_revision(denoiser, options)
     _check_steps(options)
     _check_guidance(denoiser, options)
@@ -79,6 +86,7 @@ def check_request(
             f"decoding_mode='ar' fills a canvas under no {rules[0]}: leave it out, or use "
             "'diffusion'"
         )
+    check_stretching(denoiser, options, inputs)
     if past is not None and not is_exact:
         raise ValueError("past_key_values need cache_reuse='exact'")
     if past is not None:
@@ -246,6 +254,7 @@ def policy_of(
         drafts_while_it_pays=options["decoding_mode"] == "auto",
         draft_length=options["draft_length"],
         looks_up_drafts=options["draft_lookup"],
+        max_infill_tokens=options["max_infill_tokens"],
         processors=processors,
     )
 

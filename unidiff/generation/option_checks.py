@@ -140,6 +140,7 @@ def _check_revision(name: str, value: Any) -> None:
 
 _CHECKS = {
     "max_new_tokens": _check_count(0),
+    "max_infill_tokens": _check_count(1),
     "max_length": _check_count(0),
     "block_length": _check_count(1),
     "sub_block_length": _check_count(1),

@@ -36,6 +36,7 @@ CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
 # Option -> default. None: the documented value that follows from the checkpoint.
 OPTIONS: dict[str, Any] = {
     "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
+    "max_infill_tokens": None,  # tokens that a canvas's holes may grow to; None: fixed holes
     "max_length": None,  # tokens of prompt columns and response together
     "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
     "sub_block_length": None,  # text positions of a block revealed before the next ones; None: all

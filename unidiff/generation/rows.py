@@ -74,6 +74,7 @@ class Row:
         log_probs: log-probability of each of them when it was revealed, nats; 0 where pinned.
         num_delivered: leading tokens of the canvas that are prompt or already in `generated`.
         num_forwards: forwards that chose one of its tokens or stored a generated one.
+        num_expansions: how often a position of its canvas has become two.
         finish_reason: "stop", "length" or "canvas" once finished.
         trace: its reveals, if they were asked for.
         rule: what its text or canvas may hold; None: anything.
@@ -90,6 +91,7 @@ class Row:
     log_probs: list[float] = field(default_factory=list)
     num_delivered: int = 0
     num_forwards: int = 0
+    num_expansions: int = 0
     finish_reason: str | None = None
     trace: Trace = field(default_factory=Trace)
     rule: Rule | None = None

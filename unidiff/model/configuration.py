@@ -15,6 +15,8 @@ from unidiff.tokens.layout import IdRange, TokenLayout
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
 ROUTER_SCORES = ("softmax", "sigmoid")
+NORM_TYPES = ("rms", "layer")
+MLP_TYPES = ("gated", "plain")
 
 
 @strict
@@ -31,17 +33,21 @@ class UniDiffConfig(PreTrainedConfig):
 
     vocab_size: int = 512  # rows of the embedding
     hidden_size: int = 64  # width of the residual stream
-    intermediate_size: int = 128  # width inside the SwiGLU MLP
+    intermediate_size: int = 128  # width inside the MLP
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
     num_key_value_heads: int | None = None  # None: as many as attention heads
     head_dim: int = 32
-    hidden_act: str = "silu"
+    hidden_act: str = "silu"  # inside the MLP
+    mlp_type: str = "gated"  # SwiGLU; or "plain": two biased products around the activation
     max_position_embeddings: int = 4096  # longest position seen in training
     initializer_range: float = 0.02  # standard deviation of fresh weights
-    rms_norm_eps: float = 1e-6
+    rms_norm_eps: float = 1e-6  # of either norm
+    norm_type: str = "rms"  # or "layer": LayerNorm with a scale and no shift
+    modulation_dim: int | None = None  # size of the vector of adaptive norms (DiT); None: none
     attention_bias: bool = False  # bias on the q, k, v projections (Qwen2)
     use_qk_norm: bool = True  # RMSNorm on each query and key head (Qwen3)
+    head_bias: bool = False  # bias on the logits
     attention_dropout: float = 0.0
     tie_word_embeddings: bool = True
     use_cache: bool = True
@@ -94,6 +100,7 @@ class UniDiffConfig(PreTrainedConfig):
             )
         self._check_noise()
         self._check_experts()
+        self._check_block()
         # Both were filled in __post_init__.
         assert self.num_key_value_heads is not None
         assert self.rope_parameters is not None
@@ -136,6 +143,15 @@ class UniDiffConfig(PreTrainedConfig):
                 f"mask_token_id is {self.mask_token_id}, but token_layout says "
                 f"{self.layout.mask_token_id}: make them equal"
             )
+
+    def _check_block(self) -> None:
+        """Raise ValueError unless the parts of a block are among those that there are."""
+        if self.norm_type not in NORM_TYPES:
+            raise ValueError(f"norm_type must be one of {NORM_TYPES}, got {self.norm_type!r}")
+        if self.mlp_type not in MLP_TYPES:
+            raise ValueError(f"mlp_type must be one of {MLP_TYPES}, got {self.mlp_type!r}")
+        if self.modulation_dim is not None and self.modulation_dim < 1:
+            raise ValueError(f"modulation_dim must be >= 1 or None, got {self.modulation_dim}")
 
     def _check_noise(self) -> None:
         """Raise ValueError unless the noise process and the head's reading fit together."""

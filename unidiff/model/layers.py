@@ -1,11 +1,14 @@
 """The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
+By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`), and its MLP two
+plain products: the block of a diffusion transformer.
+
 Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
 are those of Qwen3.
 """
 
 # Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim,
-# R rotated dimensions of a head.
+# R rotated dimensions of a head, C size of the vector that moves adaptive norms.
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +21,7 @@ from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .experts import UniDiffMixture
+from .modulation import Part
 from .packing import PackedLayer
 from .placement import Placement
 
@@ -36,6 +40,28 @@ class UniDiffRMSNorm(nn.Module):
         return nn.functional.rms_norm(
             hidden, self.weight.shape, self.weight.to(hidden.dtype), self.eps
         )
+
+
+class UniDiffLayerNorm(nn.Module):
+    """Normalisation to mean 0 and variance 1, computed in float32, with a scale and no shift."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        """Scale of ones for the last dimension of `size`."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalised tensor of the same shape and dtype."""
+        scale = self.weight.float()
+        normal = nn.functional.layer_norm(hidden.float(), scale.shape, scale, None, self.eps)
+        return normal.to(hidden.dtype)
+
+
+def stream_norm(config: UniDiffConfig) -> nn.Module:
+    """A fresh norm of the residual stream."""
+    kind = UniDiffRMSNorm if config.norm_type == "rms" else UniDiffLayerNorm
+    return kind(config.hidden_size, config.rms_norm_eps)
 
 
 class UniDiffRotaryEmbedding(nn.Module):
@@ -173,18 +199,45 @@ class UniDiffMLP(nn.Module):
         self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
 
+    @property
+    def entrances(self) -> list[nn.Module]:
+        """The products of its input."""
+        return [self.gate_proj, self.up_proj]
+
     def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
         """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
         if packed is not None:
-            gate, up = packed.gate_and_up.split(hidden)
+            gate, up = packed.mlp_in.split(hidden)
             return packed.down(self.activation(gate) * up)
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class UniDiffPlainMLP(nn.Module):
+    """Feed-forward of two products with biases, the activation between them."""
+
+    def __init__(self, config: UniDiffConfig) -> None:
+        """Up and down projections."""
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    @property
+    def entrances(self) -> list[nn.Module]:
+        """The products of its input."""
+        return [self.up_proj]
+
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            return packed.down(self.activation(packed.mlp_in(hidden)))
+        return self.down_proj(self.activation(self.up_proj(hidden)))
 
 
 def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
     """The MLP of a layer, or its mixture of experts."""
     if layer_index not in config.mixture_layers:
-        return UniDiffMLP(config)
+        return (UniDiffMLP if config.mlp_type == "gated" else UniDiffPlainMLP)(config)
     assert config.moe_intermediate_size is not None  # filled by the configuration
     shared = config.num_shared_experts * config.moe_intermediate_size
     return UniDiffMixture(config, UniDiffMLP(config, shared) if shared else None)
@@ -198,14 +251,31 @@ class UniDiffLayer(GradientCheckpointingLayer):
         super().__init__()
         self.self_attn = UniDiffAttention(config, layer_index)
         self.mlp = _feed_forward(config, layer_index)
-        self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.input_layernorm = stream_norm(config)
+        self.post_attention_layernorm = stream_norm(config)
+        size = config.modulation_dim
+        self.modulation = None if size is None else nn.Linear(size, 6 * config.hidden_size)
+
+    def parts(self, condition_C: Tensor | None) -> tuple[Part, Part]:
+        """What stands around attention and MLP; `condition_C` of adaptive norms, else None."""
+        norms = self.input_layernorm, self.post_attention_layernorm
+        if self.modulation is None:
+            return Part(norms[0]), Part(norms[1])
+        vectors = self.modulation(condition_C).chunk(6)
+        return Part(norms[0], *vectors[:3]), Part(norms[1], *vectors[3:])
 
     def forward(
-        self, hidden_BQD: Tensor, *attention_inputs: object, packed: PackedLayer | None = None
+        self,
+        hidden_BQD: Tensor,
+        condition_C: Tensor | None,
+        *attention_inputs: object,
+        packed: PackedLayer | None = None,
     ) -> Tensor:
         """(B, Q, D) residual stream after the layer; arguments as `UniDiffAttention.forward`."""
-        hidden_BQD = hidden_BQD + self.self_attn(
-            self.input_layernorm(hidden_BQD), *attention_inputs, packed=packed
+        around_attention, around_mlp = self.parts(condition_C)
+        output_BQD = self.self_attn(
+            around_attention.enter(hidden_BQD), *attention_inputs, packed=packed
         )
-        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD), packed)
+        hidden_BQD = hidden_BQD + around_attention.leave(output_BQD)
+        output_BQD = self.mlp(around_mlp.enter(hidden_BQD), packed)
+        return hidden_BQD + around_mlp.leave(output_BQD)

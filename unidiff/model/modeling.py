@@ -6,7 +6,8 @@ are committed and which are revealed is decided elsewhere (`streams.py`, `denois
 `unidiff.generation`).
 """
 
-# Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions.
+# Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions, C size
+# of the vector that moves adaptive norms.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +29,10 @@ from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
 from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
-from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
+from .layers import UniDiffLayer, UniDiffRotaryEmbedding, stream_norm
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .modulation import Part, UniDiffCondition
 from .packing import PackedWeights
 from .placement import Placement
 from .routing import UniDiffRouter
@@ -144,7 +146,10 @@ class UniDiffModel(UniDiffPreTrainedModel):
         self.layers = nn.ModuleList(
             UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
         )
-        self.norm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = stream_norm(config)
+        size = config.modulation_dim
+        self.condition = None if size is None else UniDiffCondition(size)
+        self.modulation = None if size is None else nn.Linear(size, 2 * config.hidden_size)
         self.rotary = UniDiffRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
@@ -195,12 +200,23 @@ class UniDiffModel(UniDiffPreTrainedModel):
                 attention_mask = self.clean_mask(hidden, attention_mask)
         rotation = self.rotary(position_ids, hidden.dtype)
         packed_layers = packed.layers if packed else [None] * len(self.layers)
-        inputs = (rotation, attention_mask, past_key_values, placement)
+        condition_C = self.condition_vector()
+        inputs = (condition_C, rotation, attention_mask, past_key_values, placement)
         for layer, packed_layer in zip(self.layers, packed_layers, strict=True):
             hidden = layer(hidden, *inputs, packed=packed_layer)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden), past_key_values=past_key_values
+            last_hidden_state=self.finish(hidden, condition_C), past_key_values=past_key_values
         )
+
+    def condition_vector(self) -> Tensor | None:
+        """(C,) vector that moves adaptive norms; None where there are none."""
+        return None if self.condition is None else self.condition()
+
+    def finish(self, hidden: Tensor, condition_C: Tensor | None) -> Tensor:
+        """(..., D) hidden states for the head, of the (..., D) residual stream."""
+        if self.modulation is None:
+            return Part(self.norm).enter(hidden)
+        return Part(self.norm, *self.modulation(condition_C).chunk(2)).enter(hidden)
 
     def clean_mask(self, hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B, 1, Q, Q) mask of the checkpoint's pattern over clean, possibly padded rows."""
@@ -234,7 +250,7 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
         """Fresh weights from the configuration."""
         super().__init__(config)
         self.model = UniDiffModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()
 
     def forward(

@@ -60,7 +60,7 @@ class PackedLayer:
         self.project = _packed([attention.q_proj, attention.k_proj, attention.v_proj])
         self.attention_out = _packed([attention.o_proj])
         if not isinstance(mlp, UniDiffMixture):
-            self.gate_and_up = _packed([mlp.gate_proj, mlp.up_proj])
+            self.mlp_in = _packed(mlp.entrances)
             self.down = _packed([mlp.down_proj])
 
 

@@ -94,6 +94,15 @@ def run_of(
     )
 
 
+def in_rows(codes: TokenSequence, modality: str, layout: TokenLayout) -> TokenSequence:
+    """Codes with the layout's token behind each row of a picture; other codes as they are."""
+    if modality != "image" or layout.row_end_token_id is None:
+        return codes
+    columns, row_end = layout.image_grid[1], run_of([layout.row_end_token_id], "text")
+    rows = [codes[start : start + columns] for start in range(0, len(codes), columns)]
+    return join([part for row in rows for part in (row, row_end)])
+
+
 class SequenceEncoder:
     """Turns conversations into token sequences with one tokenizer and one layout."""
 
@@ -125,7 +134,8 @@ class SequenceEncoder:
         """Delimited codes of an image, a state, an action chunk ...; delimiters are not wanted."""
         ids = self.layout.encode(modality, np.asarray(codes).reshape(-1))
         opening, closing = (run_of([token], "text") for token in self.delimiters(modality))
-        return join([opening, run_of(ids, self.layout.modality_id(modality), wanted), closing])
+        run = run_of(ids, self.layout.modality_id(modality), wanted)
+        return join([opening, in_rows(run, modality, self.layout), closing])
 
     def delimiters(self, modality: str) -> tuple[int, int]:
         """Ids around a modality's codes: the layout's, or the tokenizer's special tokens."""
