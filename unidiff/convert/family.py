@@ -1,7 +1,7 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from unidiff.tokens.checkpoint import check_exists, read_json
 from .keys import Rule
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|role_end|>", "<|dlm_pad|>")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,15 @@ class ForeignFolder:
         return self.special_ids.get(text) if isinstance(text, str) else None
 
     @cached_property
+    def end_ids(self) -> list[int]:
+        """Ids that end an answer: the files' own, and the ends of a turn that the tokenizer has."""
+        found: list[int | None] = []
+        for named in (self.decoding.get("eos_token_id"), self.config.get("eos_token_id")):
+            found += named if isinstance(named, list) else [named]
+        found += [self.named_token("eos_token"), *map(self.special_ids.get, TURN_ENDS)]
+        return list(dict.fromkeys(one for one in found if one is not None))
+
+    @cached_property
     def _tokenizer(self) -> Mapping[str, Any] | None:
         """`tokenizer.json`; several megabytes of a large vocabulary, so read once."""
         return self._file("tokenizer.json")
@@ -85,6 +96,10 @@ class ForeignFolder:
         """A JSON file of the folder; None where there is none."""
         path = self.path / name
         return read_json(path) if path.is_file() else None
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "ForeignFolder":
+        """The folder with the published class's values where `config.json` leaves fields out."""
+        return replace(self, config={**defaults, **self.config})
 
     def wants(self, name: str, *values: Any) -> None:
         """Raise ValueError unless a field of `config.json` is absent or has one of these values."""

@@ -62,7 +62,7 @@ def shape(folder: ForeignFolder) -> dict[str, Any]:
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
         "pad_token_id": folder.config.get("pad_token_id") or folder.named_token("pad_token"),
         "bos_token_id": config.get("bos_token_id"),
-        "eos_token_id": folder.decoding.get("eos_token_id", config.get("eos_token_id")),
+        "eos_token_id": folder.end_ids or None,
     }
 
 
@@ -197,6 +197,8 @@ DREAM = Family(
     settings=dream,
     rules=rules,
     decoding={
+        "max_new_tokens": 512,
+        "block_length": 512,
         "unmasking_strategy": "static",
         "confidence_metric": "entropy",
         "temperature": 0.2,
@@ -209,7 +211,11 @@ SDAR = Family(
     name="sdar",
     settings=sdar,
     rules=rules,
-    decoding={"unmasking_strategy": "dynamic", "confidence_threshold": 0.9},
+    decoding={
+        "max_new_tokens": 2048,
+        "unmasking_strategy": "dynamic",
+        "confidence_threshold": 0.9,
+    },
     template=CHATML,
 )
 DREAM_REASONER = replace(SDAR, name="dream-reasoner", settings=dream_reasoner)
@@ -217,7 +223,7 @@ ILLADA = Family(
     name="illada",
     settings=illada,
     rules=rules,
-    decoding={"block_length": 32, "unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 256, "block_length": 32, "unmasking_strategy": "static"},
     template=CHATML,
 )
 FAST_DLLM = Family(
@@ -225,9 +231,11 @@ FAST_DLLM = Family(
     settings=fast_dllm,
     rules=rules,
     decoding={
-        "unmasking_strategy": "threshold",
+        "max_new_tokens": 2048,
+        "unmasking_strategy": "dynamic",
         "confidence_threshold": 0.9,
         "sub_block_length": 8,
+        "first_alone": True,
     },
     template=CHATML,
 )
@@ -235,20 +243,27 @@ OPEN_DLLM = Family(
     name="open-dllm",
     settings=open_dllm,
     rules=rules,
-    decoding={"unmasking_strategy": "static", "temperature": 0.5, "top_k": 200, "do_sample": True},
+    decoding={
+        "max_new_tokens": 128,
+        "block_length": 128,
+        "unmasking_strategy": "static",
+        "temperature": 0.5,
+        "top_k": 200,
+        "do_sample": True,
+    },
     template=UNMARKED,
 )
 A2D = Family(
     name="a2d",
     settings=a2d,
     rules=rules,
-    decoding={"unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 256, "unmasking_strategy": "static"},
     template=CHATML,
 )
 AUTOREGRESSIVE = Family(
     name="autoregressive",
     settings=autoregressive,
     rules=rules,
-    decoding={"decoding_mode": "ar"},
+    decoding={"max_new_tokens": 512, "decoding_mode": "ar"},
     template=UNMARKED,
 )

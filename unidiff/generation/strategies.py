@@ -12,6 +12,7 @@ from torch import Tensor
 from .options import UNIFORM_STRATEGIES
 from .order import (
     RevealAll,
+    RevealFirstAlone,
     RevealRandom,
     RevealSequential,
     RevealStatic,
@@ -104,4 +105,5 @@ def unmasking_strategy(options: Mapping[str, Any]) -> UnmaskingStrategy:
         return GivenStrategy(chosen)
     if chosen in UNIFORM_STRATEGIES:
         return RevealAll()
-    return STRATEGIES[chosen](options)
+    named = STRATEGIES[chosen](options)
+    return RevealFirstAlone(named) if options["first_alone"] else named
