@@ -1,6 +1,6 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
+from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
 
 from .keys import Rule
 
@@ -60,12 +61,22 @@ class ForeignFolder:
 
     @cached_property
     def num_ids(self) -> int | None:
-        """Ids of the tokenizer, added tokens included; None where it has no `tokenizer.json`."""
-        if self._tokenizer is None:
+        """Ids of the tokenizer, added tokens included; None where there is no tokenizer."""
+        ids: Iterable[int]
+        if self._tokenizer is not None:
+            words = self._tokenizer.get("model", {}).get("vocab", {})
+            ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
+        elif self.sentencepiece_model is not None:
+            ids = [num_pieces(self.sentencepiece_model) - 1]
+        else:
             return None
-        words = self._tokenizer.get("model", {}).get("vocab", {})
-        ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
         return max([*ids, *self.special_ids.values()]) + 1
+
+    @property
+    def sentencepiece_model(self) -> Path | None:
+        """File of a tokenizer that has no `tokenizer.json`; None where it has one."""
+        path = self.path / MODEL_FILE
+        return path if path.is_file() and self._tokenizer is None else None
 
     def named_token(self, name: str) -> int | None:
         """Id of a token that `tokenizer_config.json` names, such as "mask_token"."""
@@ -121,6 +132,8 @@ class Family:
         rules: the names of its tensors, for a folder and our configuration of it.
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
+        own_inputs: what the published class must be given beside ids to read a row of a length
+            under the pattern; for `unidiff verify`.
     """
 
     name: str
@@ -128,6 +141,7 @@ class Family:
     rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
+    own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.
@@ -149,4 +163,12 @@ class Family:
                 f"{folder.path}: the mask id {mask} lies outside the {rows} rows of the embedding; "
                 "config.json, tokenizer and weights belong to different checkpoints"
             )
+        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+            named = settings.get(name)
+            ids = named if isinstance(named, list) else [named]
+            if outside := [one for one in ids if one is not None and not 0 <= one < rows]:
+                raise ValueError(
+                    f"{folder.path}: {name} {outside[0]} lies outside the {rows} rows of the "
+                    "embedding; its files belong to different checkpoints"
+                )
         return UniDiffConfig(**settings)

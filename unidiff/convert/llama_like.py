@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+from transformers import DynamicCache
+
 from unidiff.model.configuration import UniDiffConfig
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
@@ -192,6 +195,30 @@ def spare_id(folder: ForeignFolder) -> int:
     return rows if folder.num_ids is None else min(rows, folder.num_ids)
 
 
+def sdar_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """SDAR's class makes no mask: it takes one of 0 and 1 over the grid, positions and a cache."""
+    block = torch.arange(length) // config.canvas_length
+    return {
+        "attention_mask": (block[:, None] >= block[None, :]).float()[None],
+        "position_ids": torch.arange(length)[None],
+        "past_key_values": DynamicCache(),
+        "use_cache": True,
+        "store_kv": False,
+    }
+
+
+def fast_dllm_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """Fast-dLLM v2's class makes the mask of a grid that it is told."""
+    del length
+    return {"block_size": config.canvas_length}
+
+
+def full_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """A mask with which a causal class of transformers lets everybody attend to everybody."""
+    del config
+    return {"attention_mask": torch.zeros(1, 1, length, length)}
+
+
 DREAM = Family(
     name="dream",
     settings=dream,
@@ -217,6 +244,7 @@ SDAR = Family(
         "confidence_threshold": 0.9,
     },
     template=CHATML,
+    own_inputs=sdar_inputs,
 )
 DREAM_REASONER = replace(SDAR, name="dream-reasoner", settings=dream_reasoner)
 ILLADA = Family(
@@ -238,6 +266,7 @@ FAST_DLLM = Family(
         "first_alone": True,
     },
     template=CHATML,
+    own_inputs=fast_dllm_inputs,
 )
 OPEN_DLLM = Family(
     name="open-dllm",
@@ -252,6 +281,7 @@ OPEN_DLLM = Family(
         "do_sample": True,
     },
     template=UNMARKED,
+    own_inputs=full_inputs,
 )
 A2D = Family(
     name="a2d",

@@ -13,11 +13,13 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.checkpoint import some
 from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.tokens.sentencepiece_text import SentencePieceText
 
 from .families import family_of
 from .family import Family, ForeignFolder
 from .keys import converted
-from .tensors import LazyTensor, TensorFile, by_name, tensor_files
+from .pickles import weight_files
+from .tensors import LazyTensor, TensorFile, by_name
 
 
 @dataclass(frozen=True)
@@ -50,37 +52,51 @@ class Converted:
         )
 
 
-def open_foreign(path: str | Path) -> Converted:
+def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     """A foreign checkpoint; headers are read and everything is checked, no weight is.
+
+    Args:
+        path: of its folder.
+        allow_pickle: whether its weights may be pickles, see `pickles.py`.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, the family unknown, or names or shapes do not fit.
+        ValueError: if a file is damaged, the family unknown, names or shapes do not fit, or the
+            tokenizer disagrees with the configuration.
     """
-    files = tensor_files(Path(path))
+    if not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"{path} is neither a folder nor a checkpoint that the hub or its cache has"
+        )
+    files = weight_files(Path(path), allow_pickle)
     theirs = by_name(files)
     folder = ForeignFolder.at(path, {name: tensor.shape for name, tensor in theirs.items()})
     family = family_of(folder)
     config = family.configuration(folder)
+    check_tokenizer(folder, config)
     tensors, unknown = converted(theirs, family.rules(folder, config))
     check_complete(folder, config, tensors, unknown)
     return Converted(folder, files, family, config, tensors)
 
 
 def load_foreign(
-    path: str | Path, cls: type[PreTrainedModel] = UniDiffForBlockDiffusion, **kwargs: Any
+    path: str | Path,
+    cls: type[PreTrainedModel] = UniDiffForBlockDiffusion,
+    allow_pickle: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """The model of a foreign checkpoint.
 
     Args:
         path: of its folder.
         cls: the class of the model.
+        allow_pickle: whether its weights may be pickles.
         kwargs: of transformers' `from_pretrained`, such as dtype, device_map, quantization_config.
 
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`.
     """
-    opened = open_foreign(path)
+    opened = open_foreign(path, allow_pickle)
     config = kwargs.pop("config", None) or opened.config
     weights = {name: _Slice(tensor) for name, tensor in opened.tensors.items()}
     result = cls.from_pretrained(None, config=config, state_dict=weights, **kwargs)
@@ -92,7 +108,9 @@ def load_foreign(
 
 
 def load_foreign_processor(
-    path: str | Path, cls: type[UniDiffProcessor] = UniDiffProcessor
+    path: str | Path,
+    cls: type[UniDiffProcessor] = UniDiffProcessor,
+    allow_pickle: bool = False,
 ) -> UniDiffProcessor:
     """The processor of a foreign checkpoint: its own tokenizer and chat template.
 
@@ -101,28 +119,38 @@ def load_foreign_processor(
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read.
     """
-    return processor_of(open_foreign(path), cls)
+    return processor_of(open_foreign(path, allow_pickle), cls)
 
 
 def processor_of(
     opened: Converted, cls: type[UniDiffProcessor] = UniDiffProcessor
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
-    tokenizer = AutoTokenizer.from_pretrained(opened.folder.path, config=opened.config)
-    check_tokenizer(opened, len(tokenizer))
+    kind = SentencePieceText if opened.folder.sentencepiece_model else AutoTokenizer
+    tokenizer = kind.from_pretrained(
+        opened.folder.path, config=opened.config, trust_remote_code=False
+    )
     template = tokenizer.chat_template or opened.family.template
+    if isinstance(template, Mapping):  # several by name
+        template = template["default"]
     layout = opened.config.layout
     layout = replace(layout, ranges={"text": layout.range_of("text")})
     return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
 
 
-def check_tokenizer(opened: Converted, size: int) -> None:
-    """Raise ValueError if the tokenizer has more ids than the embedding has rows."""
-    rows = opened.config.vocab_size
-    if size > rows:
+def check_tokenizer(folder: ForeignFolder, config: UniDiffConfig) -> None:
+    """Raise ValueError unless the tokenizer's ids have rows and its mask is the configuration's."""
+    size, rows = folder.num_ids, config.vocab_size
+    if size is not None and size > rows:
         raise ValueError(
-            f"the tokenizer in {opened.folder.path} has {size} ids and the embedding {rows} rows: "
-            "they belong to different checkpoints"
+            f"the tokenizer in {folder.path} has {size} ids and the embedding {rows} rows: they "
+            "belong to different checkpoints"
+        )
+    said, named = folder.config.get("mask_token_id"), folder.named_token("mask_token")
+    if None not in (said, named) and said != named:
+        raise ValueError(
+            f"{folder.path}: the tokenizer's mask_token has the id {named}, and config.json says "
+            f"{said}: they belong to different checkpoints"
         )
 
 

@@ -24,7 +24,7 @@ from .checkpoint import (
     load_image_tokenizer,
 )
 from .decoding import AnswerDecoder
-from .foreign import converting, is_foreign
+from .foreign import PICKLES, converting, hub_options, is_foreign, local_folder
 from .image import FSQImageTokenizer, FSQImageTokenizerConfig
 from .image_processing import UniDiffImageProcessor
 from .layout import TokenLayout
@@ -33,8 +33,6 @@ from .parts import PartCoder
 from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
 from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
 from .sequence import CHAT_TEMPLATE
-
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
 class UniDiffProcessor(
@@ -155,13 +153,22 @@ class UniDiffProcessor(
     ) -> "UniDiffProcessor":
         """Processor of a checkpoint; what codes pictures and the like is loaded at first use.
 
+        Of somebody else's checkpoint, on the disk or on the hub, it is made of their tokenizer.
+        `use_safetensors=False` allows weights in pickles, as for the model: their shapes are read.
+
         Raises:
             FileNotFoundError: if a file is missing in a local folder.
             ValueError: if a file is damaged or cut short.
         """
-        folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        allow_pickle, options = kwargs.pop("use_safetensors", None) is False, hub_options(kwargs)
+        subfolder = kwargs.get("subfolder", "")
+        folder = local_folder(
+            pretrained_model_name_or_path, subfolder, PICKLES if allow_pickle else (), **options
+        )
         if is_foreign(folder):
-            foreign: UniDiffProcessor = converting("load_foreign_processor")(folder, cls)
+            foreign: UniDiffProcessor = converting("load_foreign_processor")(
+                folder, cls, allow_pickle=allow_pickle
+            )
             return foreign
         if folder.is_dir():
             check_processor_folder(folder)
@@ -169,8 +176,7 @@ class UniDiffProcessor(
             pretrained_model_name_or_path, **kwargs
         )
         check_template(processor.tokenizer, processor.chat_template, folder)
-        options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-        source, subfolder = str(pretrained_model_name_or_path), kwargs.get("subfolder", "")
+        source = str(pretrained_model_name_or_path)
         processor._modality_source = (source, {"subfolder": subfolder, **options})
         if "image" in processor.layout.ranges:
             place = Path(subfolder, IMAGE_TOKENIZER_FOLDER).as_posix()
