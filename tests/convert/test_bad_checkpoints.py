@@ -123,9 +123,9 @@ def test_maths_that_the_model_lacks_is_named(
         ("activation_type", "activation_type = 'swiglu'"),
         ("layer_norm_type", "layer_norm_type = 'default'"),
         ("rope", "rope = False"),
-        ("weight_tying", r"nothing missing, lm_head\.weight not expected"),
+        ("weight_tying", r"nothing missing, model\.transformer\.ff_out\.weight not expected"),
         ("mask_token_id", "the mask id 50256 lies outside"),
-        ("eos_token_id", "eos_token_id 50256 lies outside the 320 rows"),
+        ("eos_token_id", "the eos id 50256 lies outside the 320 rows"),
     ],
 )
 def test_a_field_that_llada_leaves_out_is_its_classes_default(
@@ -154,15 +154,15 @@ def test_a_tokenizer_that_disagrees_is_refused_before_the_weights_are_read(folde
     refused(folder, "mask_token has the id 258, and config.json says 257")
     change(folder / "tokenizer_config.json", mask_token="<|mask|>")
     tokens = json.loads((folder / "tokenizer.json").read_text())
-    tokens["added_tokens"][0]["id"] = 320
+    tokens["added_tokens"][-1]["id"] = 320
     write_json(folder / "tokenizer.json", tokens)
     refused(folder, "has 321 ids and the embedding 320 rows")
 
 
-@pytest.mark.parametrize("name", ["eos_token_id", "pad_token_id", "bos_token_id"])
+@pytest.mark.parametrize("name", ["eos", "pad", "bos"])
 def test_special_ids_outside_the_rows_are_named(folder: Path, name: str) -> None:
-    change(folder / "config.json", **{name: 9000})
-    refused(folder, f"{name} 9000 lies outside the 320 rows")
+    change(folder / "config.json", **{f"{name}_token_id": 9000})
+    refused(folder, f"the {name} id 9000 lies outside the 320 rows")
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None:

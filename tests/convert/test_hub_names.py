@@ -115,7 +115,7 @@ def test_our_own_checkpoints_are_left_to_transformers(
 def test_a_name_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     name = "some-lab/nothing"
     for load in (UniDiffForBlockDiffusion.from_pretrained, UniDiffProcessor.from_pretrained):
-        with pytest.raises(OSError, match="cached files"):
+        with pytest.raises(OSError, match=r"nothing|cached files"):
             load(name, cache_dir=tmp_path)
     result = CliRunner().invoke(app, ["convert", name, str(tmp_path / "native")])
     assert result.exit_code == ERROR_EXIT

@@ -7,8 +7,10 @@ import pytest
 import torch
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.cli.app import app
 from unidiff.convert.families import all_families
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint
@@ -24,7 +26,7 @@ TEXTS = (
     "  two before, two behind  ",
     "line\n\nline \t tab",
     "\u00e9 \u65e5\u672c \U0001f600",
-    "<0x41> \u2581 x",
+    "<0x41> x",
     "",
 )
 WORDS = [f"A line of text, number {n}: what it says is {n * n}." for n in range(80)]
@@ -111,6 +113,19 @@ def test_every_family_says_how_it_is_decoded(family) -> None:
     assert saved.max_new_tokens >= 128  # an answer, not one canvas
     assert family.template
     assert saved.decoding_mode == "ar" or saved.unmasking_strategy in ("static", "dynamic")
+
+
+@pytest.mark.parametrize(("published", "mode"), [(AR, "ar"), (LLADA, "diffusion")])
+def test_the_command_chats_as_the_folder_says(published, mode: str, tmp_path: Path) -> None:
+    written = published.write(tmp_path / "foreign", published.model())
+    given = ["chat", "--checkpoint", str(written), "--max-new-tokens", "6", "--device", "cpu"]
+    result = CliRunner().invoke(app, given, input="hi\n")
+    assert result.exit_code == 0, result.output
+    processor = UniDiffProcessor.from_pretrained(written)
+    model = UniDiffForBlockDiffusion.from_pretrained(written, dtype=torch.float32)
+    request = processor.for_chat([{"role": "user", "content": "hi"}])
+    output = model.generate(**request, max_new_tokens=6, decoding_mode=mode)
+    assert result.stdout == processor.post_process(output, request)[0] + "\n"
 
 
 def test_ends_of_a_turn_end_an_answer(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ def test_a_sub_block_is_revealed_before_the_next(pattern: str, models: dict) -> 
     [
         ("block_causal", {"block_delimiters": [5]}, "without a trained grid"),
         ("full", {"sub_block_length": 2}, "block_length itself"),
+        ("full", {"first_alone": True}, "never finishes"),
         ("causal_context", {"sub_block_length": 7}, "longer than the block of 6"),
     ],
 )

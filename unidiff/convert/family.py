@@ -156,19 +156,34 @@ class Family:
                 f"{folder.path} lacks {error} in its config.json or among its weights, which "
                 f"{self.name} needs"
             ) from error
-        rows = settings["vocab_size"]
-        mask = settings["mask_token_id"]
-        if not 0 <= mask < rows:
-            raise ValueError(
-                f"{folder.path}: the mask id {mask} lies outside the {rows} rows of the embedding; "
-                "config.json, tokenizer and weights belong to different checkpoints"
-            )
-        for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            named = settings.get(name)
-            ids = named if isinstance(named, list) else [named]
-            if outside := [one for one in ids if one is not None and not 0 <= one < rows]:
-                raise ValueError(
-                    f"{folder.path}: {name} {outside[0]} lies outside the {rows} rows of the "
-                    "embedding; its files belong to different checkpoints"
-                )
+        check_ids(folder, settings)
         return UniDiffConfig(**settings)
+
+
+def check_ids(folder: ForeignFolder, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless every id has a row, and files agree on the mask.
+
+    Args:
+        folder: of the checkpoint.
+        settings: fields of our configuration.
+    """
+    rows, size = settings["vocab_size"], folder.num_ids
+    if size is not None and size > rows:
+        raise ValueError(
+            f"the tokenizer in {folder.path} has {size} ids and the embedding {rows} rows: they "
+            "belong to different checkpoints"
+        )
+    for name in ("mask", "pad", "bos", "eos"):
+        named = settings.get(f"{name}_token_id")
+        ids = named if isinstance(named, list) else [named]
+        if outside := [one for one in ids if one is not None and not 0 <= one < rows]:
+            raise ValueError(
+                f"{folder.path}: the {name} id {outside[0]} lies outside the {rows} rows of the "
+                "embedding; config.json, tokenizer and weights belong to different checkpoints"
+            )
+    said, named = folder.config.get("mask_token_id"), folder.named_token("mask_token")
+    if None not in (said, named) and said != named:
+        raise ValueError(
+            f"{folder.path}: the tokenizer's mask_token has the id {named}, and config.json says "
+            f"{said}: they belong to different checkpoints"
+        )

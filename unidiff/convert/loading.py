@@ -73,7 +73,6 @@ def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     folder = ForeignFolder.at(path, {name: tensor.shape for name, tensor in theirs.items()})
     family = family_of(folder)
     config = family.configuration(folder)
-    check_tokenizer(folder, config)
     tensors, unknown = converted(theirs, family.rules(folder, config))
     check_complete(folder, config, tensors, unknown)
     return Converted(folder, files, family, config, tensors)
@@ -126,32 +125,19 @@ def processor_of(
     opened: Converted, cls: type[UniDiffProcessor] = UniDiffProcessor
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
-    kind = SentencePieceText if opened.folder.sentencepiece_model else AutoTokenizer
-    tokenizer = kind.from_pretrained(
-        opened.folder.path, config=opened.config, trust_remote_code=False
-    )
+    path = opened.folder.path
+    if opened.folder.sentencepiece_model is None:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, config=opened.config, trust_remote_code=False
+        )
+    else:
+        tokenizer = SentencePieceText.from_pretrained(path)
     template = tokenizer.chat_template or opened.family.template
     if isinstance(template, Mapping):  # several by name
         template = template["default"]
     layout = opened.config.layout
     layout = replace(layout, ranges={"text": layout.range_of("text")})
     return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
-
-
-def check_tokenizer(folder: ForeignFolder, config: UniDiffConfig) -> None:
-    """Raise ValueError unless the tokenizer's ids have rows and its mask is the configuration's."""
-    size, rows = folder.num_ids, config.vocab_size
-    if size is not None and size > rows:
-        raise ValueError(
-            f"the tokenizer in {folder.path} has {size} ids and the embedding {rows} rows: they "
-            "belong to different checkpoints"
-        )
-    said, named = folder.config.get("mask_token_id"), folder.named_token("mask_token")
-    if None not in (said, named) and said != named:
-        raise ValueError(
-            f"{folder.path}: the tokenizer's mask_token has the id {named}, and config.json says "
-            f"{said}: they belong to different checkpoints"
-        )
 
 
 def check_complete(

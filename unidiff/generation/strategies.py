@@ -101,9 +101,7 @@ def unmasking_strategy(options: Mapping[str, Any]) -> UnmaskingStrategy:
         options: every option; see `unidiff.generation.options.OPTIONS`.
     """
     chosen = options["unmasking_strategy"]
-    if callable(chosen):
-        return GivenStrategy(chosen)
     if chosen in UNIFORM_STRATEGIES:
         return RevealAll()
-    named = STRATEGIES[chosen](options)
-    return RevealFirstAlone(named) if options["first_alone"] else named
+    found = GivenStrategy(chosen) if callable(chosen) else STRATEGIES[chosen](options)
+    return RevealFirstAlone(found) if options["first_alone"] else found
