@@ -2,11 +2,13 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
 from typer.testing import CliRunner
 
@@ -121,6 +123,23 @@ def test_a_name_that_cannot_be_had_is_an_error(tmp_path: Path) -> None:
     assert result.exit_code == ERROR_EXIT
     assert "some-lab/nothing is neither a folder nor" in " ".join(result.stderr.split())
     assert not (tmp_path / "native").exists()
+
+
+@pytest.mark.parametrize("kind", [RepositoryNotFoundError, GatedRepoError])
+def test_what_the_hub_refuses_is_said_and_what_it_lacks_is_a_path(
+    kind: type[RepositoryNotFoundError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = SimpleNamespace(headers={}, request=None)
+
+    def refused(*given: Any, **keywords: Any) -> None:
+        raise kind("ask for access", response=answer)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refused)
+    if kind is RepositoryNotFoundError:
+        assert local_folder("no/such") == Path("no/such")
+        return
+    with pytest.raises(GatedRepoError, match="ask for access"):
+        local_folder("some-lab/gated")
 
 
 def test_the_command_line_takes_names(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

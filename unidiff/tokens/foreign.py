@@ -54,12 +54,18 @@ def local_folder(
     if folder.is_dir() or not _HUB_NAME.fullmatch(str(source)):
         return folder
     from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+    )
 
     name = str(source)
     try:
         found = hf_hub_download(name, "config.json", subfolder=subfolder or None, **options)
-    except EntryNotFoundError:  # an adapter, or neither there nor in the cache
+    except GatedRepoError:  # its message says what to do
+        raise
+    except (EntryNotFoundError, RepositoryNotFoundError):  # an adapter, or nothing of that name
         return folder
     if not _says_foreign(Path(found)):
         return folder
