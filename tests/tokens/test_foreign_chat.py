@@ -66,7 +66,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=320, initial_alphabet=alphabet, show_progress=False, min_frequency=1
     )
-    backend.train_from_iterator(["Hello there \n\n", "user\n\n\n", "system\n", "\n \n"], trainer)
+    backend.train_from_iterator(
+        ["Hello there \n\n", "user\n\n\n", "system\n", "\n \n", "!<|", "|>!"], trainer
+    )
     backend.add_special_tokens([AddedToken(one, special=True) for one in SPECIALS])
     backend.add_tokens([AddedToken(one, special=False) for one in THINK])
     return PreTrainedTokenizerFast(
@@ -137,7 +139,7 @@ def test_special_texts_stay_text_and_every_byte_the_templates(
 
 
 def test_tokens_around_a_special_text_are_those_of_the_whole(encoder: ForeignEncoder) -> None:
-    text = "Hello \n<|mask|>\n there"
+    text = "Hello!<|mask|>!there"
     ids = encoder.conversation(user(text)).ids_L.tolist()
     plain = encoder.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
         "input_ids"
