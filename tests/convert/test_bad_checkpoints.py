@@ -114,6 +114,55 @@ def test_maths_that_the_model_lacks_is_named(
     refused(folder, words)
 
 
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("block_type", "block_type = 'sequential'"),
+        ("activation_type", "activation_type = 'swiglu'"),
+        ("layer_norm_type", "layer_norm_type = 'default'"),
+        ("rope", "rope = False"),
+        ("weight_tying", r"nothing missing, model\.transformer\.ff_out\.weight not expected"),
+        ("mask_token_id", "the mask id 50256 lies outside"),
+        ("eos_token_id", "the eos id 50256 lies outside the 320 rows"),
+    ],
+)
+def test_a_field_that_llada_leaves_out_is_its_classes_default(
+    tmp_path: Path, field: str, words: str
+) -> None:
+    folder = LLADA.write(tmp_path / "foreign", LLADA.model())
+    config = {name: value for name, value in LLADA.config.items() if name != field}
+    write_json(folder / "config.json", config)
+    refused(folder, words)
+
+
+def test_a_default_of_lladas_class_is_applied(tmp_path: Path) -> None:
+    folder = LLADA.write(tmp_path / "foreign", LLADA.model())
+    left_out = ("rope_theta", "max_sequence_length", "rms_norm_eps")
+    config = {name: value for name, value in LLADA.config.items() if name not in left_out}
+    write_json(folder / "config.json", config)
+    found = open_foreign(folder).config
+    assert found.rope_parameters["rope_theta"] == 10_000.0
+    assert (found.max_position_embeddings, found.rms_norm_eps) == (1024, 1e-5)
+    write_json(folder / "config.json", {**config, "model_type": "mmada", "num_vq_tokens": 9})
+    refused(folder, "lacks 'max_sequence_length' in its config")  # its class has no defaults
+
+
+def test_a_tokenizer_that_disagrees_is_refused_before_the_weights_are_read(folder: Path) -> None:
+    change(folder / "tokenizer_config.json", mask_token="<|user|>")
+    refused(folder, "mask_token has the id 258, and config.json says 257")
+    change(folder / "tokenizer_config.json", mask_token="<|mask|>")
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens["added_tokens"][-1]["id"] = 320
+    write_json(folder / "tokenizer.json", tokens)
+    refused(folder, "has 321 ids and the embedding 320 rows")
+
+
+@pytest.mark.parametrize("name", ["eos", "pad", "bos"])
+def test_special_ids_outside_the_rows_are_named(folder: Path, name: str) -> None:
+    change(folder / "config.json", **{f"{name}_token_id": 9000})
+    refused(folder, f"the {name} id 9000 lies outside the 320 rows")
+
+
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None:
     ids = {"mask_token_id": 5, "eos_token_id": 7, "pad_token_id": 7}
     small = Published("sdar", {**SDAR.config, **ids}, SDAR.reference, SDAR.pattern)

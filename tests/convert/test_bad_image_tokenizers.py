@@ -112,7 +112,7 @@ def test_a_pickle_is_read_only_on_demand(tmp_path: Path, within: str | None) -> 
     weights = weights_of(reference)
     path = tmp_path / "vq_ds16_t2i.pt"
     torch.save({within: weights, "steps": 3} if within else weights, path)
-    with pytest.raises(ValueError, match=r"vq_ds16_t2i\.pt is a pickle.*allow_pickle=True"):
+    with pytest.raises(ValueError, match=r"pickles \(vq_ds16_t2i\.pt\).*allow_pickle=True"):
         load_image_tokenizer(path)
     folder = ROWS["llamagen-16"].write(tmp_path / "safe", reference)
     expected = load_image_tokenizer(folder).state_dict()
@@ -130,11 +130,11 @@ def test_a_pickle_that_runs_code_is_refused_on_demand_too(tmp_path: Path) -> Non
     Trap.place = tmp_path / "ran"
     path = tmp_path / "trap.pt"
     torch.save({"model": Trap()}, path)
-    with pytest.raises(ValueError, match=r"trap\.pt is damaged, or holds more than tensors"):
+    with pytest.raises(ValueError, match=r"trap\.pt holds more than tensors"):
         load_image_tokenizer(path, allow_pickle=True)
     assert not Trap.place.exists()
     torch.save([1, 2], path)
-    with pytest.raises(ValueError, match="holds no tensors by name; it has list"):
+    with pytest.raises(ValueError, match="must hold tensors by name, got list"):
         load_image_tokenizer(path, allow_pickle=True)
 
 

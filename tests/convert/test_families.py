@@ -129,6 +129,26 @@ def test_greedy_decoding_equals_the_published_loop(published: Published, tmp_pat
     assert found.tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize(("length", "sub"), [(6, 4), (8, 4), (13, 2), (3, 8)])
+def test_fast_dllm_decodes_as_its_own_loop(length: int, sub: int, tmp_path: Path) -> None:
+    published = next(one for one in TABLE if one.name == "fast-dllm-v2")
+    theirs = published.model()
+    folder = published.write(tmp_path / "foreign", theirs)
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    prompt, block = random_ids(4)[0, :length], open_block(published)
+    stop = (length // block + 3) * block
+
+    def logits(ids: torch.Tensor) -> torch.Tensor:
+        raw = published.logits(theirs, ids)[0]
+        return torch.cat([raw[:1], raw[:-1]])
+
+    expected = loops.in_sub_blocks(logits, prompt, stop, (block, sub), published.mask, 0.3)
+    # No option but the sizes of this tiny model: the rest is what the folder is decoded by.
+    sizes = {"sub_block_length": sub, "confidence_threshold": 0.3, "eos_token_id": -1}
+    found = model.generate(prompt[None], max_new_tokens=stop - length, **sizes)
+    assert found[0].tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize("published", [TABLE[0], TABLE[-1]], ids=lambda one: one.name)
 def test_a_tokenizer_without_template_gets_the_familys(
     published: Published, tmp_path: Path

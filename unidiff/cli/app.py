@@ -20,6 +20,7 @@ from .plugins import new_plugin, plugins
 from .tokenizer import tokenizer
 from .trace import trace
 from .training import prepare_data, train
+from .verify import verify
 
 _TASKS = "Tasks"
 _PLUGINS = "Tasks of plugins"
@@ -114,6 +115,7 @@ app.command(rich_help_panel=_WORKSHOP)(adapt)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(convert)
 app.command(rich_help_panel=_WORKSHOP)(export)
+app.command(rich_help_panel=_WORKSHOP)(verify)
 app.command(rich_help_panel=_WORKSHOP)(info)
 app.command(rich_help_panel=_WORKSHOP)(plugins)
 app.command("new-plugin", rich_help_panel=_WORKSHOP)(new_plugin)

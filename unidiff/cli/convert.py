@@ -9,7 +9,9 @@ from .progress import progress_bars
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Folder of the checkpoint, as it is published.")],
+    source: Annotated[
+        str, typer.Argument(help="Folder of the checkpoint as it is published, or its hub name.")
+    ],
     target: Annotated[Path, typer.Argument(help="New folder, in UniDiff's format.")],
     shard_size: Annotated[
         float, typer.Option(help="Most gigabytes of a file of weights.", min=0.001)
@@ -18,9 +20,9 @@ def convert(
         Path | None,
         typer.Option(help="Folder or file of what codes its pictures, published elsewhere."),
     ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of the repository on the hub.")] = None,
     allow_pickle: Annotated[
-        bool,
-        typer.Option("--allow-pickle", help="Read an image tokenizer that is no safetensors."),
+        bool, typer.Option("--allow-pickle", help="Read .bin and .pt files, tensors only.")
     ] = False,
 ) -> None:
     """Write somebody else's checkpoint in our format; one tensor is in memory at a time."""
@@ -31,9 +33,10 @@ def convert(
             source,
             target,
             image_tokenizer=image_tokenizer,
-            allow_pickle=allow_pickle,
             shard_bytes=int(shard_size * 1e9),
             on_progress=_bar(progress),
+            allow_pickle=allow_pickle,
+            revision=revision,
         )
     typer.echo(str(target))
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
-from unidiff.model.checkpoint import WEIGHTS_FILE
+from unidiff.model.checkpoint import WEIGHTS_FILE, pickles_in, refuse_pickles
 from unidiff.tokens.checkpoint import read_json
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 
@@ -17,7 +17,7 @@ from .image_families import ImageFamily, image_family_of
 from .image_names import MAGVIT_BUFFERS
 from .keys import converted
 from .loading import LazySlice, check_tensors
-from .pickles import SUFFIXES, read_pickle
+from .pickles import read_pickle
 from .tensors import LazyTensor, by_name, tensor_files
 
 # What files of weights are called: by transformers, diffusers, and Show-o.
@@ -82,20 +82,27 @@ def load_foreign_image_tokenizer(path: str | Path, *, allow_pickle: bool = False
 
 def _stored(path: Path, allow_pickle: bool) -> dict[str, LazyTensor]:
     """Every tensor of a folder or of one file, by their names."""
-    if path.is_file() and path.suffix in SUFFIXES:
-        return read_pickle(path, allow_pickle=allow_pickle)
+    if path.is_file() and path.suffix != ".safetensors":
+        return _pickled(path, allow_pickle)
     if path.is_file():
-        return dict(by_name(tensor_files(path.parent, path.name)))
+        return by_name(tensor_files(path.parent, path.name))
     for name in _WEIGHTS:
         if (path / name).is_file() or (path / f"{name}.index.json").is_file():
-            return dict(by_name(tensor_files(path, name)))
-    pickles = sorted(one for one in path.glob("*") if one.suffix in SUFFIXES)
+            return by_name(tensor_files(path, name))
+    pickles = pickles_in(path)
     if len(pickles) == 1:
-        return read_pickle(pickles[0], allow_pickle=allow_pickle)
+        return _pickled(pickles[0], allow_pickle)
     raise FileNotFoundError(
         f"expected one of {_WEIGHTS} in {path}, whole or in shards with an index; it has "
         f"{sorted(one.name for one in path.glob('*'))[:12]}"
     )
+
+
+def _pickled(path: Path, allow_pickle: bool) -> dict[str, LazyTensor]:
+    """Every tensor of a pickle; raises ValueError if it may not be read."""
+    if not allow_pickle:
+        refuse_pickles([path])
+    return dict(read_pickle(path).tensors)
 
 
 def _within(tensors: Mapping[str, LazyTensor], prefixes: tuple[str, ...]) -> dict[str, LazyTensor]:

@@ -16,11 +16,13 @@ from unidiff.tokens.checkpoint import some
 from unidiff.tokens.image_processing import UniDiffImageProcessor
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.tokens.sentencepiece_text import SentencePieceText
 
 from .families import family_of
 from .family import Family, ForeignFolder
 from .keys import converted
-from .tensors import LazyTensor, TensorFile, by_name, tensor_files
+from .pickles import weight_files
+from .tensors import LazyTensor, TensorFile, by_name
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -55,14 +57,23 @@ class Converted:
         )
 
 
-def open_foreign(path: str | Path) -> Converted:
+def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     """A foreign checkpoint; headers are read and everything is checked, no weight is.
+
+    Args:
+        path: of its folder.
+        allow_pickle: whether its weights may be pickles, see `pickles.py`.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, the family unknown, or names or shapes do not fit.
+        ValueError: if a file is damaged, the family unknown, names or shapes do not fit, or the
+            tokenizer disagrees with the configuration.
     """
-    files = tensor_files(Path(path))
+    if not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"{path} is neither a folder nor a checkpoint that the hub or its cache has"
+        )
+    files = weight_files(Path(path), allow_pickle)
     theirs = by_name(files)
     folder = ForeignFolder.at(path, {name: tensor.shape for name, tensor in theirs.items()})
     family = family_of(folder)
@@ -73,19 +84,23 @@ def open_foreign(path: str | Path) -> Converted:
 
 
 def load_foreign(
-    path: str | Path, cls: type[PreTrainedModel] = UniDiffForBlockDiffusion, **kwargs: Any
+    path: str | Path,
+    cls: type[PreTrainedModel] = UniDiffForBlockDiffusion,
+    allow_pickle: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """The model of a foreign checkpoint.
 
     Args:
         path: of its folder.
         cls: the class of the model.
+        allow_pickle: whether its weights may be pickles.
         kwargs: of transformers' `from_pretrained`, such as dtype, device_map, quantization_config.
 
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`.
     """
-    opened = open_foreign(path)
+    opened = open_foreign(path, allow_pickle)
     config = kwargs.pop("config", None) or opened.config
     weights = {name: LazySlice(tensor) for name, tensor in opened.tensors.items()}
     result = cls.from_pretrained(None, config=config, state_dict=weights, **kwargs)
@@ -100,6 +115,7 @@ def load_foreign_processor(
     path: str | Path,
     cls: type[UniDiffProcessor] = UniDiffProcessor,
     image_tokenizer: ImageTokenizer | None = None,
+    allow_pickle: bool = False,
 ) -> UniDiffProcessor:
     """The processor of a foreign checkpoint: its own tokenizer and chat template.
 
@@ -108,12 +124,13 @@ def load_foreign_processor(
         cls: the class of the processor.
         image_tokenizer: what codes pictures, which is published elsewhere; without it the processor
             reads and writes text.
+        allow_pickle: whether the checkpoint's weights, whose shapes are read, may be pickles.
 
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read, or the
             image tokenizer does not fit.
     """
-    return processor_of(open_foreign(path), cls, image_tokenizer)
+    return processor_of(open_foreign(path, allow_pickle), cls, image_tokenizer)
 
 
 def processor_of(
@@ -123,8 +140,9 @@ def processor_of(
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
     tokenizer = tokenizer_of(opened)
-    check_tokenizer(opened, len(tokenizer))
     template = tokenizer.chat_template or opened.family.template
+    if isinstance(template, Mapping):  # several by name
+        template = template["default"]
     layout = opened.config.layout
     if image_tokenizer is None:
         text = {"text": layout.range_of("text")}
@@ -164,8 +182,10 @@ def tokenizer_of(opened: Converted) -> Any:
         FileNotFoundError: if that one is not on this machine and cannot be had.
     """
     path, published = opened.folder.path, opened.family.tokenizer
+    if opened.folder.sentencepiece_model is not None:
+        return SentencePieceText.from_pretrained(path)
     if published is None or any((path / name).is_file() for name in _TOKENIZER_FILES):
-        return AutoTokenizer.from_pretrained(path, config=opened.config)
+        return AutoTokenizer.from_pretrained(path, config=opened.config, trust_remote_code=False)
     try:
         return AutoTokenizer.from_pretrained(published)
     except OSError as error:
@@ -173,16 +193,6 @@ def tokenizer_of(opened: Converted) -> Any:
             f"{path} has no tokenizer, and that of {published!r}, which {opened.family.name} was "
             "trained with, could not be had: put its files into the folder"
         ) from error
-
-
-def check_tokenizer(opened: Converted, size: int) -> None:
-    """Raise ValueError if the tokenizer has more ids than the embedding has rows."""
-    rows = opened.config.vocab_size
-    if size > rows:
-        raise ValueError(
-            f"the tokenizer in {opened.folder.path} has {size} ids and the embedding {rows} rows: "
-            "they belong to different checkpoints"
-        )
 
 
 def check_complete(

@@ -1,89 +1,112 @@
-"""Weights in files of torch's own format, such as `.bin`, `.pt` and `.ckpt`: only on demand.
+"""Weights in PyTorch's own files (`.bin`, `.pt`), read only where the user allows it.
 
-They are pickles, which can run code. They are read by torch's reader that builds tensors and plain
-containers only, and even so only where the caller says that the file may be read.
+A pickle can run code when it is read. `weights_only=True` reads tensors and plain values and
+refuses everything else, so no code of a file runs even then.
 """
 
+import pickle
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from unidiff.tokens.checkpoint import REMEDY, check_exists
+from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, pickles_in, refuse_pickles
+from unidiff.tokens.checkpoint import REMEDY, some
 
-from .tensors import LazyTensor
+from .tensors import TensorFile, shards, tensor_files
 
-SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
-_WITHIN = ("model", "state_dict")  # where training loops keep the weights in what they save
+PICKLED_INDEX = "pytorch_model.bin.index.json"
+_WRAPPERS = ("state_dict", "model")  # keys under which trainers keep a state dictionary
 
 
 @dataclass(frozen=True)
-class MappedTensor:
-    """A tensor whose numbers stay in its file until they are read.
+class PickledTensor:
+    """A tensor in a pickle, mapped from the disk where the file's format allows it.
 
     Attributes:
-        tensor: mapped into memory.
+        stored: the tensor as the file has it.
     """
 
-    tensor: Tensor
+    stored: Tensor
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Its size along each dimension."""
-        return tuple(self.tensor.shape)
+        return tuple(self.stored.shape)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of its numbers."""
-        return self.tensor.dtype
+        """Of its numbers."""
+        return self.stored.dtype
 
     def read(self) -> Tensor:
         """The tensor, in memory of its own."""
-        return self.tensor.detach().clone()
+        return self.stored.clone()
 
 
-def read_pickle(path: Path, *, allow_pickle: bool) -> dict[str, LazyTensor]:
-    """The tensors of a file by name.
+def weight_files(folder: Path, allow_pickle: bool = False) -> list[TensorFile]:
+    """What a checkpoint's files of weights hold: safetensors, or pickles where there are none.
 
     Args:
-        path: of the file.
-        allow_pickle: whether it may be read at all.
+        folder: of the checkpoint.
+        allow_pickle: whether pickles may be read.
+
+    Raises:
+        FileNotFoundError: if there are no weights, or a shard is missing.
+        ValueError: if a file is damaged, or a pickle is not allowed or holds more than tensors.
+    """
+    pickles = pickles_in(folder)
+    has_safe = (folder / WEIGHTS_FILE).is_file() or (folder / INDEX_FILE).is_file()
+    if has_safe or not pickles:
+        return tensor_files(folder)
+    if not allow_pickle:
+        refuse_pickles(pickles)
+    if (folder / PICKLED_INDEX).is_file():
+        return shards(folder, PICKLED_INDEX, read_pickle)
+    if len(pickles) > 1:
+        raise ValueError(
+            f"{folder} holds {some(path.name for path in pickles)} and no {PICKLED_INDEX}: leave "
+            "the one file that is the checkpoint there"
+        )
+    return [read_pickle(pickles[0])]
+
+
+def safe_name(file: str) -> str:
+    """The name under which a file of weights is written: pickles become safetensors."""
+    if file.endswith(".safetensors"):
+        return file
+    _, dash, number = Path(file).stem.partition("-")  # pytorch_model-00001-of-00002
+    return f"model{dash}{number}.safetensors"
+
+
+def read_pickle(path: Path) -> TensorFile:
+    """The tensors of one pickle.
 
     Raises:
         FileNotFoundError: if it is missing.
-        ValueError: if it may not be read, is damaged, or holds anything but tensors by name.
+        ValueError: if it is damaged, cut short, or holds something else than tensors.
     """
-    check_exists(path)
-    if not allow_pickle:
-        raise ValueError(
-            f"{path} is a pickle, which can run code: say allow_pickle=True (--allow-pickle) if "
-            "you trust where it came from, or get the weights as safetensors"
-        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: {REMEDY}")
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # zip's, pickle's and torch's errors share no class
+        loaded = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
         raise ValueError(
-            f"{path} is damaged, or holds more than tensors, or has torch's format of before "
-            f"version 1.6 ({error}): {REMEDY}"
+            f"{path} holds more than tensors, or is damaged, and is not read: "
+            f"{str(error).splitlines()[0]}"
         ) from error
-    found = _weights(held)
-    if not found:
-        raise ValueError(f"{path} holds no tensors by name; it has {_kinds(held)}")
-    return {name: MappedTensor(tensor) for name, tensor in found.items()}
-
-
-def _weights(held: Any) -> dict[str, Tensor]:
-    """The named tensors among what a file holds; nothing where there are none."""
-    within = [held[name] for name in _WITHIN if isinstance(held, Mapping) and name in held]
-    weights = within[0] if within else held
-    if not isinstance(weights, Mapping):
-        return {}
-    return {name: one for name, one in weights.items() if isinstance(one, Tensor)}
-
-
-def _kinds(held: Any) -> Any:
-    """What a file holds, in a few words."""
-    return sorted(map(str, held))[:5] if isinstance(held, Mapping) else type(held).__name__
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f"{path} is damaged or cut short ({error}): {REMEDY}") from error
+    for key in _WRAPPERS:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"{path} must hold tensors by name, got {type(loaded).__name__}")
+    if others := [str(name) for name, one in loaded.items() if not isinstance(one, Tensor)]:
+        raise ValueError(f"{path} holds more than tensors: {some(others)}")
+    return TensorFile(path, {name: PickledTensor(one) for name, one in loaded.items()}, {})

@@ -145,7 +145,7 @@ def rows_of(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """What the header of a safetensors file says.
+    """What a file of weights holds, by the header of a safetensors file.
 
     Attributes:
         path: of the file.
@@ -154,7 +154,7 @@ class TensorFile:
     """
 
     path: Path
-    tensors: dict[str, StoredTensor]
+    tensors: Mapping[str, LazyTensor]
     metadata: dict[str, str]
 
 
@@ -201,8 +201,13 @@ def tensor_files(folder: Path, weights: str = WEIGHTS_FILE) -> list[TensorFile]:
             f"expected {weights} or {index} in {folder}; it has "
             f"{sorted(path.name for path in folder.glob('*'))[:12]}: {REMEDY}"
         )
+    return shards(folder, index, read_header)
+
+
+def shards(folder: Path, index: str, read: Callable[[Path], TensorFile]) -> list[TensorFile]:
+    """Every file that an index names; raises ValueError if one lacks a tensor placed there."""
     placed = weight_map(folder, index)
-    files = [read_header(folder / name) for name in sorted(set(placed.values()))]
+    files = [read(folder / name) for name in sorted(set(placed.values()))]
     held = {name: file.path.name for file in files for name in file.tensors}
     for name, place in placed.items():
         if held.get(name) != place:
@@ -258,15 +263,15 @@ def num_bytes(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
-def by_name(files: Iterable[TensorFile]) -> dict[str, StoredTensor]:
+def by_name(files: Iterable[TensorFile]) -> dict[str, LazyTensor]:
     """Every tensor of some files; raises ValueError if two hold one of the same name."""
-    tensors: dict[str, StoredTensor] = {}
+    holders: dict[str, TensorFile] = {}
     for file in files:
-        for name, tensor in file.tensors.items():
-            if name in tensors:
-                raise ValueError(f"both {tensors[name].path} and {file.path} hold {name!r}")
-            tensors[name] = tensor
-    return tensors
+        for name in file.tensors:
+            if name in holders:
+                raise ValueError(f"both {holders[name].path} and {file.path} hold {name!r}")
+            holders[name] = file
+    return {name: file.tensors[name] for name, file in holders.items()}
 
 
 def _stored(path: Path, name: str, entry: Any, first: int, size: int) -> StoredTensor:

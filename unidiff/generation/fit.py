@@ -273,6 +273,11 @@ def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
             "sub_block_length divides a block that is committed whole; with "
             "attention_pattern='full' block_length itself is what is revealed together"
         )
+    if options["first_alone"] and pattern == "full":
+        raise ValueError(
+            "first_alone takes the first token of a block from the block before, which "
+            "attention_pattern='full' never finishes: leave it out"
+        )
     if sub_length is not None and sub_length > length:
         raise ValueError(f"sub_block_length={sub_length} is longer than the block of {length}")
     return Blocks(

@@ -43,6 +43,7 @@ OPTIONS: dict[str, Any] = {
     "block_delimiters": None,  # token ids at which a block may end early (adaptive); None: fixed
     "delimiter_threshold": 0.3,  # least confidence of such a delimiter, in (0, 1]
     "delimiter_window": None,  # positions looked ahead for one; None: block_length
+    "first_alone": False,  # whether a block's first position is revealed before all others
     "max_denoising_steps": None,  # forwards per (sub-)block; None: one per token of it
     "unmasking_strategy": "threshold",  # a name, or a callable as UnmaskingStrategy
     "confidence_threshold": 0.9,  # in (0, 1]

@@ -163,7 +163,8 @@ class Row:
         Args:
             block_length: positions of the canvas; None: the whole response (`full`).
             num_settled: prompt tokens that stay context; the others open the canvas.
-            window: text positions revealed before the next ones; None: all.
+            window: text positions revealed before the next ones; None: all. Those of a block are
+                counted from its beginning, prompt tokens included.
         """
         if self.given is not None:
             own = self.given
@@ -179,7 +180,8 @@ class Row:
         stop = len(prefix) + len(own.ids)
         known = np.ones(len(prefix), dtype=bool)
         if window is not None and self.given is None:
-            stop = min(stop, len(prefix) + window)
+            begun = 0 if block_length is None else len(prefix) % window
+            stop = min(stop, len(prefix) - begun + window)
         return Canvas(
             ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), own.ids]),
             pinned=np.concatenate([known, own.pinned]),

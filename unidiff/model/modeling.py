@@ -21,7 +21,14 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from unidiff.generation.config import UniDiffGenerationConfig
-from unidiff.tokens.foreign import converting, is_foreign
+from unidiff.tokens.foreign import (
+    HUB_OPTIONS,
+    PICKLES,
+    converting,
+    hub_options,
+    is_foreign,
+    local_folder,
+)
 
 from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
@@ -87,8 +94,10 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Model of a checkpoint, or of an adapter folder: its base with the adapter active.
 
-        Takes what transformers' method of this name takes. A local folder of another format
-        (LLaDA, Dream, SDAR, Qwen3, ...) is converted while it is read.
+        Takes what transformers' method of this name takes. A checkpoint of another format (LLaDA,
+        Dream, SDAR, Qwen3, ...), a local folder or a name on the hub, is converted while it is
+        read. `use_safetensors=False` allows weights in pickles where there are no safetensors; only
+        tensors are read from them (`weights_only=True`).
 
         Raises:
             FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
@@ -96,16 +105,23 @@ class UniDiffPreTrainedModel(PreTrainedModel):
                 `output_loading_info` asks for the report of it) or has another shape than the
                 configuration says, or an adapter belongs to another base.
         """
-        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        allow_pickle, subfolder = kwargs.get("use_safetensors") is False, kwargs.get("subfolder")
+        folder = local_folder(
+            pretrained_model_name_or_path or "",
+            subfolder or "",
+            PICKLES if allow_pickle else (),
+            **hub_options(kwargs),
+        )
         if pretrained_model_name_or_path and is_adapter_folder(folder):
             return cls._with_adapter(folder, *model_args, **kwargs)
         if pretrained_model_name_or_path and is_foreign(folder):
-            kwargs.pop("subfolder", None)
-            return converting("load_foreign")(folder, cls, *model_args, **kwargs)
+            for name in ("subfolder", "use_safetensors", *HUB_OPTIONS):
+                kwargs.pop(name, None)
+            return converting("load_foreign")(folder, cls, allow_pickle=allow_pickle, **kwargs)
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
-            check_model_folder(folder)
+            check_model_folder(folder, allow_pickle)
         wants_report = kwargs.pop("output_loading_info", False)
         try:
             model, report = super().from_pretrained(

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 RECORD_FILE = "unidiff_adapter.json"  # of an adapter folder
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 TEMPLATE_FILE = "chat_template.jinja"
-_JSON_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+_JSON_FILES = ("processor_config.json", "tokenizer_config.json")
 REMEDY = "fetch the checkpoint again, or write it with UniDiffProcessor.save_pretrained"
 
 
@@ -35,6 +35,9 @@ def check_processor_folder(folder: Path) -> None:
         )
     for name in (*_JSON_FILES, TEMPLATE_FILE):
         check_exists(folder / name)
+    if not (folder / "tokenizer.model").is_file():  # sentencepiece's alone
+        check_exists(folder / "tokenizer.json")
+        read_json(folder / "tokenizer.json")
     if not (folder / TEMPLATE_FILE).read_bytes().strip():
         raise ValueError(f"{folder / TEMPLATE_FILE} is empty: {REMEDY}")
     contents = {name: read_json(folder / name) for name in _JSON_FILES}

@@ -23,7 +23,7 @@ from .checkpoint import (
     check_template,
 )
 from .decoding import AnswerDecoder
-from .foreign import converting, is_foreign
+from .foreign import PICKLES, converting, hub_options, is_foreign, local_folder
 from .image import FSQImageTokenizerConfig
 from .image_loading import load_image_tokenizer
 from .image_processing import UniDiffImageProcessor
@@ -34,8 +34,6 @@ from .parts import PartCoder
 from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
 from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
 from .sequence import CHAT_TEMPLATE
-
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
 class UniDiffProcessor(
@@ -154,32 +152,36 @@ class UniDiffProcessor(
     def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path,
-        image_tokenizer: str | Path | ImageTokenizer | None = None,
         *,
-        allow_pickle: bool = False,
+        image_tokenizer: str | Path | ImageTokenizer | None = None,
         **kwargs: Any,
     ) -> "UniDiffProcessor":
         """Processor of a checkpoint; what codes pictures and the like is loaded at first use.
+
+        Of somebody else's checkpoint, on the disk or on the hub, it is made of their tokenizer.
 
         Args:
             pretrained_model_name_or_path: folder or repository of the checkpoint.
             image_tokenizer: what codes pictures, or where it is (see `load_image_tokenizer`), for a
                 checkpoint of others that has rows for pictures; ours have theirs with them.
-            allow_pickle: whether the image tokenizer's weights may be read where they are no
-                safetensors.
-            kwargs: of transformers' `from_pretrained`.
+            kwargs: of transformers' `from_pretrained`; `use_safetensors=False` allows weights in
+                pickles, as for the model: the image tokenizer's, and those whose shapes are read.
 
         Raises:
             FileNotFoundError: if a file is missing in a local folder.
             ValueError: if a file is damaged or cut short, or the image tokenizer has another number
                 of codes than the checkpoint, or belongs to none of others.
         """
-        folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        allow_pickle, options = kwargs.pop("use_safetensors", None) is False, hub_options(kwargs)
+        subfolder = kwargs.get("subfolder", "")
+        folder = local_folder(
+            pretrained_model_name_or_path, subfolder, PICKLES if allow_pickle else (), **options
+        )
         if isinstance(image_tokenizer, (str, Path)):
             image_tokenizer = load_image_tokenizer(image_tokenizer, allow_pickle=allow_pickle)
         if is_foreign(folder):
             foreign: UniDiffProcessor = converting("load_foreign_processor")(
-                folder, cls, image_tokenizer
+                folder, cls, image_tokenizer, allow_pickle=allow_pickle
             )
             return foreign
         if image_tokenizer is not None:
@@ -193,8 +195,7 @@ class UniDiffProcessor(
             pretrained_model_name_or_path, **kwargs
         )
         check_template(processor.tokenizer, processor.chat_template, folder)
-        options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-        source, subfolder = str(pretrained_model_name_or_path), kwargs.get("subfolder", "")
+        source = str(pretrained_model_name_or_path)
         processor._modality_source = (source, {"subfolder": subfolder, **options})
         if "image" in processor.layout.ranges:
             place = Path(subfolder, IMAGE_TOKENIZER_FOLDER).as_posix()

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from .foreign_chat import encoder_for
 from .image_processing import UniDiffImageProcessor
 from .infill import infill_sequence, split_at_markers
 from .layout import TokenLayout
@@ -40,7 +41,7 @@ class RequestBuilders:
     def encoder(self) -> SequenceEncoder:
         """Encoder of conversations whose parts carry codes; training uses the same class."""
         if self._encoder is None or self._encoder.chat_template != self.chat_template:
-            self._encoder = SequenceEncoder(self.tokenizer, self.layout, self.chat_template)
+            self._encoder = encoder_for(self.tokenizer, self.layout, self.chat_template)
         return self._encoder
 
     def build(

@@ -103,6 +103,14 @@ def in_rows(codes: TokenSequence, modality: str, layout: TokenLayout) -> TokenSe
     return join([part for row in rows for part in (row, row_end)])
 
 
+def check_role(message: Mapping[str, Any]) -> str:
+    """The role of a message; raises ValueError unless it is one of `ROLES`."""
+    role = message["role"]
+    if role not in ROLES:
+        raise ValueError(f"a message's role must be in {ROLES}, got {role!r}")
+    return str(role)
+
+
 class SequenceEncoder:
     """Turns conversations into token sequences with one tokenizer and one layout."""
 
@@ -193,16 +201,15 @@ class SequenceEncoder:
         parts: list[TokenSequence] = []
         slotted = []
         for message in messages:
-            if message["role"] not in ROLES:
-                raise ValueError(f"a message's role must be in {ROLES}, got {message['role']!r}")
+            role = check_role(message)
             content = message["content"]
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
             slots = []
             for part in content:
                 slots.append({"type": part.get("type"), "slot": f"\ue000{len(parts)}\ue001"})
-                parts.append(self.part(part, wanted=message["role"] == "assistant"))
-            slotted.append({"role": message["role"], "content": slots})
+                parts.append(self.part(part, wanted=role == "assistant"))
+            slotted.append({"role": role, "content": slots})
         options = {"add_generation_prompt": add_generation_prompt, "want": list(want)}
         return self._render(slotted, parts, options)
 
@@ -210,10 +217,6 @@ class SequenceEncoder:
         self, slotted: list[dict[str, Any]], parts: list[TokenSequence], options: dict[str, Any]
     ) -> TokenSequence:
         """The template's text with each slot replaced by its tokens."""
-        if "slot" not in self.chat_template:  # not ours: contents are strings there
-            slotted = [
-                {**one, "content": "".join(p["slot"] for p in one["content"])} for one in slotted
-            ]
         rendered = self.tokenizer.apply_chat_template(
             slotted,
             chat_template=self.chat_template,
