@@ -87,6 +87,7 @@ class Linear:
         return Conversion(made, found.used)
 
 
+@dataclass(frozen=True)
 class Fused:
     """One tensor of theirs that is several of ours, one after the other along its rows.
 
