@@ -149,6 +149,23 @@ def test_what_holds_on_to_places_is_refused(options: dict[str, Any], word: str) 
         fill(stretchy("full"), [3], **options)
 
 
+def test_a_canvas_of_masks_alone_is_refused_too() -> None:
+    kinds = torch.zeros(1, 4, dtype=torch.int64)
+    with pytest.raises(ValueError, match="which does not go with return_trace"):
+        stretchy("full").generate(
+            torch.tensor([[20, 21]]),
+            canvas_modality_ids=kinds,
+            max_infill_tokens=8,
+            return_trace=True,
+        )
+
+
+def test_a_saved_limit_can_be_left_out() -> None:
+    model = always(stretchy("full"), EXPAND)
+    model.generation_config.max_infill_tokens = 8
+    assert len(filled(fill(model, [3], max_infill_tokens=None), 0)) == 10
+
+
 def test_other_checkpoints_are_named() -> None:
     with pytest.raises(ValueError, match="needs a checkpoint with a token for one position more"):
         fill(tiny_model("full"), [3])

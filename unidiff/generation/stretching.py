@@ -112,7 +112,9 @@ def check_stretching(
         options: every option.
         inputs: of the request.
     """
-    if options["max_infill_tokens"] is None or inputs.canvas is None:
+    modality = inputs.canvas_modality_ids
+    has_canvas = inputs.canvas is not None or modality is not None
+    if options["max_infill_tokens"] is None or not has_canvas:
         return
     holders = {
         "attention_pattern": denoiser.attention_pattern == "block_causal",
@@ -128,7 +130,6 @@ def check_stretching(
         "return_trace": options["return_trace"],
     }
     held = [name for name, holds in holders.items() if holds]
-    modality = inputs.canvas_modality_ids
     if modality is not None and bool((modality > MODALITY_IDS["text"]).any()):
         held.append("a canvas with something else than text")
     if held:
