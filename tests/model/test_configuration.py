@@ -95,6 +95,7 @@ def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
         ({"num_experts": 8, "num_experts_per_tok": 9}, r"must lie in \[1, 8\]"),
         ({"num_experts": 8, "num_experts_per_tok": 0}, r"must lie in \[1, 8\]"),
         ({"num_experts": 8, "n_group": 3}, "n_group must divide num_experts"),
+        ({"num_experts": 8, "n_group": 0}, "n_group must divide num_experts"),
         ({"num_experts": 8, "n_group": 8, "topk_group": 2}, "groups of at least 2"),
         ({"num_experts": 8, "n_group": 4, "topk_group": 5}, "of which topk_group are chosen"),
         (

@@ -57,9 +57,10 @@ def test_a_mixture_is_the_weighted_sum_over_tokens(dtype: torch.dtype, shared: i
     torch.testing.assert_close(made(hidden), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_are_those_of_the_loop_over_tokens() -> None:
-    made, hidden = mixture(), tokens(21).requires_grad_()
-    seed = torch.randn(21, D, generator=torch.Generator().manual_seed(5))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gradients_are_those_of_the_loop_over_tokens(dtype: torch.dtype) -> None:
+    made, hidden = mixture(dtype), tokens(21, dtype=dtype).requires_grad_()
+    seed = torch.randn(21, D, generator=torch.Generator().manual_seed(5)).to(dtype)
     leaves = [hidden, *made.parameters()]
     found = torch.autograd.grad((made(hidden) * seed).sum(), leaves)
     expected = torch.autograd.grad((by_token(made, hidden) * seed).sum(), leaves)

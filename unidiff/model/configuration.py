@@ -182,7 +182,7 @@ class UniDiffConfig(PreTrainedConfig):
             )
         if self.num_experts is None:
             return
-        group, rest = divmod(self.num_experts, self.n_group)
+        group, rest = divmod(self.num_experts, max(self.n_group, 1))
         if rest or not 1 <= self.topk_group <= self.n_group or (self.n_group > 1 and group < 2):
             raise ValueError(
                 "n_group must divide num_experts into groups of at least 2, of which topk_group "

@@ -104,9 +104,10 @@ def grouped_linear(rows_PC: Tensor, weight_XOC: Tensor, stop_X: Tensor) -> Tenso
 def looped_linear(rows_PC: Tensor, weight_XOC: Tensor, stop_X: Tensor) -> Tensor:
     """`grouped_linear` by a product for each expert that has rows."""
     products, start = [], 0
-    for expert, stop in enumerate(stop_X.tolist()):
+    # Unbound, for the gradient of each row of a stack would be as large as the stack.
+    for weight_OC, stop in zip(weight_XOC.unbind(), stop_X.tolist(), strict=True):
         if stop > start:
-            products.append(nn.functional.linear(rows_PC[start:stop], weight_XOC[expert]))
+            products.append(nn.functional.linear(rows_PC[start:stop], weight_OC))
         start = stop
     if not products:
         return rows_PC.new_zeros(0, weight_XOC.shape[1])
