@@ -1,5 +1,6 @@
 """DreamOn fills holes of unknown length as its published loop does."""
 
+import json
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -100,5 +101,9 @@ def test_the_two_tokens_are_those_of_its_files(tmp_path: Path) -> None:
     config = {name: value for name, value in DREAMON.config.items() if name != "eos_token_id"}
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"expand_token_id": EXPAND})
+    layout = UniDiffForBlockDiffusion.from_pretrained(folder).config.layout
+    assert layout.delete_token_id == END  # the tokenizer's
+    names = folder / "tokenizer_config.json"
+    write_json(names, {**json.loads(names.read_text()), "eos_token": None})
     with pytest.raises(ValueError, match="names neither delete_token_id in"):
         UniDiffForBlockDiffusion.from_pretrained(folder)

@@ -112,7 +112,11 @@ def test_every_family_says_how_it_is_decoded(family) -> None:
     saved = UniDiffGenerationConfig(**family.decoding)
     assert saved.max_new_tokens >= 128  # an answer, not one canvas
     assert family.template
-    assert saved.decoding_mode == "ar" or saved.unmasking_strategy in ("static", "dynamic")
+    assert saved.decoding_mode == "ar" or saved.unmasking_strategy in (
+        "static",
+        "dynamic",
+        "first_hitting",
+    )
 
 
 @pytest.mark.parametrize(("published", "mode"), [(AR, "ar"), (LLADA, "diffusion")])

@@ -112,7 +112,11 @@ MDLM = Family(
     name="mdlm",
     settings=mdlm,
     rules=rules,
-    decoding={"unmasking_strategy": "first_hitting", "do_sample": True},
+    decoding={
+        "max_new_tokens": 512,  # with a prompt of as many, the length that both were trained on
+        "unmasking_strategy": "first_hitting",
+        "do_sample": True,
+    },
     template=UNMARKED,
     tokenizer="gpt2",
 )

@@ -26,8 +26,7 @@ def dreamon(folder: ForeignFolder) -> dict[str, Any]:
         ValueError: if nothing says which token deletes one.
     """
     own = dream(folder)
-    ends = own["eos_token_id"] if isinstance(own["eos_token_id"], list) else [own["eos_token_id"]]
-    ends = [one for one in ends if one is not None]
+    ends = folder.end_ids
     delete = folder.decoding.get("delete_token_id", folder.special_ids.get("<|delete|>"))
     if delete is None and not ends:
         raise ValueError(

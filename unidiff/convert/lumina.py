@@ -47,7 +47,7 @@ def lumina(folder: ForeignFolder) -> dict[str, Any]:
             f"{folder.path} has {rows} rows of the embedding; Lumina-DiMOO has those of "
             f"{_ANSWER_END + 1} tokens and of {_NUM_CODES} codes of pictures"
         )
-    ends = [*own["eos_token_id"], _ANSWER_END]
+    ends = [*folder.end_ids, _ANSWER_END]
     layout = TokenLayout(
         ranges={"text": IdRange(0, first), "image": IdRange(first, _NUM_CODES)},
         mask_token_id=own["mask_token_id"],

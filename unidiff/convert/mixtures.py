@@ -195,13 +195,17 @@ LLADA_MOE = Family(
     name="llada-moe",
     settings=llada_moe,
     rules=rules,
-    decoding={"block_length": 32, "unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 128, "block_length": 32, "unmasking_strategy": "static"},
     template=ROLES,
 )
 LLADA2 = Family(
     name="llada2",
     settings=llada2,
     rules=llada2_rules,
-    decoding={"unmasking_strategy": "dynamic", "confidence_threshold": 0.95},
+    decoding={
+        "max_new_tokens": 2048,
+        "unmasking_strategy": "dynamic",
+        "confidence_threshold": 0.95,
+    },
     template=ROLES,
 )

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from unidiff.tokens.layout import IdRange, TokenLayout
 
 from .family import ForeignFolder
-from .llada import LLADA, TABLE, settings
+from .llada import LLADA, TABLE, written_settings
 
 # Ids of LLaDA's tokenizer that were reserved; a tokenizer that has the names counts before them.
 _SPECIAL_IDS = {
@@ -74,7 +74,7 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
 
     Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
     """
-    own = settings(folder)
+    own = written_settings(folder)
     codes, side = (
         folder.config.get("codebook_size", 8192),
         math.isqrt(folder.config["num_vq_tokens"]),
@@ -86,7 +86,7 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
         ranges={"text": IdRange(0, first), "image": IdRange(first, codes)},
         mask_token_id=own["mask_token_id"],
         pad_token_id=own["pad_token_id"],
-        end_token_ids=tuple(own["eos_token_id"]),
+        end_token_ids=tuple(folder.end_ids),
         image_grid=(side, side),
         delimiters={"image": (special_id(folder, "<|soi|>"), special_id(folder, "<|eoi|>"))},
         closes_canvas=True,
