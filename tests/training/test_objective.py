@@ -277,11 +277,10 @@ def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> 
         ModalityLoss(**fields)
 
 
-@pytest.mark.parametrize("fields", [{"logits_shift": 1}, {"attention_pattern": "full"}])
-def test_models_with_another_reading_are_refused(fields: dict, tiny: ModuleType) -> None:
-    model = tiny.tiny_model(**fields)
+def test_models_with_another_reading_are_refused(tiny: ModuleType) -> None:
+    model = tiny.tiny_model(attention_pattern="full")
     batch = BlockCollator()(samples_of(tiny, "text", 1))
-    with pytest.raises(ValueError, match=r"this needs|one canvas"):
+    with pytest.raises(ValueError, match="one canvas"):
         BlockObjective()(model, batch, model.config)
 
 
