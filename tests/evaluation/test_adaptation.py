@@ -9,15 +9,14 @@ import torch
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.sources.additions import additions
-from unidiff.data.sources.library_text import iter_documents
 from unidiff.evaluation.adaptation import (
     AdaptationMeasurement,
     aims_of,
     best_threshold,
+    heldout_windows,
     solve_sums,
     text_bits,
 )
-from unidiff.evaluation.text import choose_windows, cut_windows
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.processor import UniDiffProcessor
@@ -97,13 +96,12 @@ def test_a_uniform_model_needs_the_same_bits_by_the_bound_and_by_reading(pattern
     model = UniDiffForBlockDiffusion(config).eval()
     torch.nn.init.zeros_(model.lm_head.weight)
     settings = AdaptationMeasurement(num_windows=4, length=24, num_samples=8)
-    texts = [text for _, text in iter_documents("heldout")]
-    windows = choose_windows(cut_windows(processor.tokenizer, texts, 24), 4)
+    windows = heldout_windows(processor.tokenizer, settings)
     num_ids = int(layout.allowed_ids("text", layout.num_ids).sum())
     num_tokens = sum(len(ids) for ids in windows.ids)
     expected = num_tokens * math.log2(num_ids) / windows.num_bytes.sum()
-    bound = text_bits(model, processor, settings, is_bound=True)
+    bound = text_bits(model, processor, windows, settings, is_bound=True)
     assert bound["value"] == pytest.approx(expected, rel=1e-5)
     if pattern == "causal_context":
-        read = text_bits(model, processor, settings, is_bound=False)
+        read = text_bits(model, processor, windows, settings, is_bound=False)
         assert read["value"] == pytest.approx(expected, rel=1e-5)

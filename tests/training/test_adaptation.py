@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
     tokenizer = build_text_tokenizer(["abc"], vocab_size=300)
     torch.manual_seed(0)
     config = Qwen3Config(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) + 4,  # spare rows, the first of which becomes the mask
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,

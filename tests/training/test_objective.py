@@ -13,6 +13,7 @@ from unidiff.data.collator import BlockCollator
 from unidiff.model.likelihood import ar_nll, nll
 from unidiff.model.streams import training_streams
 from unidiff.tokens.sequence import join, run_of
+from unidiff.training.laws import streams_of
 from unidiff.training.objective import BlockObjective, ModalityLoss
 
 TEXT_ONLY = BlockObjective(ar_weight=0.0)
@@ -277,11 +278,22 @@ def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> 
         ModalityLoss(**fields)
 
 
+<<<<<<< HEAD
 def test_models_with_another_reading_are_refused(tiny: ModuleType) -> None:
+=======
+def test_blocks_are_refused_under_full_attention(tiny: ModuleType) -> None:
+>>>>>>> s17-adapt
     model = tiny.tiny_model(attention_pattern="full")
     batch = BlockCollator()(samples_of(tiny, "text", 1))
     with pytest.raises(ValueError, match="one canvas"):
         BlockObjective()(model, batch, model.config)
+
+
+def test_terms_that_compare_own_rows_refuse_weights_that_predict_successors(
+    tiny: ModuleType,
+) -> None:
+    with pytest.raises(ValueError, match="logits_shift=0"):
+        streams_of(samples_of(tiny, "text", 1), tiny.tiny_model(logits_shift=1))
 
 
 def test_visible_tokens_shown_wrong_are_learnt_right(model: Any, tiny: ModuleType) -> None:

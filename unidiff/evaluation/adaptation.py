@@ -65,6 +65,8 @@ def measure_adaptation(
         settings: sizes.
     """
     report: dict[str, Any] = {}
+    source = UniDiffProcessor.from_pretrained(folders["source"])
+    windows = heldout_windows(source.tokenizer, settings)  # one tokenizer serves all three
     for name, folder in folders.items():
         model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32).eval()
         processor = UniDiffProcessor.from_pretrained(folder)
@@ -72,6 +74,9 @@ def measure_adaptation(
         report[name] = {
             "num_parameters": model.num_parameters(),
             **measure(model, processor, settings),
+            "bits_per_byte": text_bits(
+                model, processor, windows, settings, is_bound=name != "source"
+            ),
         }
     return {**report, "aims": aims_of(report)}
 
@@ -91,18 +96,16 @@ def aims_of(report: Mapping[str, Any]) -> dict[str, bool]:
 def _measure_source(
     model: Any, processor: UniDiffProcessor, settings: AdaptationMeasurement
 ) -> dict[str, Any]:
-    """Sums by greedy decoding, text by the likelihood itself."""
+    """Sums by greedy decoding."""
     _, pairs = _pairs(settings)
-    return {
-        "sums": solve_sums(model, processor, pairs, {"decoding_mode": "ar"}, settings.batch_size),
-        "bits_per_byte": text_bits(model, processor, settings, is_bound=False),
-    }
+    options = {"decoding_mode": "ar"}
+    return {"sums": solve_sums(model, processor, pairs, options, settings.batch_size)}
 
 
 def _measure_diffusion(
     model: Any, processor: UniDiffProcessor, settings: AdaptationMeasurement
 ) -> dict[str, Any]:
-    """Sums at the threshold that does best on others, and all thresholds there; text's NELBO."""
+    """Sums at the threshold that does best on others, and all thresholds there."""
     choosing, pairs = _pairs(settings)
     tried = []
     for threshold in THRESHOLDS:
@@ -119,7 +122,6 @@ def _measure_diffusion(
         "threshold": chosen,
         "sums": solve_sums(model, processor, pairs, options, settings.batch_size),
         "thresholds": tried,
-        "bits_per_byte": text_bits(model, processor, settings, is_bound=True),
     }
 
 
@@ -194,21 +196,30 @@ def solve_sums(
     }
 
 
+def heldout_windows(tokenizer: Any, settings: AdaptationMeasurement) -> Windows:
+    """Windows of held-out library text, the same ones whatever the seed."""
+    texts = [text for _, text in iter_documents("heldout")]
+    windows = cut_windows(tokenizer, texts, settings.length)
+    return choose_windows(windows, min(settings.num_windows, len(windows.ids)))
+
+
 @torch.no_grad()
 def text_bits(
-    model: Any, processor: UniDiffProcessor, settings: AdaptationMeasurement, is_bound: bool
+    model: Any,
+    processor: UniDiffProcessor,
+    windows: Windows,
+    settings: AdaptationMeasurement,
+    is_bound: bool,
 ) -> dict[str, Any]:
-    """Bits per byte of held-out library text: the NELBO, or left to right.
+    """Bits per byte of windows of text: the NELBO, or left to right.
 
     Args:
         model: to ask.
         processor: of its checkpoint.
-        settings: windows and mask sets.
+        windows: of `heldout_windows`.
+        settings: block length and mask sets.
         is_bound: the NELBO in blocks of the settings' length; False: the autoregressive reading.
     """
-    texts = [text for _, text in iter_documents("heldout")]
-    windows = cut_windows(processor.tokenizer, texts, settings.length)
-    windows = choose_windows(windows, min(settings.num_windows, len(windows.ids)))
     nats_W = []
     for number, batch in enumerate(_batches(model, processor, windows, settings)):
         if is_bound:

@@ -8,6 +8,7 @@ a Qwen3 checkpoint in transformers' own form; `adapted`, what `unidiff adapt` ma
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,8 @@ class Experiment:
         settings = self.settings
         sums = additions(settings.num_sums, "train", settings.seed, order=settings.order)
         rows = [{"prompt": prompt, "completion": total} for prompt, total in sums]
-        texts = [{"text": text} for _, text in iter_documents("train")][: settings.max_documents]
+        documents = islice(iter_documents("train"), settings.max_documents)
+        texts = [{"text": text} for _, text in documents]
         for name, content in ((SUMS, rows), (TEXT, texts)):
             lines = "".join(json.dumps(row) + "\n" for row in content)
             path = self.folder / f"{name}.jsonl"
