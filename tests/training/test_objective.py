@@ -278,11 +278,7 @@ def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> 
         ModalityLoss(**fields)
 
 
-<<<<<<< HEAD
-def test_models_with_another_reading_are_refused(tiny: ModuleType) -> None:
-=======
 def test_blocks_are_refused_under_full_attention(tiny: ModuleType) -> None:
->>>>>>> s17-adapt
     model = tiny.tiny_model(attention_pattern="full")
     batch = BlockCollator()(samples_of(tiny, "text", 1))
     with pytest.raises(ValueError, match="one canvas"):
