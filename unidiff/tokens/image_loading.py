@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModel
+from transformers import MODEL_MAPPING, AutoConfig
 
 from . import emu3, image, vq  # noqa: F401  registers the classes of image tokenizers
 from .checkpoint import REMEDY
@@ -33,11 +33,14 @@ def load_image_tokenizer(
         load = converting("load_foreign_image_tokenizer", "image_tokenizers")
         foreign: ImageTokenizer = load(place, allow_pickle=allow_pickle)
         return foreign
-    model, report = AutoModel.from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, **kwargs
+    config = AutoConfig.from_pretrained(source, **kwargs)
+    # Not AutoModel: in a repository that is an adapter it would load that, whatever the subfolder.
+    kind = MODEL_MAPPING[type(config)]
+    if not issubclass(kind, ImageTokenizer):
+        raise TypeError(f"{source} holds a {kind.__name__}, which is no image tokenizer")
+    model, report = kind.from_pretrained(
+        source, config=config, dtype=torch.float32, output_loading_info=True, **kwargs
     )
-    if not isinstance(model, ImageTokenizer):
-        raise TypeError(f"{source} holds a {type(model).__name__}, which is no image tokenizer")
     if report["missing_keys"]:
         raise ValueError(
             f"the image tokenizer of {source} lacks the weights {sorted(report['missing_keys'])}: "
