@@ -133,10 +133,7 @@ class StackedTensor:
 
 
 def rows_of(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
-    """The part of a tensor from one index along its first dimension to another.
-
-    Of a safetensors file nothing else is read.
-    """
+    """Some rows of a tensor; of a safetensors file nothing else is read."""
     if isinstance(tensor, StoredTensor):
         return tensor.rows(start, stop)
     shape = (stop - start, *tensor.shape[1:])
