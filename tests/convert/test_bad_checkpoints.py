@@ -47,6 +47,25 @@ def test_fields_that_are_not_there_are_named(folder: Path) -> None:
     refused(folder, "lacks 'num_attention_heads' in its config")
 
 
+def test_fields_that_contradict_each_other_are_named_with_the_folder(folder: Path) -> None:
+    change(folder / "config.json", num_attention_heads=3)
+    refused(folder, "config.json of .* contradicts itself")
+
+
+def test_other_formats_of_the_weights_are_not_kept(tmp_path: Path) -> None:
+    folder = SDAR.write(tmp_path / "foreign", SDAR.model())
+    for name in ("pytorch_model.bin", "model.gguf", "notes.txt"):
+        (folder / name).write_bytes(b"large")
+    kept = convert_checkpoint(folder, tmp_path / "native") / "foreign"
+    assert (kept / "notes.txt").is_file()
+    assert not [*kept.glob("*.bin"), *kept.glob("*.gguf"), *kept.glob("*.safetensors*")]
+
+
+def test_a_padding_of_minus_one_is_none(folder: Path) -> None:
+    change(folder / "config.json", pad_token_id=-1)
+    assert open_foreign(folder).config.pad_token_id != -1
+
+
 def test_a_mask_outside_the_rows_is_named(folder: Path) -> None:
     change(folder / "config.json", mask_token_id=5000)
     refused(folder, "the mask id 5000 lies outside the 320 rows")

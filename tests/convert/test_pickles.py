@@ -133,3 +133,17 @@ def test_a_wrapped_dictionary_is_opened_and_other_contents_are_not(tmp_path: Pat
     torch.save(weights, folder / "other.pt")
     with pytest.raises(ValueError, match=r"last\.ckpt\.pt, other\.pt and no pytorch_model"):
         UniDiffForBlockDiffusion.from_pretrained(folder, use_safetensors=False)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model-00001-of-00001.bin", "qwen-half.pt"])
+def test_what_one_pickle_became_loads_again(name: str, tmp_path: Path) -> None:
+    folder = pickled(tmp_path / "foreign", name=name)
+    if "of" in name:
+        weights = torch.load(folder / name, weights_only=True)
+        write_json(
+            folder / "pytorch_model.bin.index.json", {"weight_map": dict.fromkeys(weights, name)}
+        )
+    native = convert_checkpoint(folder, tmp_path / "native", allow_pickle=True)
+    back = export_checkpoint(native, tmp_path / "back")
+    found = UniDiffForBlockDiffusion.from_pretrained(back, dtype=torch.float32)
+    assert torch.equal(found.lm_head.weight, SDAR.model().lm_head.weight)

@@ -4,15 +4,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from transformers import PreTrainedTokenizerBase
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
 from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
 
 from .keys import Rule
+
+Configuration = TypeVar("Configuration", bound=PreTrainedConfig)
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
@@ -164,7 +167,17 @@ class Family:
                 f"{self.name} needs"
             ) from error
         check_ids(folder, settings)
-        return UniDiffConfig(**settings)
+        return own_configuration(UniDiffConfig, folder, settings)
+
+
+def own_configuration(
+    kind: type[Configuration], folder: ForeignFolder, settings: Mapping[str, Any]
+) -> Configuration:
+    """Our configuration of some fields; raises ValueError where they contradict each other."""
+    try:
+        return kind(**settings)
+    except StrictDataclassError as error:
+        raise ValueError(f"the config.json of {folder.path} contradicts itself: {error}") from error
 
 
 def check_ids(folder: ForeignFolder, settings: Mapping[str, Any]) -> None:

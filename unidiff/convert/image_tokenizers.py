@@ -12,7 +12,7 @@ from unidiff.model.checkpoint import WEIGHTS_FILE, pickles_in, refuse_pickles
 from unidiff.tokens.checkpoint import read_json
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 
-from .family import ForeignFolder
+from .family import ForeignFolder, own_configuration
 from .image_families import ImageFamily, image_family_of
 from .image_names import MAGVIT_BUFFERS
 from .keys import converted
@@ -107,7 +107,8 @@ def _pickled(path: Path, allow_pickle: bool) -> dict[str, LazyTensor]:
 
 def _within(tensors: Mapping[str, LazyTensor], prefixes: tuple[str, ...]) -> dict[str, LazyTensor]:
     """The tensors behind the first prefix that there is, without it."""
-    found = next(one for one in prefixes if any(name.startswith(one) for name in tensors))
+    starts = (one for one in prefixes if any(name.startswith(one) for name in tensors))
+    found = next(starts, prefixes[0])
     return {name[len(found) :]: one for name, one in tensors.items() if name.startswith(found)}
 
 
@@ -115,7 +116,7 @@ def _configuration(family: ImageFamily, folder: ForeignFolder) -> PreTrainedConf
     """Our configuration of a folder."""
     try:
         settings: dict[str, Any] = family.settings(folder)
-        return family.model.config_class(**settings)
+        return own_configuration(family.model.config_class, folder, settings)
     except KeyError as error:
         raise ValueError(
             f"{folder.path} lacks {error} in its config.json or among its weights, which "
@@ -125,6 +126,8 @@ def _configuration(family: ImageFamily, folder: ForeignFolder) -> PreTrainedConf
 
 def _check_digits(path: Path, theirs: Mapping[str, LazyTensor]) -> None:
     """Raise ValueError unless MAGVIT-v2's codes count their digits from the highest."""
+    if MAGVIT_BUFFERS[1] not in theirs:
+        return
     powers = theirs[MAGVIT_BUFFERS[1]].read().tolist()
     if powers != [1 << place for place in reversed(range(len(powers)))]:
         raise ValueError(

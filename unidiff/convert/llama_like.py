@@ -63,10 +63,16 @@ def shape(folder: ForeignFolder) -> dict[str, Any]:
         "attention_bias": False,
         "use_qk_norm": False,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        "pad_token_id": folder.config.get("pad_token_id") or folder.named_token("pad_token"),
+        "pad_token_id": pad_id(folder),
         "bos_token_id": config.get("bos_token_id"),
         "eos_token_id": folder.end_ids or None,
     }
+
+
+def pad_id(folder: ForeignFolder) -> int | None:
+    """Id of the padding; Llama's first configurations say -1 where there is none."""
+    said = folder.config.get("pad_token_id")
+    return folder.named_token("pad_token") if said is None or said < 0 else int(said)
 
 
 def rotary(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ refuses everything else, so no code of a file runs even then.
 """
 
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from unidiff.tokens.checkpoint import REMEDY, some
 from .tensors import TensorFile, shards, tensor_files
 
 PICKLED_INDEX = "pytorch_model.bin.index.json"
+_SHARD = re.compile(r"\d+-of-\d+$")
 _WRAPPERS = ("state_dict", "model")  # keys under which trainers keep a state dictionary
 
 
@@ -78,8 +80,8 @@ def safe_name(file: str) -> str:
     """The name under which a file of weights is written: pickles become safetensors."""
     if file.endswith(".safetensors"):
         return file
-    _, dash, number = Path(file).stem.partition("-")  # pytorch_model-00001-of-00002
-    return f"model{dash}{number}.safetensors"
+    numbered = _SHARD.search(Path(file).stem)
+    return WEIGHTS_FILE if numbered is None else f"model-{numbered[0]}.safetensors"
 
 
 def read_pickle(path: Path) -> TensorFile:

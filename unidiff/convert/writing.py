@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE
+from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, pickles_in
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
 from unidiff.tokens.foreign import PICKLES, local_folder
@@ -35,6 +35,7 @@ from .tensors import (
 RECORD_FILE = "foreign.json"
 KEPT_FOLDER = "foreign"  # files of theirs that ours has no place for
 KEPT_FILE = "foreign.safetensors"  # and tensors
+_WEIGHTS = (".safetensors", ".gguf", ".msgpack", ".h5")  # files of weights besides pickles
 SHARD_BYTES = 5_000_000_000
 Progress = Callable[[int, int], None]
 
@@ -161,8 +162,8 @@ def write_shards(
 
 
 def write_index(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
-    """Write the index of several files of weights; nothing where there is only one."""
-    if len(files) == 1:
+    """Write the index of files of weights; nothing where the one file is found without."""
+    if list(files) == [WEIGHTS_FILE]:
         return
     total = sum(num_bytes(tensor) for tensors in files.values() for tensor in tensors.values())
     places = {name: file for file, tensors in files.items() for name in tensors}
@@ -209,9 +210,10 @@ def _write_record(folder: Path, opened: Converted) -> None:
         write_file(folder / KEPT_FILE, lost)
     kept = folder / KEPT_FOLDER
     kept.mkdir()
-    weights = {file.path.name for file in opened.files} | {PICKLED_INDEX}
-    for path in opened.folder.path.iterdir():
-        if path.is_file() and path.name not in weights:
+    source = opened.folder.path
+    weights = {source / PICKLED_INDEX, *pickles_in(source)}
+    for path in source.iterdir():
+        if path.is_file() and path not in weights and path.suffix not in _WEIGHTS:
             shutil.copy2(path, kept)
 
 

@@ -138,7 +138,11 @@ _FORMS: dict[tuple[str, ...], Reader] = {
 
 
 def _end(encoder: SequenceEncoder) -> TokenSequence:
-    """The end token, wanted."""
+    """The end token, wanted; raises ValueError if the checkpoint has none."""
+    if not encoder.layout.end_token_ids:
+        raise ValueError(
+            "the checkpoint names no end token (eos_token_id), which every text is to end with"
+        )
     return run_of([encoder.layout.end_token_ids[0]], "text", wanted=True)
 
 

@@ -46,8 +46,10 @@ class Stretching(CanvasRows):
         expands = [self._may_expand(index) for index in range(len(self.rows))]
         deletes = [is_end if row.given is None else self._limit is not None for row in self.rows]
         for token, may in ((layout.expand_token_id, expands), (layout.delete_token_id, deletes)):
-            may_not_N = ~torch.tensor(may, device=logits_NV.device)[found.row_N]
             column = token - found.first_id
+            if not 0 <= column < logits_NV.shape[1]:
+                continue  # codes of pictures are shown, say
+            may_not_N = ~torch.tensor(may, device=logits_NV.device)[found.row_N]
             logits_NV[:, column] = logits_NV[:, column].masked_fill(may_not_N, -torch.inf)
         return logits_NV
 

@@ -63,7 +63,8 @@ class Emu3ImageTokenizer(ImageTokenizer):
 
     def _codes(self, pixels: Tensor) -> Tensor:
         sizes = torch.tensor([pixels.shape[2:]] * len(pixels))
-        return torch.stack(self.network.encode(pixels, sizes).image_tokens)
+        tokens = self.network.encode(pixels.to(self.dtype), sizes).image_tokens
+        return torch.stack(tokens)
 
     def _pixels(self, codes: Tensor) -> Tensor:
         pixels: Tensor = self.network.decode(codes)

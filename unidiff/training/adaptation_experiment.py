@@ -31,8 +31,10 @@ from .adaptation_recipes import RECIPES, AdaptationRates, AdaptationRecipe
 from .assemble import CURVES_FILE, write_log
 from .curves import draw_curves
 from .objective import BlockObjective
+from .run_folder import check_same_settings
 
 SUMS, TEXT = "sums", "text"
+SETTINGS_FILE = "experiment.json"
 STAGES = ("source", "adapted", "scratch")
 
 
@@ -130,6 +132,8 @@ class Experiment:
         Raises:
             ValueError: if the folder holds runs with other settings.
         """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        check_same_settings(self.folder / SETTINGS_FILE, asdict(self.settings))
         self._write_data()
         makers: dict[str, Callable[[Path], Any]] = {
             "source": self._make_source,
@@ -143,7 +147,6 @@ class Experiment:
 
     def _write_data(self) -> None:
         """Sums and texts as JSONL, for `unidiff adapt --data` too."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         settings = self.settings
         sums = additions(settings.num_sums, "train", settings.seed, order=settings.order)
         rows = [{"prompt": prompt, "completion": total} for prompt, total in sums]
