@@ -56,7 +56,9 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name in getattr(module, "adapter_layer_names", ())
         for weight in getattr(module, name, nn.Module()).parameters()
     }
-    for name, weight in chain(model.named_parameters(), model.named_buffers()):
+    # The bias of experts is a checkpoint's only buffer; peft's and rotary ones are no weights.
+    biases = ((n, buffer) for n, buffer in model.named_buffers() if n.endswith(".expert_bias"))
+    for name, weight in chain(model.named_parameters(), biases):
         if id(weight) not in brought and "modules_to_save." not in name:
             for wrapper in ("base_model.model.", ".base_layer", ".original_module"):
                 name = name.replace(wrapper, "")
