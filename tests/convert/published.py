@@ -28,6 +28,7 @@ ROWS = 320  # of every embedding; the tokenizer has fewer ids
 WIDTH, HIDDEN, LAYERS, HEADS, GROUPS, HEAD_DIM = 32, 48, 2, 4, 2, 8
 SPECIALS = ("<|end|>", "<|mask|>", "<|user|>", "<|assistant|>")
 END, MASK = 256, 257
+MMADA_SPECIALS = ("<|startoftext|>", "<|soi|>", "<|eoi|>", "<|t2i|>", "<|mmu|>")
 CHATML = (
     "{% for m in messages %}<|user|>{{ m['role'] }}\n{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -49,6 +50,9 @@ class Published:
         names_mask: whether `tokenizer_config.json` names the mask.
         generation: its `generation_config.json`; empty: it has none.
         num_text: ids that a text may hold; behind them stand pictures.
+        specials: tokens of its tokenizer besides those of all; the first one begins a text.
+        rows: of its embedding.
+        never: ids that no text without holes may hold.
     """
 
     name: str
@@ -61,12 +65,15 @@ class Published:
     names_mask: bool = False
     generation: dict[str, Any] = field(default_factory=dict)
     num_text: int = ROWS
+    specials: tuple[str, ...] = ()
+    rows: int = ROWS
+    never: tuple[int, ...] = ()
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""
         kind, config_class, fields = self.reference
         config = config_class(
-            vocab_size=ROWS,
+            vocab_size=self.rows,
             hidden_size=WIDTH,
             intermediate_size=HIDDEN,
             num_hidden_layers=LAYERS,
@@ -82,19 +89,22 @@ class Published:
             nn.init.normal_(weight, 1.0 if is_norm else 0.0, 0.1 if is_norm else 0.25)
         return model
 
-    def write(self, folder: Path, model: nn.Module, num_files: int = 1) -> Path:
-        """The files as they are published; returns the folder."""
-        folder.mkdir(parents=True)
-        weights = {
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """The reference's weights under the names and in the shapes of the files."""
+        return {
             self.names(name): weight.detach().clone()
             for name, weight in model.state_dict().items()
             if not (name == "lm_head.weight" and model.config.tie_word_embeddings)
         }
+
+    def write(self, folder: Path, model: nn.Module, num_files: int = 1) -> Path:
+        """The files as they are published; returns the folder."""
+        folder.mkdir(parents=True)
         write_json(folder / "config.json", self.config)
         if self.generation:
             write_json(folder / "generation_config.json", self.generation)
-        write_weights(folder, weights, num_files)
-        write_tokenizer(folder, self.names_mask)
+        write_weights(folder, self.weights(model), num_files)
+        write_tokenizer(folder, self.names_mask, self.specials)
         return folder
 
     def logits(self, model: nn.Module, ids_BL: Tensor) -> Tensor:
@@ -166,14 +176,15 @@ def write_weights(folder: Path, weights: dict[str, Tensor], num_files: int) -> N
     write_json(folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places})
 
 
-def write_tokenizer(folder: Path, names_mask: bool) -> None:
-    """Bytes and four special tokens."""
+def write_tokenizer(folder: Path, names_mask: bool, specials: tuple[str, ...] = ()) -> None:
+    """Bytes, four special tokens, and those of a family."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(models.BPE({one: n for n, one in enumerate(alphabet)}, []))
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(one, special=True) for one in SPECIALS])
+    backend.add_special_tokens([AddedToken(one, special=True) for one in (*SPECIALS, *specials)])
     named = {"mask_token": "<|mask|>"} if names_mask else {}
+    named |= {"bos_token": specials[0]} if specials else {}
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token="<|end|>", pad_token="<|end|>", **named
     )
@@ -181,7 +192,7 @@ def write_tokenizer(folder: Path, names_mask: bool) -> None:
     tokenizer.save_pretrained(folder)
 
 
-def _sizes(**fields: Any) -> dict[str, Any]:
+def sizes(**fields: Any) -> dict[str, Any]:
     """Fields of a Llama-like `config.json`."""
     return {
         "vocab_size": ROWS,
@@ -201,7 +212,7 @@ def _sizes(**fields: Any) -> dict[str, Any]:
     }
 
 
-_THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
+THETA = {"rope_type": "default", "rope_theta": 1_000_000.0}
 _LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -209,11 +220,11 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
-_LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": _THETA})
-_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": _THETA})
-_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": _THETA, "head_dim": HEAD_DIM})
+LLAMA = (LlamaForCausalLM, LlamaConfig, {"rms_norm_eps": 1e-5, "rope_parameters": THETA})
+_QWEN2 = (Qwen2ForCausalLM, Qwen2Config, {"rope_parameters": THETA})
+_QWEN3 = (Qwen3ForCausalLM, Qwen3Config, {"rope_parameters": THETA, "head_dim": HEAD_DIM})
 _TIED = (Qwen3ForCausalLM, Qwen3Config, {**_QWEN3[2], "tie_word_embeddings": True})
-_LLADA_CONFIG = {
+LLADA_CONFIG = {
     "model_type": "llada",
     "architectures": ["LLaDAModelLM"],
     "d_model": WIDTH,
@@ -244,67 +255,68 @@ _LLADA_CONFIG = {
 }
 
 TABLE = (
-    Published("llada", _LLADA_CONFIG, _LLAMA, full, llada_name),
+    Published("llada", LLADA_CONFIG, LLAMA, full, llada_name),
     Published(
         "mmada",
-        {**_LLADA_CONFIG, "model_type": "mmada", "codebook_size": 16, "num_vq_tokens": 9},
-        _LLAMA,
+        {**LLADA_CONFIG, "model_type": "mmada", "codebook_size": 16, "num_vq_tokens": 9},
+        LLAMA,
         full,
         llada_name,
-        num_text=256 + len(SPECIALS),
+        num_text=256 + len(SPECIALS) + len(MMADA_SPECIALS),
+        specials=MMADA_SPECIALS,
     ),
     Published(
         "illada",
-        _sizes(model_type="illada", mask_token_id=MASK, tie_word_embeddings=True),
-        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": _THETA, "tie_word_embeddings": True}),
+        sizes(model_type="illada", mask_token_id=MASK, tie_word_embeddings=True),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": THETA, "tie_word_embeddings": True}),
         full,
     ),
     Published(
         "dream-reasoner",
-        _sizes(model_type="Dream", mask_token_id=MASK, block_size=8, head_dim=HEAD_DIM),
+        sizes(model_type="Dream", mask_token_id=MASK, block_size=8, head_dim=HEAD_DIM),
         _QWEN3,
         blocks_of(8),
     ),
     Published(
         "dream",
-        _sizes(model_type="Dream", mask_token_id=MASK),
+        sizes(model_type="Dream", mask_token_id=MASK),
         _QWEN2,
         full,
         shift=1,
     ),
     Published(
         "sdar",
-        _sizes(model_type="sdar", mask_token_id=MASK, block_size=4, head_dim=HEAD_DIM),
+        sizes(model_type="sdar", mask_token_id=MASK, block_size=4, head_dim=HEAD_DIM),
         _QWEN3,
         blocks_of(4),
         generation={"eos_token_id": [END, 3]},
     ),
     Published(
         "fast-dllm-v2",
-        _sizes(model_type="Fast_dLLM_Qwen", mask_token_id=MASK, bd_size=8),
+        sizes(model_type="Fast_dLLM_Qwen", mask_token_id=MASK, bd_size=8),
         _QWEN2,
         blocks_of(8),
         shift=1,
     ),
-    Published("open-dllm", _sizes(model_type="qwen2"), _QWEN2, full, shift=1, names_mask=True),
+    Published("open-dllm", sizes(model_type="qwen2"), _QWEN2, full, shift=1, names_mask=True),
     Published(
         "a2d",
-        _sizes(model_type="a2d-qwen3", head_dim=HEAD_DIM),
+        sizes(model_type="a2d-qwen3", head_dim=HEAD_DIM),
         _QWEN3,
         full,
         names_mask=True,
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="llama", rope_scaling=_LLAMA3),
-        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {**_THETA, **_LLAMA3}}),
+        sizes(model_type="llama", rope_scaling=_LLAMA3),
+        (LlamaForCausalLM, LlamaConfig, {"rope_parameters": {**THETA, **_LLAMA3}}),
         causal,
         shift=1,
         mask=len(SPECIALS) + 256,
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="qwen2"),
+        sizes(model_type="qwen2"),
         _QWEN2,
         causal,
         shift=1,
@@ -312,7 +324,7 @@ TABLE = (
     ),
     Published(
         "autoregressive",
-        _sizes(model_type="qwen3", head_dim=HEAD_DIM, tie_word_embeddings=True),
+        sizes(model_type="qwen3", head_dim=HEAD_DIM, tie_word_embeddings=True),
         _TIED,
         causal,
         shift=1,

@@ -55,6 +55,37 @@ def in_blocks(logits: Logits, prompt: Tensor, new: int, block: int, mask: int, s
     return row
 
 
+def in_sub_blocks(
+    logits: Logits, prompt: Tensor, stop: int, sizes: tuple[int, int], mask: int, threshold: float
+) -> Tensor:
+    """Fast-dLLM v2's loop: blocks of an absolute grid, filled by sub-blocks of it.
+
+    The first token of a block that no prompt token opens is the likeliest one behind the block
+    before, taken by itself. `sizes` are those of a block and of a sub-block; `stop` ends a block.
+    """
+    block, sub = sizes
+    row = prompt
+    while len(row) < stop:
+        if len(row) % block == 0:
+            behind = logits(torch.cat([row, row.new_tensor([mask])])[None])[-1]
+            behind[mask] = -torch.inf
+            row = torch.cat([row, behind.argmax()[None]])
+        start = (len(row) - 1) // block * block
+        row = torch.cat([row, torch.full((start + block - len(row),), mask)])
+        for first in range(start, start + block, sub):
+            is_here = torch.zeros(len(row), dtype=torch.bool)
+            is_here[first : first + sub] = True
+            while bool((is_open := is_here & (row == mask)).any()):
+                found = logits(row[None])
+                found[:, mask] = -torch.inf
+                certainty, best = found.double().softmax(-1).max(-1)
+                certainty[~is_open] = -torch.inf
+                chosen = certainty > threshold
+                chosen[certainty.argmax()] = True
+                row = torch.where(chosen, best, row)
+    return row
+
+
 def left_to_right(logits: Logits, prompt: Tensor, new: int, mask: int) -> Tensor:
     """A causal model: each token is the likeliest one behind those before it."""
     row = prompt

@@ -45,8 +45,25 @@ def test_fields_that_are_not_there_are_named(folder: Path) -> None:
     del values["num_attention_heads"]
     write_json(folder / "config.json", values)
     refused(folder, "lacks 'num_attention_heads' in its config")
-    change(folder / "config.json", model_type="llada", num_experts=8)
-    refused(folder, "mixture of experts")
+
+
+def test_fields_that_contradict_each_other_are_named_with_the_folder(folder: Path) -> None:
+    change(folder / "config.json", num_attention_heads=3)
+    refused(folder, "config.json of .* contradicts itself")
+
+
+def test_other_formats_of_the_weights_are_not_kept(tmp_path: Path) -> None:
+    folder = SDAR.write(tmp_path / "foreign", SDAR.model())
+    for name in ("pytorch_model.bin", "model.gguf", "notes.txt"):
+        (folder / name).write_bytes(b"large")
+    kept = convert_checkpoint(folder, tmp_path / "native") / "foreign"
+    assert (kept / "notes.txt").is_file()
+    assert not [*kept.glob("*.bin"), *kept.glob("*.gguf"), *kept.glob("*.safetensors*")]
+
+
+def test_a_padding_of_minus_one_is_none(folder: Path) -> None:
+    change(folder / "config.json", pad_token_id=-1)
+    assert open_foreign(folder).config.pad_token_id != -1
 
 
 def test_a_mask_outside_the_rows_is_named(folder: Path) -> None:
@@ -114,6 +131,55 @@ def test_maths_that_the_model_lacks_is_named(
     folder = LLADA.write(tmp_path / "foreign", LLADA.model())
     change(folder / "config.json", **fields)
     refused(folder, words)
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [
+        ("block_type", "block_type = 'sequential'"),
+        ("activation_type", "activation_type = 'swiglu'"),
+        ("layer_norm_type", "layer_norm_type = 'default'"),
+        ("rope", "rope = False"),
+        ("weight_tying", r"nothing missing, model\.transformer\.ff_out\.weight not expected"),
+        ("mask_token_id", "the mask id 50256 lies outside"),
+        ("eos_token_id", "the eos id 50256 lies outside the 320 rows"),
+    ],
+)
+def test_a_field_that_llada_leaves_out_is_its_classes_default(
+    tmp_path: Path, field: str, words: str
+) -> None:
+    folder = LLADA.write(tmp_path / "foreign", LLADA.model())
+    config = {name: value for name, value in LLADA.config.items() if name != field}
+    write_json(folder / "config.json", config)
+    refused(folder, words)
+
+
+def test_a_default_of_lladas_class_is_applied(tmp_path: Path) -> None:
+    folder = LLADA.write(tmp_path / "foreign", LLADA.model())
+    left_out = ("rope_theta", "max_sequence_length", "rms_norm_eps")
+    config = {name: value for name, value in LLADA.config.items() if name not in left_out}
+    write_json(folder / "config.json", config)
+    found = open_foreign(folder).config
+    assert found.rope_parameters["rope_theta"] == 10_000.0
+    assert (found.max_position_embeddings, found.rms_norm_eps) == (1024, 1e-5)
+    write_json(folder / "config.json", {**config, "model_type": "mmada", "num_vq_tokens": 9})
+    refused(folder, "lacks 'max_sequence_length' in its config")  # its class has no defaults
+
+
+def test_a_tokenizer_that_disagrees_is_refused_before_the_weights_are_read(folder: Path) -> None:
+    change(folder / "tokenizer_config.json", mask_token="<|user|>")
+    refused(folder, "mask_token has the id 258, and config.json says 257")
+    change(folder / "tokenizer_config.json", mask_token="<|mask|>")
+    tokens = json.loads((folder / "tokenizer.json").read_text())
+    tokens["added_tokens"][-1]["id"] = 320
+    write_json(folder / "tokenizer.json", tokens)
+    refused(folder, "has 321 ids and the embedding 320 rows")
+
+
+@pytest.mark.parametrize("name", ["eos", "pad", "bos"])
+def test_special_ids_outside_the_rows_are_named(folder: Path, name: str) -> None:
+    change(folder / "config.json", **{f"{name}_token_id": 9000})
+    refused(folder, f"the {name} id 9000 lies outside the 320 rows")
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_refused(tmp_path: Path) -> None:

@@ -187,5 +187,5 @@ def test_rows_without_a_wanted_token_are_refused() -> None:
 
 @pytest.mark.parametrize("fields", [{"max_block_length": 0}, {"max_block_length": -1}])
 def test_impossible_options_are_refused(fields: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="max_block_length must be >= 1"):
+    with pytest.raises(ValueError, match="1 <= min_block_length <= max_block_length"):
         BlockOptions(**fields)

@@ -5,7 +5,12 @@ import itertools
 import pytest
 import torch
 
-from unidiff.diffusion.absorbing import mask_exact_count, mask_independently
+from unidiff.diffusion.absorbing import (
+    mask_complementary,
+    mask_exact_count,
+    mask_independently,
+)
+from unidiff.diffusion.objective import mask_set_weight
 from unidiff.diffusion.random import uniform
 
 
@@ -68,3 +73,48 @@ def test_every_set_of_a_size_is_equally_likely() -> None:
     sets, counts = torch.unique(masked, dim=0, return_counts=True)
     assert len(sets) == 6
     assert counts.tolist() == [4] * 6
+
+
+def complementary(
+    draw: torch.Tensor, rate: float, can_mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Masks and weights of a block and, behind it, its second copy."""
+    width = len(draw)
+    return mask_complementary(
+        draw.repeat(2)[None],
+        torch.arange(2).repeat_interleave(width)[None],
+        torch.full((1, 2 * width), rate, dtype=torch.float64),
+        can_mask.repeat(2)[None],
+        torch.arange(2).repeat_interleave(width)[None] == 1,
+    )
+
+
+@pytest.mark.parametrize(("rate", "count"), [(0.1, 0), (0.3, 1), (0.6, 2), (0.9, 3), (1.0, 3)])
+def test_complementary_copies_mask_every_position_once(rate: float, count: int) -> None:
+    can_mask = torch.tensor([True, True, False, True])
+    masked, weight = complementary(torch.tensor([0.5, 0.2, 0.0, 0.7]), rate, can_mask)
+    first, second = masked[0].split(4)
+    assert torch.equal(first, torch.tensor([1, 0, 9, 2]) < count)
+    assert torch.equal(first ^ second, can_mask)
+    for copy, own in zip((first, second), weight[0].split(4), strict=True):
+        size = int(copy.sum())
+        assert own[copy].tolist() == pytest.approx([4 / (2 * max(1, size))] * size)
+        assert not own[~copy].any()
+
+
+def test_complementary_masks_average_to_the_elbo() -> None:
+    """Total weight of each mask set, over all counts and orders, is that of the ELBO."""
+    size = 3
+    total = dict.fromkeys(itertools.product((False, True), repeat=size), 0.0)
+    orders = list(itertools.permutations(range(size)))
+    for count in range(size + 1):
+        for order in orders:
+            draw = torch.tensor(order, dtype=torch.float64) / size
+            rate = (count + 0.5) / (size + 1)
+            masked, weight = complementary(draw, rate, torch.ones(size, dtype=torch.bool))
+            for one, own in zip(masked[0].split(size), weight[0].split(size), strict=True):
+                if one.any():
+                    total[tuple(one.tolist())] += float(own.max()) / (size + 1) / len(orders)
+    for masks, weight in total.items():
+        if any(masks):
+            assert weight == pytest.approx(mask_set_weight(sum(masks), size)), masks

@@ -4,7 +4,9 @@ import torch
 from step_views import columns, strategy_of, view_of
 
 from unidiff.diffusion.random import uniform
-from unidiff.generation.order import DRAW_ORDER, reveal_highest
+from unidiff.generation.options import OPTIONS
+from unidiff.generation.order import DRAW_ORDER, StepView, reveal_highest
+from unidiff.generation.strategies import unmasking_strategy
 
 
 def test_highest_scores_are_revealed_and_ties_go_to_the_lower_index() -> None:
@@ -47,3 +49,19 @@ def test_random_follows_its_counters() -> None:
     )
     number = uniform(77, DRAW_ORDER, index, 2).masked_fill(~view.masked_BK, -1.0)
     assert columns(strategy_of("random")(view)) == [[int(number.argmax())]]
+
+
+def test_a_blocks_first_position_goes_alone_and_before_all_others() -> None:
+    certain = [0.5, 0.99, 0.99, 0.1]
+    strategy = strategy_of("dynamic", first_alone=True)
+    opened = [[True, True, True, True], [False, True, True, True], [False, False, False, True]]
+    assert columns(strategy(view_of([certain] * 3, opened))) == [[0], [1, 2], [3]]
+    own = unmasking_strategy({**OPTIONS, "unmasking_strategy": reveal_last, "first_alone": True})
+    assert columns(own(view_of([certain] * 2, opened[:2]))) == [[0], [3]]
+
+
+def reveal_last(view: StepView) -> torch.Tensor:
+    """A strategy of a caller's own."""
+    reveal_BK = torch.zeros_like(view.masked_BK)
+    reveal_BK[:, -1] = True
+    return reveal_BK

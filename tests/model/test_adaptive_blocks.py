@@ -87,19 +87,22 @@ def test_blocks_end_where_the_first_step_says(
     assert output.num_forwards.tolist() == [len(chosen)]
 
 
+class Watch:
+    """A streamer that keeps every draft."""
+
+    def __init__(self) -> None:
+        self.drafts: list[list[int]] = []
+
+    def put(self, value: torch.Tensor) -> None: ...
+
+    def put_draft(self, value: torch.Tensor) -> None:
+        self.drafts.append(value.tolist())
+
+    def end(self) -> None: ...
+
+
 @pytest.mark.parametrize("pattern", CACHED)
 def test_a_sub_block_is_revealed_before_the_next(pattern: str, models: dict) -> None:
-    class Watch:
-        def __init__(self) -> None:
-            self.drafts: list[list[int]] = []
-
-        def put(self, value: torch.Tensor) -> None: ...
-
-        def put_draft(self, value: torch.Tensor) -> None:
-            self.drafts.append(value.tolist())
-
-        def end(self) -> None: ...
-
     ids, mask = prompts([CANVAS])
     options = {"max_new_tokens": CANVAS, "sub_block_length": 2, "max_denoising_steps": 1}
     watch = Watch()
@@ -108,11 +111,20 @@ def test_a_sub_block_is_revealed_before_the_next(pattern: str, models: dict) -> 
     assert [t for draft in watch.drafts for t in draft] == responses(output, CANVAS)[0]
 
 
+def test_sub_blocks_are_counted_from_the_beginning_of_their_block(models: dict) -> None:
+    ids, mask = prompts([CANVAS + 1])  # a block opens with one token of the prompt
+    options = {"max_new_tokens": CANVAS - 1, "sub_block_length": 2, "max_denoising_steps": 1}
+    watch = Watch()
+    decode(models["block_causal"], ids, mask, streamer=watch, **options)
+    assert [len(draft) for draft in watch.drafts] == [1, 2, 2]
+
+
 @pytest.mark.parametrize(
     ("pattern", "options", "message"),
     [
         ("block_causal", {"block_delimiters": [5]}, "without a trained grid"),
         ("full", {"sub_block_length": 2}, "block_length itself"),
+        ("full", {"first_alone": True}, "never finishes"),
         ("causal_context", {"sub_block_length": 7}, "longer than the block of 6"),
     ],
 )

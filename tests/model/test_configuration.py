@@ -14,6 +14,7 @@ from unidiff.tokens.layout import contiguous_layout
 LAYOUT = contiguous_layout(
     {"text": 40, "image": 8}, mask_token_id=1, pad_token_id=0, end_token_ids=(3,)
 )
+HALF = {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
 
 
 def test_defaults_fill_the_fields_that_follow_from_others() -> None:
@@ -29,6 +30,15 @@ def test_a_checkpoint_without_layout_is_text_only() -> None:
     assert set(layout.ranges) == {"text"}
     assert layout.range_of("text").stop == 50
     assert layout.end_token_ids == (3, 4)
+
+
+def test_a_mixture_fills_the_fields_of_its_experts() -> None:
+    config = UniDiffConfig(num_experts=4, num_hidden_layers=3, rope_parameters=HALF)
+    assert config.moe_intermediate_size == config.intermediate_size
+    assert config.mixture_layers == (0, 1, 2)
+    assert config.rotary_dim == 16
+    assert UniDiffConfig().mixture_layers == ()
+    assert UniDiffConfig().rotary_dim == 32
 
 
 @pytest.mark.parametrize("pattern", ATTENTION_PATTERNS)
@@ -47,6 +57,12 @@ def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
         trained_on_visible=True,
         noise_process="uniform",
         uniform_prediction="posterior",
+        num_experts=8,
+        n_group=4,
+        topk_group=2,
+        mlp_only_layers=[1],
+        use_expert_bias=True,
+        rope_parameters=HALF,
     )
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
@@ -75,6 +91,22 @@ def test_round_trip_keeps_every_field(tmp_path: Path) -> None:
         ({"bidirectional_spans": ["image"]}, "not supported yet"),
         ({"vocab_size": 47, "token_layout": LAYOUT.to_dict()}, "uses 48 ids but vocab_size is 47"),
         ({"mask_token_id": 2, "token_layout": LAYOUT.to_dict()}, "make them equal"),
+        ({"router_scores": "tanh"}, "router_scores must be one of"),
+        ({"num_experts": 8, "num_experts_per_tok": 9}, r"must lie in \[1, 8\]"),
+        ({"num_experts": 8, "num_experts_per_tok": 0}, r"must lie in \[1, 8\]"),
+        ({"num_experts": 8, "n_group": 3}, "n_group must divide num_experts"),
+        ({"num_experts": 8, "n_group": 0}, "n_group must divide num_experts"),
+        ({"num_experts": 8, "n_group": 8, "topk_group": 2}, "groups of at least 2"),
+        ({"num_experts": 8, "n_group": 4, "topk_group": 5}, "of which topk_group are chosen"),
+        (
+            {"num_experts": 8, "n_group": 4, "topk_group": 1, "num_experts_per_tok": 3},
+            r"must lie in \[1, 2\]",
+        ),
+        ({"num_experts": 8, "mlp_only_layers": [2]}, r"names \[2\]; there are 2 layers"),
+        (
+            {"head_dim": 12, "rope_parameters": {**HALF, "partial_rotary_factor": 0.25}},
+            "got 12 and 3",
+        ),
         ({"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4}}, "void the cache"),
     ],
 )

@@ -5,7 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import Qwen3Config
+from transformers import Glm4MoeConfig, Qwen3Config
+from transformers.models.glm4_moe.modeling_glm4_moe import (
+    Glm4MoeRotaryEmbedding,
+    apply_rotary_pos_emb,
+)
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RotaryEmbedding
 
 from unidiff.model.configuration import UniDiffConfig
@@ -71,6 +75,28 @@ def test_scaled_positions_are_those_of_transformers(scaling: dict[str, Any]) -> 
     found = ours(position.expand(3, 1, 4), torch.float32)
     for mine, other in zip(found, theirs(torch.zeros(1), position), strict=True):
         torch.testing.assert_close(mine[:, 0], other)
+
+
+@pytest.mark.parametrize(
+    "scaling",
+    [
+        {"rope_type": "default"},
+        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64},
+    ],
+)
+def test_heads_may_turn_in_part(scaling: dict[str, Any]) -> None:
+    position = torch.tensor([[0, 1, 5, 900]])
+    parameters = {"rope_theta": 10_000.0, "partial_rotary_factor": 0.5, **scaling}
+    fields = {"head_dim": 12, "max_position_embeddings": 512, "rope_parameters": parameters}
+    heads = torch.randn(1, 2, 4, 12, generator=torch.Generator().manual_seed(5))
+    theirs = Glm4MoeRotaryEmbedding(Glm4MoeConfig(**fields))(torch.zeros(1), position)
+    ours = UniDiffRotaryEmbedding(UniDiffConfig(**fields))
+    rotation = ours(position.expand(3, 1, 4), torch.float32)
+    assert rotation[0].shape[-1] == 6
+    expected, _ = apply_rotary_pos_emb(heads, heads, *theirs)
+    found = rotate(heads, *rotation)
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(found[..., 6:], heads[..., 6:])
 
 
 def test_each_frequency_turns_with_its_own_section() -> None:

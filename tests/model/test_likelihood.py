@@ -211,7 +211,8 @@ def test_impossible_requests_are_refused(make_model: Callable, make_sample: Call
         nll(model, batch, exact=True)
     with pytest.raises(ValueError, match="num_samples and rows_per_forward"):
         nll(model, batch, num_samples=0)
-    with pytest.raises(ValueError, match="logits_shift=0"):
-        nll(make_model(logits_shift=1), batch)
+    first = BlockCollator()([make_sample([2, 3], [0, 0])])
+    with pytest.raises(ValueError, match="no token precedes"):
+        nll(make_model(logits_shift=1), first)
     with pytest.raises(ValueError, match="see their successors"):
         ar_nll(make_model(attention_pattern="block_causal"), batch)

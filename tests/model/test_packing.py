@@ -64,7 +64,7 @@ def test_packed_weights_are_made_once_and_again_when_a_weight_changes() -> None:
     assert second is not first
     hidden = torch.randn(1, 3, 32)
     wide = model.model.layers[1].mlp.up_proj(hidden)
-    torch.testing.assert_close(second.layers[1].gate_and_up.split(hidden)[1], wide)
+    torch.testing.assert_close(second.layers[1].mlp_in.split(hidden)[1], wide)
 
 
 def test_a_wrapped_projection_is_named() -> None:

@@ -14,6 +14,7 @@ from small_decoding import (
 )
 from torch import Tensor
 
+from unidiff.generation.inputs import GenerationInputs
 from unidiff.generation.options import REMDM_SCHEDULES
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 
@@ -127,6 +128,41 @@ def test_secondary_remasking_keeps_what_is_likely_enough_of_a_draft(models: dict
     assert 0 < len(output.trace[0]) < CANVAS
     assert torch.equal(output.logprobs[0] == 0, own >= bound)
     assert torch.equal(output.canvas[0][own >= bound], DRAFT[0][own >= bound])
+
+
+def test_a_draft_of_one_token_has_a_step_to_be_given_back_in(models: dict) -> None:
+    ids, mask = prompts([4])
+    drafted = torch.arange(CANVAS)[None] == 2
+    for options in ({}, {"max_denoising_steps": 2}):
+        output = decode(
+            models["causal_context"],
+            ids,
+            mask,
+            canvas=DRAFT,
+            pinned_mask=~drafted,
+            draft_mask=drafted,
+            revision="secondary",
+            revision_threshold=1.0,
+            revision_drop=1.0,
+            return_trace=True,
+            **options,
+        )
+        assert output.trace[0].index == [2]
+        assert output.num_forwards.tolist() == [2]
+
+
+@pytest.mark.parametrize("steps", [1, [1], [4, 1]])
+def test_one_step_is_refused_where_a_later_one_reveals_what_is_given_back(
+    steps: Any, models: dict
+) -> None:
+    ids, mask = prompts([4] * (len(steps) if isinstance(steps, list) else 1))
+    with pytest.raises(ValueError, match="use at least 2"):
+        decode(models["causal_context"], ids, mask, revision="secondary", max_denoising_steps=steps)
+    session = models["causal_context"].decoding_session(revision="secondary", max_denoising_steps=4)
+    request = GenerationInputs(input_ids=ids, attention_mask=mask)
+    with pytest.raises(ValueError, match="use at least 2"):
+        session.submit(request, max_denoising_steps=steps)
+    session.submit(request, max_denoising_steps=2)
 
 
 def test_rows_with_drafts_are_as_alone(models: dict) -> None:

@@ -204,3 +204,26 @@ def test_colours_multiplied_by_alpha_show_the_same_picture(
     expected = processor.process_image(picture, 77)
     assert expected[:, 0, 0].tolist() == [77, 77, 77]
     assert np.array_equal(processor.process_image(picture.convert(premultiplied), 77), expected)
+
+
+@pytest.mark.parametrize("size", [(60, 90), (90, 61), (20, 31), (32, 48), (201, 33)])
+def test_a_covering_picture_is_scaled_by_its_shorter_side_and_cut(size: tuple[int, int]) -> None:
+    processor = UniDiffImageProcessor(
+        size={"height": 32, "width": 32}, crop_to_size=True, resample=Image.Resampling.BICUBIC
+    )
+    image = random_bytes(*size, 3)
+    short, long = sorted(size)
+    scaled = int(32 * long / short)  # as torchvision's Resize rounds
+    height, width = (32, scaled) if size[0] == short else (scaled, 32)
+    top, left = round((height - 32) / 2), round((width - 32) / 2)  # and its CenterCrop
+    expected = Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC)
+    expected = np.asarray(expected.crop((left, top, left + 32, top + 32)))
+    found = processor.postprocess(pixel_values(processor, image))[0]
+    assert np.array_equal(np.asarray(found), expected)
+
+
+def test_a_covering_picture_of_another_shape_loses_what_sticks_out() -> None:
+    processor = UniDiffImageProcessor(size={"height": 4, "width": 8}, crop_to_size=True)
+    columns = np.repeat(np.arange(16, dtype=np.uint8) * 16, 3).reshape(1, 16, 3).repeat(4, 0)
+    found = np.asarray(processor.postprocess(pixel_values(processor, columns))[0])
+    assert np.array_equal(found, columns[:, 4:12])

@@ -155,3 +155,14 @@ def test_a_further_modality_that_is_not_described_in_full_is_refused(layout, fie
     grown = layout.extended("tone", 6, (2, 3))
     with pytest.raises(ValueError, match=words):
         replace(grown, **fields)
+
+
+def test_pictures_of_others_have_delimiters_among_the_ids_of_text(layout):
+    theirs = replace(layout, delimiters={"image": (6, 7)}, closes_canvas=True)
+    assert TokenLayout.from_dict(json.loads(json.dumps(theirs.to_dict()))) == theirs
+    assert set(theirs.special_ids) >= {6, 7}
+    assert theirs.delimiter_names == {}  # the tokenizer spells them
+    assert "closes_canvas" not in layout.to_dict()
+    without = {name: ids for name, ids in layout.ranges.items() if name != "image"}
+    with pytest.raises(ValueError, match="a modality that is not there has neither"):
+        replace(theirs, ranges=without)

@@ -13,6 +13,7 @@ from unidiff.data.collator import BlockCollator
 from unidiff.model.likelihood import ar_nll, nll
 from unidiff.model.streams import training_streams
 from unidiff.tokens.sequence import join, run_of
+from unidiff.training.laws import streams_of
 from unidiff.training.objective import BlockObjective, ModalityLoss
 
 TEXT_ONLY = BlockObjective(ar_weight=0.0)
@@ -53,6 +54,53 @@ def test_expected_text_loss_is_the_elbo(model: Any, tiny: ModuleType) -> None:
     error = float(nll(model, BlockCollator()([sample]), 200).standard_error_B) * (200 / 600) ** 0.5
     assert float(total) * tokens == pytest.approx(float(exact.nats_B), abs=3 * error)
     assert float(parts["text_sum"]) / 600 == pytest.approx(float(total) * tokens, rel=1e-5)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_elbo_is_expected_of_complementary_noise_too(shift: int, tiny: ModuleType) -> None:
+    model = tiny.tiny_model(initializer_range=0.2, logits_shift=shift).eval()
+    sample = samples_of(tiny, "text", 3)[2]
+    exact = nll(model, BlockCollator()([sample]), exact=True)
+    copies = [{**sample, "key": key, "stream_position": key} for key in range(300)]
+    objective = BlockObjective(ar_weight=0.0, complementary=True)
+    with torch.no_grad():
+        total, parts = objective(model, BlockCollator()(copies), model.config)
+    tokens = int(exact.num_tokens_B)
+    assert parts["text_count"] == 300 * tokens
+    error = float(nll(model, BlockCollator()([sample]), 200).standard_error_B) * (200 / 300) ** 0.5
+    assert float(total) * tokens == pytest.approx(float(exact.nats_B), abs=3 * error)
+
+
+def test_unweighted_complementary_noise_learns_each_token_once(tiny: ModuleType) -> None:
+    model = tiny.tiny_model().eval()
+    torch.nn.init.zeros_(model.lm_head.weight)  # every id is as likely
+    objective = BlockObjective(
+        text=ModalityLoss(elbo_weights=False), ar_weight=0.0, complementary=True
+    )
+    batch = BlockCollator()(samples_of(tiny, "text", 5))
+    num_ids = int(tiny.LAYOUT.allowed_ids("text", 32).sum())
+    per_token = loss_of(objective, model, batch) / int((batch["labels"] >= 0).sum())
+    assert per_token == pytest.approx(np.log(num_ids), rel=1e-5)
+
+
+@pytest.mark.parametrize("complementary", [False, True])
+def test_the_first_token_of_a_block_is_read_from_the_context_row_once_for_each_loss(
+    complementary: bool, tiny: ModuleType
+) -> None:
+    """Under `logits_shift=1` and blocks of one, both losses are the autoregressive reading."""
+    model = tiny.tiny_model(initializer_range=0.2, logits_shift=1).eval()
+    samples = samples_of(tiny, "text", 4)
+    for sample in samples:
+        index = sample["row"].token_index
+        in_context = sample["row"].context_mask
+        sample["row"].block_ids[:] = np.where((index > 1) & in_context, index, -1)
+        sample["row"].labels[~in_context] = -100
+    batch = BlockCollator()(samples)
+    expected = float(ar_nll(model, batch).sum())
+    objective = BlockObjective(ar_weight=0.5, complementary=complementary)
+    _, parts = objective(model, batch, model.config)
+    assert float(parts["text_sum"]) == pytest.approx(expected, rel=1e-5)
+    assert float(parts["ar_sum"]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_autoregressive_part_is_the_successor_reading(model: Any, tiny: ModuleType) -> None:
@@ -230,12 +278,18 @@ def test_impossible_losses_are_refused(fields: dict[str, Any], message: str) -> 
         ModalityLoss(**fields)
 
 
-@pytest.mark.parametrize("fields", [{"logits_shift": 1}, {"attention_pattern": "full"}])
-def test_models_with_another_reading_are_refused(fields: dict, tiny: ModuleType) -> None:
-    model = tiny.tiny_model(**fields)
+def test_blocks_are_refused_under_full_attention(tiny: ModuleType) -> None:
+    model = tiny.tiny_model(attention_pattern="full")
     batch = BlockCollator()(samples_of(tiny, "text", 1))
-    with pytest.raises(ValueError, match=r"this needs|one canvas"):
+    with pytest.raises(ValueError, match="one canvas"):
         BlockObjective()(model, batch, model.config)
+
+
+def test_terms_that_compare_own_rows_refuse_weights_that_predict_successors(
+    tiny: ModuleType,
+) -> None:
+    with pytest.raises(ValueError, match="logits_shift=0"):
+        streams_of(samples_of(tiny, "text", 1), tiny.tiny_model(logits_shift=1))
 
 
 def test_visible_tokens_shown_wrong_are_learnt_right(model: Any, tiny: ModuleType) -> None:

@@ -7,6 +7,7 @@ from typer.core import TyperGroup
 
 from unidiff.plugins.registry import installed_commands, load_command
 
+from .adapt import adapt
 from .bench import bench
 from .chat import chat
 from .convert import convert, export
@@ -19,6 +20,7 @@ from .plugins import new_plugin, plugins
 from .tokenizer import tokenizer
 from .trace import trace
 from .training import prepare_data, train
+from .verify import verify
 
 _TASKS = "Tasks"
 _PLUGINS = "Tasks of plugins"
@@ -109,9 +111,11 @@ app.command("prepare", rich_help_panel=_WORKSHOP)(prepare_data)
 app.command(rich_help_panel=_WORKSHOP)(train)
 app.command(rich_help_panel=_WORKSHOP)(finetune)
 app.command(rich_help_panel=_WORKSHOP)(merge)
+app.command(rich_help_panel=_WORKSHOP)(adapt)
 app.command("eval", rich_help_panel=_WORKSHOP)(evaluate)
 app.command(rich_help_panel=_WORKSHOP)(convert)
 app.command(rich_help_panel=_WORKSHOP)(export)
+app.command(rich_help_panel=_WORKSHOP)(verify)
 app.command(rich_help_panel=_WORKSHOP)(info)
 app.command(rich_help_panel=_WORKSHOP)(plugins)
 app.command("new-plugin", rich_help_panel=_WORKSHOP)(new_plugin)

@@ -5,6 +5,7 @@ What they measure lives in `unidiff.evaluation`; timings are ratios within one r
 
 import typer
 
+from .bench_adapt import bench_adapt
 from .bench_decode import bench_decode, bench_memory
 from .bench_quality import bench_quality
 from .bench_reuse import bench_reuse
@@ -13,6 +14,7 @@ from .bench_speculation import bench_speculation
 bench = typer.Typer(
     name="bench", no_args_is_help=True, help="Measure speed, and quality against speed."
 )
+bench.command("adapt")(bench_adapt)
 bench.command("decode")(bench_decode)
 bench.command("memory")(bench_memory)
 bench.command("quality")(bench_quality)

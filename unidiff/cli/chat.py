@@ -68,7 +68,7 @@ def chat(
     if image is not None:
         check_files([image])
     session = open_session(model)
-    options = decoding.over({**samplers.ANSWER, **length.keywords()})
+    options = decoding.over({**samplers.answering(session.model), **length.keywords()})
     conversation = Conversation(session, options, image)
     shows_drafts = drafted and sys.stdout.isatty()
     for line in _lines():

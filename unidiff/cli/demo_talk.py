@@ -32,7 +32,9 @@ def _conversation(
     scene: Scene | None,
 ) -> list[Row]:
     """The user's turns, answered one after the other; the model's own answers stay in it."""
-    conversation = Conversation(session, {**samplers.ANSWER, "seed": data.seed}, picture)
+    conversation = Conversation(
+        session, {**samplers.answering(session.model), "seed": data.seed}, picture
+    )
     rows = []
     for text, truth in turns:
         answer = conversation.say(text)

@@ -95,8 +95,7 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     if "image" in layout.ranges:
         image = processor.image_tokenizer
         facts["image tokenizer"] = (
-            f"FSQ {list(image.config.levels)}, {image.codebook_size} codes, "
-            f"{image.num_parameters():,} parameters"
+            f"{image.kind}, {image.codebook_size} codes, {image.num_parameters():,} parameters"
         )
     return facts
 

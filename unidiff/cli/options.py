@@ -23,7 +23,10 @@ class ModelChoice:
 
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="Checkpoint folder; the bundled one by default.", rich_help_panel=_MODEL),
+        typer.Option(
+            help="Checkpoint folder, or the hub name of a foreign one; else the bundled one.",
+            rich_help_panel=_MODEL,
+        ),
     ] = None
     device: Annotated[
         str, typer.Option(help="auto, cpu, cuda, cuda:1 ...", rich_help_panel=_MODEL)
@@ -106,18 +109,18 @@ class TextLength:
         int | None, typer.Option(help="Tokens denoised together.", rich_help_panel=_DECODING)
     ] = None
     mode: Annotated[
-        str,
+        str | None,
         typer.Option(help="diffusion, ar, self_speculative or auto.", rich_help_panel=_DECODING),
-    ] = "diffusion"
+    ] = None
 
     def keywords(self) -> dict[str, Any]:
         """Keywords of `generate()` that were given."""
-        options: dict[str, Any] = {"decoding_mode": self.mode}
-        if self.max_new_tokens is not None:
-            options["max_new_tokens"] = self.max_new_tokens
-        if self.block_length is not None:
-            options["block_length"] = self.block_length
-        return options
+        options = {
+            "decoding_mode": self.mode,
+            "max_new_tokens": self.max_new_tokens,
+            "block_length": self.block_length,
+        }
+        return {name: value for name, value in options.items() if value is not None}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ TEXT: dict[str, Any] = {
     "max_denoising_steps": 8,
     "block_length": 20,
 }
-ANSWER: dict[str, Any] = {"max_new_tokens": 48}
+_LONGEST_ANSWER = 48  # tokens, where the checkpoint does not say
 TEXT_HOLES: dict[str, Any] = {"unmasking_strategy": "static", "max_denoising_steps": 3}
 _LONGEST_HOLE = 12  # tokens, as measured; longer ones get more steps
 
@@ -32,6 +32,12 @@ def completing(model: Any) -> dict[str, Any]:
     if model.config.attention_pattern != "block_causal":
         return dict(TEXT)
     return {name: value for name, value in TEXT.items() if name != "block_length"}
+
+
+def answering(model: Any) -> dict[str, Any]:
+    """Options of an answer; a checkpoint that says how long answers may become is obeyed."""
+    is_said = model.generation_config.max_new_tokens is not None
+    return {} if is_said else {"max_new_tokens": _LONGEST_ANSWER}
 
 
 def filling(inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.plugins.answer import Answer
-from unidiff.tokens.foreign import is_foreign
+from unidiff.tokens.foreign import is_foreign, local_folder
 
 from .options import ModelChoice
 
@@ -104,7 +104,8 @@ def open_session(choice: ModelChoice) -> Session:
         FileNotFoundError: if the folder or one of its files is missing.
         ValueError: if a file is damaged, or the device unknown.
     """
-    folder = bundled_checkpoint() if choice.checkpoint is None else choice.checkpoint
+    given = choice.checkpoint
+    folder = bundled_checkpoint() if given is None else local_folder(given)
     check_weights(folder)
     import torch
     from safetensors import SafetensorError

@@ -1,7 +1,9 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
+from .dit import BD3LM, MDLM
+from .dreamon import DREAMON, expand_id
 from .family import Family, ForeignFolder
-from .llada import LLADA, MMADA
+from .llada import LLADA
 from .llama_like import (
     A2D,
     AUTOREGRESSIVE,
@@ -12,6 +14,9 @@ from .llama_like import (
     OPEN_DLLM,
     SDAR,
 )
+from .lumina import ARCHITECTURE, LUMINA
+from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
+from .mmada import MMADA
 
 # `model_type` of config.json -> family.
 FAMILIES: dict[str, Family] = {
@@ -21,14 +26,23 @@ FAMILIES: dict[str, Family] = {
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,
+    "mdlm": MDLM,
+    "bd3lm": BD3LM,
     "a2d-llama": A2D,
     "a2d-qwen2": A2D,
     "a2d-qwen3": A2D,
+    "lladamoe": LLADA_MOE,
+    "llada_moe": LLADA_MOE,
+    "llada2_moe": LLADA2,
+    "llada2_moe_veomni": LLADA2,
+    "sdar_moe": SDAR_MOE,
+    "qwen3_moe": QWEN3_MOE,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
 }
-_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER)  # known by other things than `model_type`
+# Known by other things than `model_type`.
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, DREAMON, LUMINA)
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -38,10 +52,14 @@ def family_of(folder: ForeignFolder) -> Family:
         ValueError: if it is of none that can be loaded.
     """
     kind = folder.config.get("model_type")
-    if kind == "llada" and "num_experts" in folder.config:
-        raise ValueError(f"{folder.path} is a mixture of experts (LLaDA-MoE): not read yet")
+    if kind == "llada" and folder.config.get("num_experts"):
+        return LLADA_MOE  # published under the name of the dense model
+    if kind == "llada" and ARCHITECTURE in (folder.config.get("architectures") or ()):
+        return LUMINA
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
+    if kind == "Dream" and expand_id(folder) is not None:
+        return DREAMON  # Dream with two tokens more
     if kind == "qwen2" and folder.named_token("mask_token") is not None:
         return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
     if kind not in FAMILIES:

@@ -1,17 +1,25 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
+from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
 
 from .keys import Rule
 
+Configuration = TypeVar("Configuration", bound=PreTrainedConfig)
+
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+# Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|role_end|>", "<|dlm_pad|>")
 
 
 @dataclass(frozen=True)
@@ -58,18 +66,37 @@ class ForeignFolder:
 
     @cached_property
     def num_ids(self) -> int | None:
-        """Ids of the tokenizer, added tokens included; None where it has no `tokenizer.json`."""
-        if self._tokenizer is None:
+        """Ids of the tokenizer, added tokens included; None where there is no tokenizer."""
+        ids: Iterable[int]
+        if self._tokenizer is not None:
+            words = self._tokenizer.get("model", {}).get("vocab", {})
+            ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
+        elif self.sentencepiece_model is not None:
+            ids = [num_pieces(self.sentencepiece_model) - 1]
+        else:
             return None
-        words = self._tokenizer.get("model", {}).get("vocab", {})
-        ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
         return max([*ids, *self.special_ids.values()]) + 1
+
+    @property
+    def sentencepiece_model(self) -> Path | None:
+        """File of a tokenizer that has no `tokenizer.json`; None where it has one."""
+        path = self.path / MODEL_FILE
+        return path if path.is_file() and self._tokenizer is None else None
 
     def named_token(self, name: str) -> int | None:
         """Id of a token that `tokenizer_config.json` names, such as "mask_token"."""
         token = self._named.get(name)
         text = token.get("content") if isinstance(token, Mapping) else token
         return self.special_ids.get(text) if isinstance(text, str) else None
+
+    @cached_property
+    def end_ids(self) -> list[int]:
+        """Ids that end an answer: the files' own, and the ends of a turn that the tokenizer has."""
+        found: list[int | None] = []
+        for named in (self.decoding.get("eos_token_id"), self.config.get("eos_token_id")):
+            found += named if isinstance(named, list) else [named]
+        found += [self.named_token("eos_token"), *map(self.special_ids.get, TURN_ENDS)]
+        return list(dict.fromkeys(one for one in found if one is not None))
 
     @cached_property
     def _tokenizer(self) -> Mapping[str, Any] | None:
@@ -85,6 +112,10 @@ class ForeignFolder:
         """A JSON file of the folder; None where there is none."""
         path = self.path / name
         return read_json(path) if path.is_file() else None
+
+    def with_defaults(self, defaults: Mapping[str, Any]) -> "ForeignFolder":
+        """The folder with the published class's values where `config.json` leaves fields out."""
+        return replace(self, config={**defaults, **self.config})
 
     def wants(self, name: str, *values: Any) -> None:
         """Raise ValueError unless a field of `config.json` is absent or has one of these values."""
@@ -106,6 +137,11 @@ class Family:
         rules: the names of its tensors, for a folder and our configuration of it.
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
+        prompts: the template with what pictures need around it, from a folder, its tokenizer and
+            the template of conversations without; None where a picture is a part like a text.
+        tokenizer: repository of the tokenizer, where checkpoints are published without one.
+        own_inputs: what the published class must be given beside ids to read a row of a length
+            under the pattern; for `unidiff verify`.
     """
 
     name: str
@@ -113,6 +149,9 @@ class Family:
     rules: Callable[[ForeignFolder, UniDiffConfig], Sequence[Rule]]
     decoding: Mapping[str, Any] = field(default_factory=dict)
     template: str | None = None
+    prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
+    tokenizer: str | None = None
+    own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.
@@ -127,11 +166,44 @@ class Family:
                 f"{folder.path} lacks {error} in its config.json or among its weights, which "
                 f"{self.name} needs"
             ) from error
-        rows = settings["vocab_size"]
-        mask = settings["mask_token_id"]
-        if not 0 <= mask < rows:
+        check_ids(folder, settings)
+        return own_configuration(UniDiffConfig, folder, settings)
+
+
+def own_configuration(
+    kind: type[Configuration], folder: ForeignFolder, settings: Mapping[str, Any]
+) -> Configuration:
+    """Our configuration of some fields; raises ValueError where they contradict each other."""
+    try:
+        return kind(**settings)
+    except StrictDataclassError as error:
+        raise ValueError(f"the config.json of {folder.path} contradicts itself: {error}") from error
+
+
+def check_ids(folder: ForeignFolder, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError unless every id has a row, and files agree on the mask.
+
+    Args:
+        folder: of the checkpoint.
+        settings: fields of our configuration.
+    """
+    rows, size = settings["vocab_size"], folder.num_ids
+    if size is not None and size > rows:
+        raise ValueError(
+            f"the tokenizer in {folder.path} has {size} ids and the embedding {rows} rows: they "
+            "belong to different checkpoints"
+        )
+    for name in ("mask", "pad", "bos", "eos"):
+        named = settings.get(f"{name}_token_id")
+        ids = named if isinstance(named, list) else [named]
+        if outside := [one for one in ids if one is not None and not 0 <= one < rows]:
             raise ValueError(
-                f"{folder.path}: the mask id {mask} lies outside the {rows} rows of the embedding; "
-                "config.json, tokenizer and weights belong to different checkpoints"
+                f"{folder.path}: the {name} id {outside[0]} lies outside the {rows} rows of the "
+                "embedding; config.json, tokenizer and weights belong to different checkpoints"
             )
-        return UniDiffConfig(**settings)
+    said, named = folder.config.get("mask_token_id"), folder.named_token("mask_token")
+    if None not in (said, named) and said != named:
+        raise ValueError(
+            f"{folder.path}: the tokenizer's mask_token has the id {named}, and config.json says "
+            f"{said}: they belong to different checkpoints"
+        )

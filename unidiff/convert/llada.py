@@ -1,18 +1,36 @@
-"""LLaDA 8B, LLaDA-1.5, iLLaDA, MMaDA: a bidirectional Llama under the names of OLMo.
+"""LLaDA 8B and LLaDA-1.5: a bidirectional Llama under the names of OLMo.
 
 Layout and maths: GSAI-ML's `configuration_llada.py` and `modeling_llada.py`, in own words.
 """
 
-import math
-from dataclasses import replace
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.tokens.layout import IdRange, TokenLayout
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Renamed, Rule
 
+# What the published class takes where `config.json` leaves a field out; the maths of most of these
+# is not the published checkpoints' (layer_norm_type "default" is LayerNorm).
+_CLASS_DEFAULTS: dict[str, Any] = {
+    "d_model": 768,
+    "n_heads": 12,
+    "n_layers": 12,
+    "mlp_ratio": 4,
+    "activation_type": "swiglu",
+    "block_type": "sequential",
+    "layer_norm_type": "default",
+    "rms_norm_eps": 1e-5,
+    "rope": False,
+    "rope_theta": 10_000.0,
+    "max_sequence_length": 1024,
+    "vocab_size": 50257,
+    "embedding_size": 50304,
+    "weight_tying": True,
+    "eos_token_id": 50256,
+    "pad_token_id": 50256,
+    "mask_token_id": 50256,
+}
 # What `config.json` may say of the maths, the value that the model has first.
 _FIXED: dict[str, tuple[Any, ...]] = {
     "block_type": ("llama",),
@@ -36,11 +54,17 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
 )
 _THEIRS = "model.transformer."
+TABLE = f"{_THEIRS}wte.weight"  # of embeddings
 _LAYER = "model.layers.{n}."
 
 
 def settings(folder: ForeignFolder) -> dict[str, Any]:
     """Fields of the configuration; raises ValueError for maths that the model does not have."""
+    return written_settings(folder.with_defaults(_CLASS_DEFAULTS))
+
+
+def written_settings(folder: ForeignFolder) -> dict[str, Any]:
+    """`settings` of a class without defaults: `config.json` says everything."""
     for name, values in _FIXED.items():
         folder.wants(name, *values)
     config = folder.config
@@ -50,29 +74,23 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
     return {
         "vocab_size": config.get("embedding_size") or config["vocab_size"],
         "hidden_size": width,
-        "intermediate_size": config.get("mlp_hidden_size") or config.get("mlp_ratio", 4) * width,
+        "intermediate_size": config.get("mlp_hidden_size") or config["mlp_ratio"] * width,
         "num_hidden_layers": config["n_layers"],
         "num_attention_heads": heads,
         "num_key_value_heads": groups,
         "head_dim": width // heads,
-        "max_position_embeddings": config.get("max_sequence_length", 4096),
-        "rms_norm_eps": config.get("rms_norm_eps", 1e-5),
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.get("rope_theta", 1e4)},
+        "max_position_embeddings": config["max_sequence_length"],
+        "rms_norm_eps": config["rms_norm_eps"],
+        "rope_parameters": {"rope_type": "default", "rope_theta": config["rope_theta"]},
         "use_qk_norm": False,
-        "tie_word_embeddings": bool(config.get("weight_tying", False)),
+        "tie_word_embeddings": bool(config["weight_tying"]),
         "attention_pattern": "full",
         "canvas_length": 32,
         "mask_token_id": config["mask_token_id"],
         "pad_token_id": config.get("pad_token_id"),
         "bos_token_id": folder.named_token("bos_token"),
-        "eos_token_id": ends(folder),
+        "eos_token_id": folder.end_ids or None,
     }
-
-
-def ends(folder: ForeignFolder) -> list[int]:
-    """Ids that end an answer: the end of the text, and of a turn where there is one."""
-    found = [folder.config.get("eos_token_id"), folder.special_ids.get("<|eot_id|>")]
-    return [one for one in found if one is not None]
 
 
 def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
@@ -97,7 +115,7 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     }
     tied = config.tie_word_embeddings
     return [
-        Renamed(f"{_THEIRS}wte.weight", EMBEDDING),
+        Renamed(TABLE, EMBEDDING),
         *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
         Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
         *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
@@ -108,33 +126,6 @@ LLADA = Family(
     name="llada",
     settings=settings,
     rules=rules,
-    decoding={"block_length": 32, "unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 128, "block_length": 32, "unmasking_strategy": "static"},
     template=TEMPLATE,
 )
-
-
-def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
-    """LLaDA whose rows behind the tokenizer's ids stand for the codes of pictures.
-
-    Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
-    """
-    own = settings(folder)
-    codes, side = (
-        folder.config.get("codebook_size", 8192),
-        math.isqrt(folder.config["num_vq_tokens"]),
-    )
-    first = folder.num_ids
-    if first is None:
-        raise ValueError(f"{folder.path} lacks tokenizer.json, which says where the codes begin")
-    layout = TokenLayout(
-        ranges={"text": IdRange(0, first), "image": IdRange(first, codes)},
-        mask_token_id=own["mask_token_id"],
-        pad_token_id=own["pad_token_id"],
-        end_token_ids=tuple(own["eos_token_id"]),
-        image_grid=(side, side),
-    )
-    rows = folder.shapes[f"{_THEIRS}wte.weight"][0]
-    return {**own, "vocab_size": rows, "token_layout": layout.to_dict()}
-
-
-MMADA = replace(LLADA, name="mmada", settings=mmada_settings)

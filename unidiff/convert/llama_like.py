@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+from transformers import DynamicCache
+
 from unidiff.model.configuration import UniDiffConfig
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
@@ -60,10 +63,16 @@ def shape(folder: ForeignFolder) -> dict[str, Any]:
         "attention_bias": False,
         "use_qk_norm": False,
         "tie_word_embeddings": bool(config.get("tie_word_embeddings", False)),
-        "pad_token_id": folder.config.get("pad_token_id") or folder.named_token("pad_token"),
+        "pad_token_id": pad_id(folder),
         "bos_token_id": config.get("bos_token_id"),
-        "eos_token_id": folder.decoding.get("eos_token_id", config.get("eos_token_id")),
+        "eos_token_id": folder.end_ids or None,
     }
+
+
+def pad_id(folder: ForeignFolder) -> int | None:
+    """Id of the padding; Llama's first configurations say -1 where there is none."""
+    said = folder.config.get("pad_token_id")
+    return folder.named_token("pad_token") if said is None or said < 0 else int(said)
 
 
 def rotary(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,11 +201,37 @@ def spare_id(folder: ForeignFolder) -> int:
     return rows if folder.num_ids is None else min(rows, folder.num_ids)
 
 
+def sdar_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """SDAR's class makes no mask: it takes one of 0 and 1 over the grid, positions and a cache."""
+    block = torch.arange(length) // config.canvas_length
+    return {
+        "attention_mask": (block[:, None] >= block[None, :]).float()[None],
+        "position_ids": torch.arange(length)[None],
+        "past_key_values": DynamicCache(),
+        "use_cache": True,
+        "store_kv": False,
+    }
+
+
+def fast_dllm_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """Fast-dLLM v2's class makes the mask of a grid that it is told."""
+    del length
+    return {"block_size": config.canvas_length}
+
+
+def full_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
+    """A mask with which a causal class of transformers lets everybody attend to everybody."""
+    del config
+    return {"attention_mask": torch.zeros(1, 1, length, length)}
+
+
 DREAM = Family(
     name="dream",
     settings=dream,
     rules=rules,
     decoding={
+        "max_new_tokens": 512,
+        "block_length": 512,
         "unmasking_strategy": "static",
         "confidence_metric": "entropy",
         "temperature": 0.2,
@@ -209,15 +244,20 @@ SDAR = Family(
     name="sdar",
     settings=sdar,
     rules=rules,
-    decoding={"unmasking_strategy": "dynamic", "confidence_threshold": 0.9},
+    decoding={
+        "max_new_tokens": 2048,
+        "unmasking_strategy": "dynamic",
+        "confidence_threshold": 0.9,
+    },
     template=CHATML,
+    own_inputs=sdar_inputs,
 )
 DREAM_REASONER = replace(SDAR, name="dream-reasoner", settings=dream_reasoner)
 ILLADA = Family(
     name="illada",
     settings=illada,
     rules=rules,
-    decoding={"block_length": 32, "unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 256, "block_length": 32, "unmasking_strategy": "static"},
     template=CHATML,
 )
 FAST_DLLM = Family(
@@ -225,30 +265,41 @@ FAST_DLLM = Family(
     settings=fast_dllm,
     rules=rules,
     decoding={
-        "unmasking_strategy": "threshold",
+        "max_new_tokens": 2048,
+        "unmasking_strategy": "dynamic",
         "confidence_threshold": 0.9,
         "sub_block_length": 8,
+        "first_alone": True,
     },
     template=CHATML,
+    own_inputs=fast_dllm_inputs,
 )
 OPEN_DLLM = Family(
     name="open-dllm",
     settings=open_dllm,
     rules=rules,
-    decoding={"unmasking_strategy": "static", "temperature": 0.5, "top_k": 200, "do_sample": True},
+    decoding={
+        "max_new_tokens": 128,
+        "block_length": 128,
+        "unmasking_strategy": "static",
+        "temperature": 0.5,
+        "top_k": 200,
+        "do_sample": True,
+    },
     template=UNMARKED,
+    own_inputs=full_inputs,
 )
 A2D = Family(
     name="a2d",
     settings=a2d,
     rules=rules,
-    decoding={"unmasking_strategy": "static"},
+    decoding={"max_new_tokens": 256, "unmasking_strategy": "static"},
     template=CHATML,
 )
 AUTOREGRESSIVE = Family(
     name="autoregressive",
     settings=autoregressive,
     rules=rules,
-    decoding={"decoding_mode": "ar"},
+    decoding={"max_new_tokens": 512, "decoding_mode": "ar"},
     template=UNMARKED,
 )

@@ -7,17 +7,24 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
+from transformers.image_utils import PILImageResampling
 
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.checkpoint import some
+from unidiff.tokens.image_processing import UniDiffImageProcessor
+from unidiff.tokens.image_tokenizer import ImageTokenizer
 from unidiff.tokens.processor import UniDiffProcessor
+from unidiff.tokens.sentencepiece_text import SentencePieceText
 
 from .families import family_of
 from .family import Family, ForeignFolder
 from .keys import converted
-from .tensors import LazyTensor, TensorFile, by_name, tensor_files
+from .pickles import weight_files
+from .tensors import LazyTensor, TensorFile, by_name
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True)
@@ -50,14 +57,23 @@ class Converted:
         )
 
 
-def open_foreign(path: str | Path) -> Converted:
+def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     """A foreign checkpoint; headers are read and everything is checked, no weight is.
+
+    Args:
+        path: of its folder.
+        allow_pickle: whether its weights may be pickles, see `pickles.py`.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if a file is damaged, the family unknown, or names or shapes do not fit.
+        ValueError: if a file is damaged, the family unknown, names or shapes do not fit, or the
+            tokenizer disagrees with the configuration.
     """
-    files = tensor_files(Path(path))
+    if not Path(path).is_dir():
+        raise FileNotFoundError(
+            f"{path} is neither a folder nor a checkpoint that the hub or its cache has"
+        )
+    files = weight_files(Path(path), allow_pickle)
     theirs = by_name(files)
     folder = ForeignFolder.at(path, {name: tensor.shape for name, tensor in theirs.items()})
     family = family_of(folder)
@@ -68,21 +84,25 @@ def open_foreign(path: str | Path) -> Converted:
 
 
 def load_foreign(
-    path: str | Path, cls: type[PreTrainedModel] = UniDiffForBlockDiffusion, **kwargs: Any
+    path: str | Path,
+    cls: type[PreTrainedModel] = UniDiffForBlockDiffusion,
+    allow_pickle: bool = False,
+    **kwargs: Any,
 ) -> Any:
     """The model of a foreign checkpoint.
 
     Args:
         path: of its folder.
         cls: the class of the model.
+        allow_pickle: whether its weights may be pickles.
         kwargs: of transformers' `from_pretrained`, such as dtype, device_map, quantization_config.
 
     Raises:
         FileNotFoundError, ValueError: as `open_foreign`.
     """
-    opened = open_foreign(path)
+    opened = open_foreign(path, allow_pickle)
     config = kwargs.pop("config", None) or opened.config
-    weights = {name: _Slice(tensor) for name, tensor in opened.tensors.items()}
+    weights = {name: LazySlice(tensor) for name, tensor in opened.tensors.items()}
     result = cls.from_pretrained(None, config=config, state_dict=weights, **kwargs)
     model = result[0] if isinstance(result, tuple) else result  # with output_loading_info
     model.name_or_path = str(path)
@@ -92,38 +112,87 @@ def load_foreign(
 
 
 def load_foreign_processor(
-    path: str | Path, cls: type[UniDiffProcessor] = UniDiffProcessor
+    path: str | Path,
+    cls: type[UniDiffProcessor] = UniDiffProcessor,
+    image_tokenizer: ImageTokenizer | None = None,
+    allow_pickle: bool = False,
 ) -> UniDiffProcessor:
     """The processor of a foreign checkpoint: its own tokenizer and chat template.
 
-    It reads and writes text. What codes pictures is published elsewhere, and set by who has it.
+    Args:
+        path: of its folder.
+        cls: the class of the processor.
+        image_tokenizer: what codes pictures, which is published elsewhere; without it the processor
+            reads and writes text.
+        allow_pickle: whether the checkpoint's weights, whose shapes are read, may be pickles.
 
     Raises:
-        FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read.
+        FileNotFoundError, ValueError: as `open_foreign`, or if the tokenizer cannot be read, or the
+            image tokenizer does not fit.
     """
-    return processor_of(open_foreign(path), cls)
+    return processor_of(open_foreign(path, allow_pickle), cls, image_tokenizer)
 
 
 def processor_of(
-    opened: Converted, cls: type[UniDiffProcessor] = UniDiffProcessor
+    opened: Converted,
+    cls: type[UniDiffProcessor] = UniDiffProcessor,
+    image_tokenizer: ImageTokenizer | None = None,
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
-    tokenizer = AutoTokenizer.from_pretrained(opened.folder.path, config=opened.config)
-    check_tokenizer(opened, len(tokenizer))
+    tokenizer = tokenizer_of(opened)
     template = tokenizer.chat_template or opened.family.template
+    if isinstance(template, Mapping):  # several by name
+        template = template["default"]
     layout = opened.config.layout
-    layout = replace(layout, ranges={"text": layout.range_of("text")})
-    return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
-
-
-def check_tokenizer(opened: Converted, size: int) -> None:
-    """Raise ValueError if the tokenizer has more ids than the embedding has rows."""
-    rows = opened.config.vocab_size
-    if size > rows:
-        raise ValueError(
-            f"the tokenizer in {opened.folder.path} has {size} ids and the embedding {rows} rows: "
-            "they belong to different checkpoints"
+    if image_tokenizer is None:
+        text = {"text": layout.range_of("text")}
+        layout = replace(
+            layout, ranges=text, delimiters={}, closes_canvas=False, row_end_token_id=None
         )
+        return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
+    if "image" not in layout.ranges:
+        raise ValueError(
+            f"{opened.folder.path} has no rows for pictures: {opened.family.name} knows text only"
+        )
+    if opened.family.prompts is not None:
+        template = opened.family.prompts(opened.folder, tokenizer, template or "")
+    return cls(
+        image_processor=_image_processor(layout.image_grid, image_tokenizer),
+        tokenizer=tokenizer,
+        chat_template=template,
+        token_layout=layout,
+        image_model=image_tokenizer,
+    )
+
+
+def _image_processor(grid: tuple[int, int], model: ImageTokenizer) -> UniDiffImageProcessor:
+    """Pictures as others prepare them: the shorter side fitted, the rest of the longer cut off."""
+    height, width = (side * model.config.downsample_factor for side in grid)
+    return UniDiffImageProcessor(
+        size={"height": height, "width": width},
+        crop_to_size=True,
+        resample=PILImageResampling.BICUBIC,
+    )
+
+
+def tokenizer_of(opened: Converted) -> Any:
+    """The folder's own tokenizer, or where there is none the one that its authors name.
+
+    Raises:
+        FileNotFoundError: if that one is not on this machine and cannot be had.
+    """
+    path, published = opened.folder.path, opened.family.tokenizer
+    if opened.folder.sentencepiece_model is not None:
+        return SentencePieceText.from_pretrained(path)
+    if published is None or any((path / name).is_file() for name in _TOKENIZER_FILES):
+        return AutoTokenizer.from_pretrained(path, config=opened.config, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(published)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{path} has no tokenizer, and that of {published!r}, which {opened.family.name} was "
+            "trained with, could not be had: put its files into the folder"
+        ) from error
 
 
 def check_complete(
@@ -137,22 +206,39 @@ def check_complete(
         expected = UniDiffForBlockDiffusion(config).state_dict()
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
+    check_tensors(folder.path, expected, tensors, unknown)
+
+
+def check_tensors(
+    path: Path,
+    expected: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, LazyTensor],
+    unknown: Sequence[str],
+) -> None:
+    """Raise ValueError unless the tensors are those expected, and none is left over.
+
+    Args:
+        path: of the checkpoint.
+        expected: a model's, on the device "meta".
+        tensors: those that were found, by our names.
+        unknown: names that no rule knows.
+    """
     missing = set(expected) - set(tensors)
     unknown = [*unknown, *(set(tensors) - set(expected))]
     if missing or unknown:
         raise ValueError(
-            f"the weights in {folder.path} are not those that its config.json says: "
+            f"the weights in {path} are not those that its config.json says: "
             f"{some(missing)} missing, {some(unknown)} not expected"
         )
     for name, tensor in tensors.items():
         wanted = tuple(expected[name].shape)
         if tensor.shape != wanted:
             raise ValueError(
-                f"{folder.path}: {name} has the shape {tensor.shape}, and by config.json {wanted}"
+                f"{path}: {name} has the shape {tensor.shape}, and by config.json {wanted}"
             )
 
 
-class _Slice:
+class LazySlice:
     """A tensor as transformers' loader takes it from a file: read when it is indexed."""
 
     def __init__(self, tensor: LazyTensor) -> None:

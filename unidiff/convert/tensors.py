@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, weight_map
+from unidiff.model.checkpoint import WEIGHTS_FILE, weight_map
 from unidiff.tokens.checkpoint import REMEDY, check_exists
 
 _HEADER_SIZE_BYTES = 8
@@ -74,6 +74,12 @@ class StoredTensor:
         """The tensor, in memory of its own; raises ValueError if the file became shorter."""
         return _read_bytes(self.path, self.start, self.shape, self.dtype)
 
+    def rows(self, start: int, stop: int) -> "StoredTensor":
+        """The part of it from one index along its first dimension to another."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        shape = (stop - start, *self.shape[1:])
+        return StoredTensor(self.path, self.start + start * size, shape, self.dtype)
+
 
 @dataclass(frozen=True)
 class DerivedTensor:
@@ -99,8 +105,44 @@ class DerivedTensor:
 
 
 @dataclass(frozen=True)
+class StackedTensor:
+    """Tensors of the same shape and type, one behind the other along a new first dimension.
+
+    Attributes:
+        parts: at least one.
+    """
+
+    parts: tuple[LazyTensor, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its size along each dimension."""
+        return (len(self.parts), *self.parts[0].shape)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its numbers."""
+        return self.parts[0].dtype
+
+    def read(self) -> Tensor:
+        """The tensor; beside it one part is in memory at a time."""
+        stack = torch.empty(self.shape, dtype=self.dtype)
+        for row, part in zip(stack, self.parts, strict=True):
+            row.copy_(part.read())
+        return stack
+
+
+def rows_of(tensor: LazyTensor, start: int, stop: int) -> LazyTensor:
+    """Some rows of a tensor; of a safetensors file nothing else is read."""
+    if isinstance(tensor, StoredTensor):
+        return tensor.rows(start, stop)
+    shape = (stop - start, *tensor.shape[1:])
+    return DerivedTensor((tensor,), lambda whole: whole[start:stop].clone(), shape, tensor.dtype)
+
+
+@dataclass(frozen=True)
 class TensorFile:
-    """What the header of a safetensors file says.
+    """What a file of weights holds, by the header of a safetensors file.
 
     Attributes:
         path: of the file.
@@ -109,7 +151,7 @@ class TensorFile:
     """
 
     path: Path
-    tensors: dict[str, StoredTensor]
+    tensors: Mapping[str, LazyTensor]
     metadata: dict[str, str]
 
 
@@ -137,27 +179,37 @@ def read_header(path: Path) -> TensorFile:
     return TensorFile(path, ordered, metadata)
 
 
-def tensor_files(folder: Path) -> list[TensorFile]:
+def tensor_files(folder: Path, weights: str = WEIGHTS_FILE) -> list[TensorFile]:
     """The headers of a checkpoint's weights: one file, or every shard of the index.
+
+    Args:
+        folder: that they lie in.
+        weights: name of the one file; the index is called the same, with `.index.json` behind it.
 
     Raises:
         FileNotFoundError: if there are no safetensors, or a shard is missing.
         ValueError: if a file is damaged, or a shard lacks a tensor that the index places there.
     """
-    if (folder / WEIGHTS_FILE).is_file():
-        return [read_header(folder / WEIGHTS_FILE)]
-    if not (folder / INDEX_FILE).is_file():
+    index = f"{weights}.index.json"
+    if (folder / weights).is_file():
+        return [read_header(folder / weights)]
+    if not (folder / index).is_file():
         raise FileNotFoundError(
-            f"expected {WEIGHTS_FILE} or {INDEX_FILE} in {folder}; it has "
+            f"expected {weights} or {index} in {folder}; it has "
             f"{sorted(path.name for path in folder.glob('*'))[:12]}: {REMEDY}"
         )
-    placed = weight_map(folder)
-    files = [read_header(folder / name) for name in sorted(set(placed.values()))]
+    return shards(folder, index, read_header)
+
+
+def shards(folder: Path, index: str, read: Callable[[Path], TensorFile]) -> list[TensorFile]:
+    """Every file that an index names; raises ValueError if one lacks a tensor placed there."""
+    placed = weight_map(folder, index)
+    files = [read(folder / name) for name in sorted(set(placed.values()))]
     held = {name: file.path.name for file in files for name in file.tensors}
     for name, place in placed.items():
         if held.get(name) != place:
             raise ValueError(
-                f"{INDEX_FILE} places {name!r} in {place}, which does not hold it: {REMEDY}"
+                f"{index} places {name!r} in {place}, which does not hold it: {REMEDY}"
             )
     return files
 
@@ -208,15 +260,15 @@ def num_bytes(tensor: LazyTensor) -> int:
     return math.prod(tensor.shape) * tensor.dtype.itemsize
 
 
-def by_name(files: Iterable[TensorFile]) -> dict[str, StoredTensor]:
+def by_name(files: Iterable[TensorFile]) -> dict[str, LazyTensor]:
     """Every tensor of some files; raises ValueError if two hold one of the same name."""
-    tensors: dict[str, StoredTensor] = {}
+    holders: dict[str, TensorFile] = {}
     for file in files:
-        for name, tensor in file.tensors.items():
-            if name in tensors:
-                raise ValueError(f"both {tensors[name].path} and {file.path} hold {name!r}")
-            tensors[name] = tensor
-    return tensors
+        for name in file.tensors:
+            if name in holders:
+                raise ValueError(f"both {holders[name].path} and {file.path} hold {name!r}")
+            holders[name] = file
+    return {name: file.tensors[name] for name, file in holders.items()}
 
 
 def _stored(path: Path, name: str, entry: Any, first: int, size: int) -> StoredTensor:

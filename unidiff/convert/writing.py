@@ -9,26 +9,33 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE
+from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, pickles_in
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
+from unidiff.tokens.foreign import PICKLES, local_folder
+from unidiff.tokens.image_loading import load_image_tokenizer
 from unidiff.tokens.whole_folder import whole_folder
 
 from .families import named_family
 from .family import ForeignFolder
 from .keys import converted
 from .loading import Converted, open_foreign, processor_of
+from .pickles import PICKLED_INDEX, safe_name
 from .tensors import (
     LazyTensor,
     by_name,
     num_bytes,
+    read_header,
     tensor_files,
     write_file,
 )
 
 RECORD_FILE = "foreign.json"
 KEPT_FOLDER = "foreign"  # files of theirs that ours has no place for
+KEPT_FILE = "foreign.safetensors"  # and tensors
+_WEIGHTS = (".safetensors", ".gguf", ".msgpack", ".h5")  # files of weights besides pickles
 SHARD_BYTES = 5_000_000_000
 Progress = Callable[[int, int], None]
 
@@ -52,24 +59,36 @@ def convert_checkpoint(
     source: str | Path,
     target: str | Path,
     *,
+    image_tokenizer: str | Path | None = None,
     shard_bytes: int = SHARD_BYTES,
     on_progress: Progress | None = None,
+    allow_pickle: bool = False,
+    **options: Any,
 ) -> Path:
     """Write a foreign checkpoint in our format: weights, processor, decoding, and the record.
 
     Args:
-        source: its folder.
+        source: its folder, or its name on the hub.
         target: a new folder; it is there whole or not at all.
+        image_tokenizer: where what codes its pictures is, which is published elsewhere; it is
+            written into the new folder too.
         shard_bytes: most bytes of a file of weights.
         on_progress: called with (bytes written, bytes of all weights).
+        allow_pickle: whether weights, those of the image tokenizer too, may be pickles.
+        options: of the hub, such as `revision`; see `tokens.foreign.HUB_OPTIONS`.
 
     Raises:
         FileExistsError: if the target is there.
-        FileNotFoundError, ValueError: as `open_foreign`.
+        FileNotFoundError, ValueError: as `open_foreign` and `load_image_tokenizer`.
     """
     target = Path(target)
-    opened = open_foreign(source)
-    processor = processor_of(opened)
+    opened = open_foreign(
+        local_folder(source, more=PICKLES if allow_pickle else (), **options), allow_pickle
+    )
+    pictures = None
+    if image_tokenizer is not None:
+        pictures = load_image_tokenizer(image_tokenizer, allow_pickle=allow_pickle)
+    processor = processor_of(opened, image_tokenizer=pictures)
     _refuse_existing(target)
     with whole_folder(target) as partial:
         partial.mkdir(parents=True)
@@ -88,7 +107,7 @@ def export_checkpoint(
     """Write a converted checkpoint in the format that it came from.
 
     Weights that were trained further keep their names and places. Where nothing was changed, the
-    files of weights are those that were converted, bit for bit.
+    files of weights are those that were converted, bit for bit; pickles come back as safetensors.
 
     Args:
         source: folder of `convert_checkpoint`, or of the same weights trained further.
@@ -107,6 +126,8 @@ def export_checkpoint(
     config = UniDiffConfig.from_pretrained(source)
     rules = named_family(record.family).rules(kept, config)
     tensors, _ = converted(by_name(tensor_files(source)), rules, backwards=True)
+    if (source / KEPT_FILE).is_file():
+        tensors |= read_header(source / KEPT_FILE).tensors
     if missing := sorted(set(shapes) - set(tensors)):
         raise ValueError(f"{source} lacks what {missing[:3]} are made of: convert it again")
     _refuse_existing(target)
@@ -114,6 +135,8 @@ def export_checkpoint(
     with whole_folder(target) as partial:
         shutil.copytree(source / KEPT_FOLDER, partial)
         write_files(partial, files, record.metadata, on_progress)
+        if not (partial / INDEX_FILE).exists():
+            write_index(partial, files)
     return target
 
 
@@ -135,11 +158,17 @@ def write_shards(
     names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
     files = dict(zip([WEIGHTS_FILE] if len(shards) == 1 else names, shards, strict=True))
     write_files(folder, files, {file: {"format": "pt"} for file in files}, on_progress)
-    if len(shards) > 1:
-        total = sum(map(num_bytes, tensors.values()))
-        places = {name: file for file, shard in files.items() for name in shard}
-        index = {"metadata": {"total_size": total}, "weight_map": places}
-        (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_index(folder, files)
+
+
+def write_index(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
+    """Write the index of files of weights; nothing where the one file is found without."""
+    if list(files) == [WEIGHTS_FILE]:
+        return
+    total = sum(num_bytes(tensor) for tensors in files.values() for tensor in tensors.values())
+    places = {name: file for file, tensors in files.items() for name in tensors}
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_files(
@@ -166,18 +195,25 @@ def write_files(
 
 
 def _write_record(folder: Path, opened: Converted) -> None:
-    """What the checkpoint was, and every small file of it."""
+    """What the checkpoint was, every small file of it, and what the way back would not give."""
     files = {
-        file.path.name: {name: tensor.shape for name, tensor in file.tensors.items()}
+        safe_name(file.path.name): {name: tensor.shape for name, tensor in file.tensors.items()}
         for file in opened.files
     }
-    metadata = {file.path.name: file.metadata for file in opened.files}
+    metadata = {safe_name(file.path.name): file.metadata for file in opened.files}
     record = asdict(ForeignRecord(opened.family.name, files, metadata))
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    rules = opened.family.rules(opened.folder, opened.config)
+    back, _ = converted(opened.tensors, rules, backwards=True)
+    lost = {n: tensor for n, tensor in by_name(opened.files).items() if n not in back}
+    if lost:
+        write_file(folder / KEPT_FILE, lost)
     kept = folder / KEPT_FOLDER
     kept.mkdir()
-    for path in opened.folder.path.iterdir():
-        if path.is_file() and path.name not in files:
+    source = opened.folder.path
+    weights = {source / PICKLED_INDEX, *pickles_in(source)}
+    for path in source.iterdir():
+        if path.is_file() and path not in weights and path.suffix not in _WEIGHTS:
             shutil.copy2(path, kept)
 
 

@@ -25,8 +25,8 @@ class BlockOptions:
     """How wanted tokens become blocks.
 
     Attributes:
-        max_block_length: longest block of text; lengths are log-uniform from 1. Under `grid` it is
-            the block length itself.
+        max_block_length: longest block of text. Under `grid` it is the block length itself.
+        min_block_length: shortest one that is cut; lengths are log-uniform between the two.
         prob_end_fill: probability that the last block of the last turn reaches beyond the end
             token, as a canvas at decoding does; the surplus positions learn the end token.
         prob_merge: probability that a wanted run is merged with the last block before it; what
@@ -42,13 +42,17 @@ class BlockOptions:
     prob_merge: float = 0.0
     grid: bool = False
     left_to_right: bool = False
+    min_block_length: int = 1
 
     def __post_init__(self) -> None:
         """Check ranges, and that there are either blocks on a grid or none."""
         if self.grid and self.left_to_right:
             raise ValueError("left_to_right rows have no blocks: leave out grid")
-        if self.max_block_length < 1:
-            raise ValueError(f"max_block_length must be >= 1, got {self.max_block_length}")
+        if not 1 <= self.min_block_length <= self.max_block_length:
+            raise ValueError(
+                "block lengths must satisfy 1 <= min_block_length <= max_block_length, got "
+                f"{self.min_block_length} and {self.max_block_length}"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,10 @@ class TrainingRow:
         return len(self.input_ids)
 
 
-def log_uniform_length(rng: np.random.Generator, longest: int) -> int:
-    """A length from 1 to `longest` whose logarithm is uniform."""
-    return min(longest, int(np.exp(rng.uniform(0.0, np.log(longest + 1)))))
+def log_uniform_length(rng: np.random.Generator, longest: int, shortest: int = 1) -> int:
+    """A length from `shortest` to `longest` whose logarithm is uniform."""
+    drawn = int(np.exp(rng.uniform(np.log(shortest), np.log(longest + 1))))
+    return min(longest, max(shortest, drawn))
 
 
 def one_block_row(sequence: TokenSequence, layout: TokenLayout, first: int) -> TrainingRow:
@@ -134,7 +139,8 @@ def blocks_row(
         while first < stop:
             length = stop - first
             if is_text:
-                length = min(length, log_uniform_length(rng, options.max_block_length))
+                bounds = options.max_block_length, options.min_block_length
+                length = min(length, log_uniform_length(rng, *bounds))
             number += 1
             block[first : first + length] = number
             first += length

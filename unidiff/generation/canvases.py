@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+NEW = -1  # a column that comes from none
+
 
 @dataclass(frozen=True)
 class Canvas:
@@ -156,12 +158,50 @@ class Canvases:
         self.num_returns_B[row] = 0
         self.is_restless_B[row] = False
         self.total_B[row] = total
-        self.budget_B[row] = total.clamp(min=1) if budget is None else budget
+        least = 2 if num_drafted else 1  # the last step gives nothing of a draft back
+        self.budget_B[row] = total.clamp(min=least) if budget is None else budget
 
     def shorten(self, row: int, length: int) -> None:
         """Drop a row's canvas positions from `length` on; they must be masked."""
         self.masked_BK[row, length:] = False
         self.length_B[row] = length
+
+    def stretch(self, row: int, source: np.ndarray, mask_token_id: int, first_own: int) -> None:
+        """Rebuild a row's canvas from its columns; masked ones in the window may be among them.
+
+        The window takes as many steps more, in proportion, as there are new masks.
+
+        Args:
+            row: the row.
+            source: (k,) int64, the column that each new one was, or `NEW` for a masked one.
+            mask_token_id: id of what is masked.
+            first_own: columns before it keep their positions; those from it on stand in a line.
+        """
+        device, length = self.ids_BK.device, len(source)
+        start_3 = self.position_B3K[row, :, first_own].clone()
+        self._widen(length)
+        index = torch.from_numpy(source).to(device)
+        new = index == NEW
+        fresh = {"ids_BK": mask_token_id, "masked_BK": True, "in_window_BK": True}
+        for name in (f.name for f in fields(self) if f.name.endswith("_BK")):
+            column = getattr(self, name)[row]
+            column[:length] = column[index.clamp(min=0)].masked_fill(new, fresh.get(name, 0))
+            column[length:] = 0
+        offset = torch.arange(length - first_own, device=device)
+        self.position_B3K[row, :, first_own:length] = start_3[:, None] + offset
+        num_new = new.sum()
+        more = (num_new * self.budget_B[row] + self.total_B[row] - 1) // self.total_B[row]
+        self.window_stop_B[row] += length - self.length_B[row]
+        self.length_B[row] = length
+        self.budget_B[row] += more
+        self.total_B[row] += num_new
+
+    def _widen(self, width: int) -> None:
+        """Make room for as many columns."""
+        missing = width - self.ids_BK.shape[1]
+        if missing > 0:
+            for name in (f.name for f in fields(self) if f.name.endswith("K")):
+                setattr(self, name, pad(getattr(self, name), (0, missing)))
 
     def close(self, row: int) -> None:
         """Take a row's canvas away; the row takes no part in forwards."""

@@ -26,5 +26,6 @@ class BlockDiffusion(Probing, Revealing, Revising):
         self._reveal(masked)
         if view is not None:
             self._revise(view, had_masks_B)
+        self._stretch()
         self.canvases.step_B = self.canvases.step_B + (self.canvases.length_B > 0)
         self._close_blocks()

@@ -18,6 +18,7 @@ from .reuse import check_reuse, is_approximate
 from .revision import revision_of
 from .rows import Row
 from .strategies import unmasking_strategy
+from .stretching import check_stretching
 from .uniform_noise import check_noise
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,14 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
             f"checkpoint is {pattern!r}"
         )
     check_noise(denoiser, options)
+    if options["max_infill_tokens"] is not None and denoiser.layout.expand_token_id is None:
+        raise ValueError(
+            f"max_infill_tokens={options['max_infill_tokens']} needs a checkpoint with a token for "
+            "one position more, as DreamOn has; the holes of this one keep their length: leave it "
+            "out"
+        )
     _check_revision(denoiser, options)
+    _check_steps(options)
     _check_guidance(denoiser, options)
     return pattern != "full" and options["cache_reuse"] != "none"
 
@@ -63,6 +71,7 @@ def check_request(
         ValueError: if the mode cannot fill its canvas, or `past` cannot be used.
         TypeError: if `past` is no cache of the denoiser's.
     """
+    _check_steps(options)
     mode = options["decoding_mode"]
     has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
     if mode not in ("diffusion", "ar") and has_canvas:
@@ -77,6 +86,7 @@ def check_request(
             f"decoding_mode='ar' fills a canvas under no {rules[0]}: leave it out, or use "
             "'diffusion'"
         )
+    check_stretching(denoiser, options, inputs)
     if past is not None and not is_exact:
         raise ValueError("past_key_values need cache_reuse='exact'")
     if past is not None:
@@ -128,6 +138,18 @@ def _check_revision(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> None
             f"revision={options['revision']!r} reads what the model says of visible tokens, and "
             "this checkpoint was not trained on them (trained_on_visible=False): use "
             "revision='resample', unmasking_strategy='remdm' or a critic"
+        )
+
+
+def _check_steps(options: Mapping[str, Any]) -> None:
+    """Raise ValueError if tokens are to be given back and no step is left to reveal them anew."""
+    steps = options["max_denoising_steps"]
+    each = steps if isinstance(steps, (list, tuple)) else [steps]
+    if options["revision"] == "secondary" and 1 in each:
+        raise ValueError(
+            "revision='secondary' gives tokens back that a later step reveals, and with "
+            f"max_denoising_steps={steps} the first step is the last: use at least 2, or leave "
+            "revision out"
         )
 
 
@@ -232,6 +254,7 @@ def policy_of(
         drafts_while_it_pays=options["decoding_mode"] == "auto",
         draft_length=options["draft_length"],
         looks_up_drafts=options["draft_lookup"],
+        max_infill_tokens=options["max_infill_tokens"],
         processors=processors,
     )
 
@@ -249,6 +272,11 @@ def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
         raise ValueError(
             "sub_block_length divides a block that is committed whole; with "
             "attention_pattern='full' block_length itself is what is revealed together"
+        )
+    if options["first_alone"] and pattern == "full":
+        raise ValueError(
+            "first_alone takes the first token of a block from the block before, which "
+            "attention_pattern='full' never finishes: leave it out"
         )
     if sub_length is not None and sub_length > length:
         raise ValueError(f"sub_block_length={sub_length} is longer than the block of {length}")

@@ -50,6 +50,7 @@ class Policy:
         drafts_while_it_pays: whether self-speculation pauses where few draft tokens are kept.
         draft_length: tokens that a canvas drafts at a time in self-speculation.
         looks_up_drafts: whether self-speculation also drafts what a row has said before.
+        max_infill_tokens: tokens that the holes of a canvas may grow to; None: they do not.
         processors: the caller's logits processors.
     """
 
@@ -75,6 +76,7 @@ class Policy:
     drafts_while_it_pays: bool = False
     draft_length: int = 2
     looks_up_drafts: bool = False
+    max_infill_tokens: int | None = None
     processors: Sequence[LogitsProcessor] = ()
 
 

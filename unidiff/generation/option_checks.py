@@ -140,9 +140,11 @@ def _check_revision(name: str, value: Any) -> None:
 
 _CHECKS = {
     "max_new_tokens": _check_count(0),
+    "max_infill_tokens": _check_count(1),
     "max_length": _check_count(0),
     "block_length": _check_count(1),
     "sub_block_length": _check_count(1),
+    "first_alone": _check_flag,
     "block_delimiters": _check_delimiters,
     "delimiter_threshold": _check_number(0.0, 1.0, low_included=False),
     "delimiter_window": _check_count(1),

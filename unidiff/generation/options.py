@@ -36,12 +36,14 @@ CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
 # Option -> default. None: the documented value that follows from the checkpoint.
 OPTIONS: dict[str, Any] = {
     "max_new_tokens": None,  # tokens; None: `max_length` less the prompt, else one canvas
+    "max_infill_tokens": None,  # tokens that a canvas's holes may grow to; None: fixed holes
     "max_length": None,  # tokens of prompt columns and response together
     "block_length": None,  # tokens denoised together; None: the checkpoint's canvas_length
     "sub_block_length": None,  # text positions of a block revealed before the next ones; None: all
     "block_delimiters": None,  # token ids at which a block may end early (adaptive); None: fixed
     "delimiter_threshold": 0.3,  # least confidence of such a delimiter, in (0, 1]
     "delimiter_window": None,  # positions looked ahead for one; None: block_length
+    "first_alone": False,  # whether a block's first position is revealed before all others
     "max_denoising_steps": None,  # forwards per (sub-)block; None: one per token of it
     "unmasking_strategy": "threshold",  # a name, or a callable as UnmaskingStrategy
     "confidence_threshold": 0.9,  # in (0, 1]

@@ -155,6 +155,30 @@ class RevealRandom:
 
 
 @dataclass(frozen=True)
+class RevealFirstAlone:
+    """The first position of a block by itself; behind it, what another strategy chooses.
+
+    With `logits_shift=1` the first position is read from the last token of the finished block, so
+    this step takes it as an autoregressive model would. A canvas that opens with a prompt's tokens
+    has no such step.
+
+    Attributes:
+        then: the other strategy.
+
+    Source: Fast-dLLM v2, arXiv 2509.26328, as its published loop decodes; checked against that loop
+        in tests/convert/test_families.py.
+    """
+
+    then: UnmaskingStrategy
+
+    def __call__(self, view: StepView) -> Tensor:
+        """(B, K) bool positions to reveal."""
+        alone_BK = torch.zeros_like(view.masked_BK)
+        alone_BK[:, 0] = view.masked_BK[:, 0]
+        return torch.where(alone_BK[:, :1], alone_BK, self.then(view))
+
+
+@dataclass(frozen=True)
 class RevealAll:
     """Every position: the loop itself draws how far each one goes (`ancestral`)."""
 

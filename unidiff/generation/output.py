@@ -60,7 +60,7 @@ def assemble(
         prompt_BL: (B, L) prompt columns as passed.
         pad_token_id: id behind a row's last token.
         cache: handle for the next turn or None.
-        canvas_width: columns of the canvas that the caller gave, or None.
+        canvas_width: columns of the canvas that the caller gave, or None; holes may have grown.
         keeps_log_probs: whether log-probabilities were asked for.
         keeps_trace: whether reveals were.
     """
@@ -68,7 +68,7 @@ def assemble(
     for row in rows:
         row.trace.keep(len(row.generated))
     width = max(len(row.generated) for row in rows)
-    width = width if canvas_width is None else canvas_width
+    width = width if canvas_width is None else max(width, canvas_width)
     padded = [row.generated + [pad_token_id] * (width - len(row.generated)) for row in rows]
     generated_BG = torch.tensor(padded, dtype=torch.int64, device=device).view(len(rows), width)
     forwards_B = torch.tensor([row.num_forwards for row in rows], device=device)

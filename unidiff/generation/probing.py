@@ -5,7 +5,6 @@
 import torch
 from torch import Tensor
 
-from .canvas_rows import CanvasRows
 from .constraints import (
     apply_processors,
     limit_to_modality,
@@ -15,9 +14,10 @@ from .constraints import (
 from .denoiser import Run
 from .predictions import Predictions
 from .ruled import limit_to_rules
+from .stretching import Stretching
 
 
-class Probing(CanvasRows):
+class Probing(Stretching):
     """The forward over all live canvases, and the block borders that it decides."""
 
     def _predict(self) -> Predictions:
@@ -52,6 +52,7 @@ class Probing(CanvasRows):
             place_N = canvases.row_index[row_N, column_N] - self.tensors.num_prompt_B[row_N]
             early_N = place_N < policy.suppress_eos_before
             logits_NV = suppress_ends(logits_NV, self.tensors.end_ids_BE[row_N], early_N, first_id)
+        logits_NV = self._limit_stretching(Predictions(logits_NV, row_N, column_N, first_id))
         logits_NV = limit_to_rules(
             Predictions(logits_NV, row_N, column_N, first_id), self.rows, canvases
         )

@@ -74,6 +74,7 @@ class Row:
         log_probs: log-probability of each of them when it was revealed, nats; 0 where pinned.
         num_delivered: leading tokens of the canvas that are prompt or already in `generated`.
         num_forwards: forwards that chose one of its tokens or stored a generated one.
+        num_expansions: how often a position of its canvas has become two.
         finish_reason: "stop", "length" or "canvas" once finished.
         trace: its reveals, if they were asked for.
         rule: what its text or canvas may hold; None: anything.
@@ -90,6 +91,7 @@ class Row:
     log_probs: list[float] = field(default_factory=list)
     num_delivered: int = 0
     num_forwards: int = 0
+    num_expansions: int = 0
     finish_reason: str | None = None
     trace: Trace = field(default_factory=Trace)
     rule: Rule | None = None
@@ -161,7 +163,8 @@ class Row:
         Args:
             block_length: positions of the canvas; None: the whole response (`full`).
             num_settled: prompt tokens that stay context; the others open the canvas.
-            window: text positions revealed before the next ones; None: all.
+            window: text positions revealed before the next ones; None: all. Those of a block are
+                counted from its beginning, prompt tokens included.
         """
         if self.given is not None:
             own = self.given
@@ -177,7 +180,8 @@ class Row:
         stop = len(prefix) + len(own.ids)
         known = np.ones(len(prefix), dtype=bool)
         if window is not None and self.given is None:
-            stop = min(stop, len(prefix) + window)
+            begun = 0 if block_length is None else len(prefix) % window
+            stop = min(stop, len(prefix) - begun + window)
         return Canvas(
             ids=np.concatenate([np.asarray(prefix.ids, dtype=np.int64), own.ids]),
             pinned=np.concatenate([known, own.pinned]),

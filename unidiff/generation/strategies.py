@@ -12,6 +12,7 @@ from torch import Tensor
 from .options import UNIFORM_STRATEGIES
 from .order import (
     RevealAll,
+    RevealFirstAlone,
     RevealRandom,
     RevealSequential,
     RevealStatic,
@@ -100,8 +101,7 @@ def unmasking_strategy(options: Mapping[str, Any]) -> UnmaskingStrategy:
         options: every option; see `unidiff.generation.options.OPTIONS`.
     """
     chosen = options["unmasking_strategy"]
-    if callable(chosen):
-        return GivenStrategy(chosen)
     if chosen in UNIFORM_STRATEGIES:
         return RevealAll()
-    return STRATEGIES[chosen](options)
+    found = GivenStrategy(chosen) if callable(chosen) else STRATEGIES[chosen](options)
+    return RevealFirstAlone(found) if options["first_alone"] else found

@@ -202,10 +202,12 @@ class AdapterMethods:
         if any(not layer.merged for layer in self._adapter_layers()):
             self.merge_adapter()
         for name, module in list(self.named_modules()):  # type: ignore[attr-defined]
-            base = getattr(getattr(module, "token_adapter", module), "base_layer", None)
-            if base is not None and not name.endswith(".token_adapter"):
+            layer = getattr(module, "token_adapter", module)
+            is_outermost = not name.endswith((".token_adapter", ".base_layer"))
+            if hasattr(layer, "base_layer") and is_outermost:
                 parent, _, child = name.rpartition(".")
-                setattr(self.get_submodule(parent), child, base)  # type: ignore[attr-defined]
+                whole = self.get_submodule(parent)  # type: ignore[attr-defined]
+                setattr(whole, child, layer.get_base_layer())
         self.peft_config: dict[str, Any] = {}
         self._hf_peft_config_loaded = False
         return self

@@ -14,6 +14,9 @@ from unidiff.tokens.layout import IdRange, TokenLayout
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
+ROUTER_SCORES = ("softmax", "sigmoid")
+NORM_TYPES = ("rms", "layer")
+MLP_TYPES = ("gated", "plain")
 
 
 @strict
@@ -30,21 +33,38 @@ class UniDiffConfig(PreTrainedConfig):
 
     vocab_size: int = 512  # rows of the embedding
     hidden_size: int = 64  # width of the residual stream
-    intermediate_size: int = 128  # width inside the SwiGLU MLP
+    intermediate_size: int = 128  # width inside the MLP
     num_hidden_layers: int = 2
     num_attention_heads: int = 2
     num_key_value_heads: int | None = None  # None: as many as attention heads
     head_dim: int = 32
-    hidden_act: str = "silu"
+    hidden_act: str = "silu"  # inside the MLP
+    mlp_type: str = "gated"  # SwiGLU; or "plain": two biased products around the activation
     max_position_embeddings: int = 4096  # longest position seen in training
     initializer_range: float = 0.02  # standard deviation of fresh weights
-    rms_norm_eps: float = 1e-6
+    rms_norm_eps: float = 1e-6  # of either norm
+    norm_type: str = "rms"  # or "layer": LayerNorm with a scale and no shift
+    modulation_dim: int | None = None  # size of the vector of adaptive norms (DiT); None: none
     attention_bias: bool = False  # bias on the q, k, v projections (Qwen2)
     use_qk_norm: bool = True  # RMSNorm on each query and key head (Qwen3)
+    head_bias: bool = False  # bias on the logits
     attention_dropout: float = 0.0
     tie_word_embeddings: bool = True
     use_cache: bool = True
-    rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}
+    rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}, and
+    # "partial_rotary_factor": share of each head, from its start, that positions turn
+    num_experts: int | None = None  # of each mixture; None: every layer is dense
+    num_experts_per_tok: int = 2  # experts that a token is given to
+    moe_intermediate_size: int | None = None  # width inside an expert; None: intermediate_size
+    num_shared_experts: int = 0  # experts that every token is given to besides
+    mlp_only_layers: list[int] | None = None  # layers that are dense all the same; None: none
+    router_scores: str = "softmax"  # or "sigmoid": what makes scores of the router's logits
+    norm_topk_prob: bool = True  # the weights of a token's experts add up to one
+    routed_scaling_factor: float = 1.0  # on those weights
+    use_expert_bias: bool = False  # added to scores where experts are chosen, not to weights
+    n_group: int = 1  # groups that the experts are divided into
+    topk_group: int = 1  # groups that a token's experts may be of
+    router_aux_loss_coef: float = 0.0  # of the balance loss in training
     attention_pattern: str = "causal_context"  # part of the checkpoint, never guessed
     canvas_length: int = 32  # default canvas; the trained grid under block_causal
     logits_shift: int = 0  # 0: a canvas row predicts itself; 1: its successor
@@ -66,6 +86,9 @@ class UniDiffConfig(PreTrainedConfig):
             self.rope_parameters = {"rope_type": "default", "rope_theta": 10_000.0}
         if self.bidirectional_spans is None:
             self.bidirectional_spans = []
+        if self.num_experts is not None:
+            self.moe_intermediate_size = self.moe_intermediate_size or self.intermediate_size
+            self.mlp_only_layers = self.mlp_only_layers or []
         super().__post_init__(**kwargs)
 
     def validate_architecture(self) -> None:
@@ -76,6 +99,8 @@ class UniDiffConfig(PreTrainedConfig):
                 f"got {self.attention_pattern!r}"
             )
         self._check_noise()
+        self._check_experts()
+        self._check_block()
         # Both were filled in __post_init__.
         assert self.num_key_value_heads is not None
         assert self.rope_parameters is not None
@@ -84,8 +109,11 @@ class UniDiffConfig(PreTrainedConfig):
                 "num_attention_heads must be a multiple of num_key_value_heads, got "
                 f"{self.num_attention_heads} and {self.num_key_value_heads}"
             )
-        if self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+            raise ValueError(
+                "head_dim must be even for rotary positions, and so must the share of it that "
+                f"turns; got {self.head_dim} and {self.rotary_dim}"
+            )
         if self.logits_shift not in (0, 1):
             raise ValueError(f"logits_shift must be 0 or 1, got {self.logits_shift}")
         if self.canvas_length < 1:
@@ -116,6 +144,15 @@ class UniDiffConfig(PreTrainedConfig):
                 f"{self.layout.mask_token_id}: make them equal"
             )
 
+    def _check_block(self) -> None:
+        """Raise ValueError unless the parts of a block are among those that there are."""
+        if self.norm_type not in NORM_TYPES:
+            raise ValueError(f"norm_type must be one of {NORM_TYPES}, got {self.norm_type!r}")
+        if self.mlp_type not in MLP_TYPES:
+            raise ValueError(f"mlp_type must be one of {MLP_TYPES}, got {self.mlp_type!r}")
+        if self.modulation_dim is not None and self.modulation_dim < 1:
+            raise ValueError(f"modulation_dim must be >= 1 or None, got {self.modulation_dim}")
+
     def _check_noise(self) -> None:
         """Raise ValueError unless the noise process and the head's reading fit together."""
         if self.noise_process not in NOISE_PROCESSES:
@@ -136,6 +173,46 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(
                 "noise_process='uniform' needs logits_shift=0: rows predict themselves"
             )
+
+    def _check_experts(self) -> None:
+        """Raise ValueError unless the fields of a mixture fit together."""
+        if self.router_scores not in ROUTER_SCORES:
+            raise ValueError(
+                f"router_scores must be one of {ROUTER_SCORES}, got {self.router_scores!r}"
+            )
+        if self.num_experts is None:
+            return
+        group, rest = divmod(self.num_experts, max(self.n_group, 1))
+        if rest or not 1 <= self.topk_group <= self.n_group or (self.n_group > 1 and group < 2):
+            raise ValueError(
+                "n_group must divide num_experts into groups of at least 2, of which topk_group "
+                f"are chosen; got {self.n_group=}, {self.num_experts=} and {self.topk_group=}"
+            )
+        if not 1 <= self.num_experts_per_tok <= group * self.topk_group:
+            raise ValueError(
+                f"num_experts_per_tok must lie in [1, {group * self.topk_group}], the experts of "
+                f"the groups that are chosen; got {self.num_experts_per_tok}"
+            )
+        unknown = set(self.mlp_only_layers or ()) - set(range(self.num_hidden_layers))
+        if unknown:
+            raise ValueError(
+                f"mlp_only_layers names {sorted(unknown)}; there are {self.num_hidden_layers} "
+                "layers, the first is 0"
+            )
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that positions turn, from the first."""
+        assert self.rope_parameters is not None  # filled in __post_init__
+        return int(self.head_dim * self.rope_parameters.get("partial_rotary_factor", 1.0))
+
+    @property
+    def mixture_layers(self) -> tuple[int, ...]:
+        """Indices of the layers that have a mixture of experts in place of an MLP."""
+        if self.num_experts is None:
+            return ()
+        dense = set(self.mlp_only_layers or ())
+        return tuple(index for index in range(self.num_hidden_layers) if index not in dense)
 
     @property
     def grid(self) -> int | None:

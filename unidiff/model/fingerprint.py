@@ -5,6 +5,7 @@ Both read a few numbers of every weight: milliseconds, not a checksum of everyth
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ def weights_key(trunk: nn.Module) -> str:
     Args:
         trunk: the model without its head; what the head does is not in a cache.
     """
-    digest = hashlib.blake2b(_numbers(trunk.parameters(), torch.float64), digest_size=8)
+    weights = chain(trunk.parameters(), trunk.buffers())  # buffers: biases of experts
+    digest = hashlib.blake2b(_numbers(weights, torch.float64), digest_size=8)
     for module in trunk.modules():
         if hasattr(type(module), "adapter_layer_names"):  # a layer of peft
             state = [getattr(module, name, None) for name in _ADAPTER_STATE]
@@ -54,7 +56,9 @@ def _base_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         for name in getattr(module, "adapter_layer_names", ())
         for weight in getattr(module, name, nn.Module()).parameters()
     }
-    for name, weight in model.named_parameters():
+    # The bias of experts is a checkpoint's only buffer; peft's and rotary ones are no weights.
+    biases = ((n, buffer) for n, buffer in model.named_buffers() if n.endswith(".expert_bias"))
+    for name, weight in chain(model.named_parameters(), biases):
         if id(weight) not in brought and "modules_to_save." not in name:
             for wrapper in ("base_model.model.", ".base_layer", ".original_module"):
                 name = name.replace(wrapper, "")

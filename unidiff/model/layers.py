@@ -1,10 +1,14 @@
 """The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
+By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`), and its MLP two
+plain products: the block of a diffusion transformer.
+
 Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
 are those of Qwen3.
 """
 
-# Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim.
+# Shapes: B batch, Q query rows, S key rows, D width, H heads, G key-value heads, E head dim,
+# R rotated dimensions of a head, C size of the vector that moves adaptive norms.
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +20,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from .attention import decoding_attention, eager_attention
 from .cache import BlockCache
 from .configuration import UniDiffConfig
+from .experts import UniDiffMixture
+from .modulation import Part
 from .packing import PackedLayer
 from .placement import Placement
 
@@ -36,6 +42,28 @@ class UniDiffRMSNorm(nn.Module):
         )
 
 
+class UniDiffLayerNorm(nn.Module):
+    """Normalisation to mean 0 and variance 1, computed in float32, with a scale and no shift."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        """Scale of ones for the last dimension of `size`."""
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Normalised tensor of the same shape and dtype."""
+        scale = self.weight.float()
+        normal = nn.functional.layer_norm(hidden.float(), scale.shape, scale, None, self.eps)
+        return normal.to(hidden.dtype)
+
+
+def stream_norm(config: UniDiffConfig) -> nn.Module:
+    """A fresh norm of the residual stream."""
+    kind = UniDiffRMSNorm if config.norm_type == "rms" else UniDiffLayerNorm
+    return kind(config.hidden_size, config.rms_norm_eps)
+
+
 class UniDiffRotaryEmbedding(nn.Module):
     """Cosines and sines of three-section positions; frequency i turns with section i mod 3.
 
@@ -52,32 +80,36 @@ class UniDiffRotaryEmbedding(nn.Module):
         self.theta = config.rope_parameters["rope_theta"]
 
     def inverse_frequencies(self, device: torch.device | str = "cpu") -> tuple[Tensor, float]:
-        """((E / 2,) float32 radians per position, factor of the rotation).
+        """((R / 2,) float32 radians per position, factor of the rotation).
 
         No buffer, which `.bfloat16()` would round. Scaled ones (llama3, linear, yarn) are
         transformers' own.
         """
         if self.kind != "default":
             return ROPE_INIT_FUNCTIONS[self.kind](self.config, torch.device(device))
-        dim = self.config.head_dim
+        dim = self.config.rotary_dim
         exponent = torch.arange(0, dim, 2, device=device).float() / dim
         return self.theta**-exponent, 1.0
 
     @torch.no_grad()
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Cosine and sine, each (B, 1, Q, E), of (3, B, Q) positions."""
+        """Cosine and sine, each (B, 1, Q, R), of (3, B, Q) positions."""
         frequency_F, factor = self.inverse_frequencies(position_ids.device)
         section = torch.arange(len(frequency_F), device=position_ids.device) % 3
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
         angle_BQF = position_BQF * frequency_F
-        angle_BQE = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
-        return (angle_BQE.cos() * factor).to(dtype), (angle_BQE.sin() * factor).to(dtype)
+        angle_BQR = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
+        return (angle_BQR.cos() * factor).to(dtype), (angle_BQR.sin() * factor).to(dtype)
 
 
-def rotate(heads_BHQE: Tensor, cosine_B1QE: Tensor, sine_B1QE: Tensor) -> Tensor:
-    """Heads turned by their positions; same shape."""
+def rotate(heads_BHQE: Tensor, cosine_B1QR: Tensor, sine_B1QR: Tensor) -> Tensor:
+    """Heads whose first R dimensions are turned by their positions; same shape."""
+    dim = cosine_B1QR.shape[-1]
+    if dim < heads_BHQE.shape[-1]:
+        turned = rotate(heads_BHQE[..., :dim], cosine_B1QR, sine_B1QR)
+        return torch.cat([turned, heads_BHQE[..., dim:]], dim=-1)
     first, second = heads_BHQE.chunk(2, dim=-1)
-    return heads_BHQE * cosine_B1QE + torch.cat([-second, first], dim=-1) * sine_B1QE
+    return heads_BHQE * cosine_B1QR + torch.cat([-second, first], dim=-1) * sine_B1QR
 
 
 class UniDiffAttention(nn.Module):
@@ -114,7 +146,7 @@ class UniDiffAttention(nn.Module):
 
         Args:
             hidden_BQD: (B, Q, D) normalised input.
-            rotation: cosine and sine, (B, 1, Q, E).
+            rotation: cosine and sine, (B, 1, Q, R).
             attention_mask: (B, 1, Q, S) bool, True = attends; or what `masks.decode_mask` adds to
                 scores; None: everything attends.
             cache: committed keys and values; None: no past, S = Q.
@@ -153,38 +185,97 @@ class UniDiffAttention(nn.Module):
 class UniDiffMLP(nn.Module):
     """SwiGLU feed-forward (arXiv 2002.05202)."""
 
-    def __init__(self, config: UniDiffConfig) -> None:
-        """Gate, up and down projections without bias."""
+    def __init__(self, config: UniDiffConfig, width: int | None = None) -> None:
+        """Gate, up and down projections without bias.
+
+        Args:
+            config: sizes.
+            width: between the projections; None: `config.intermediate_size`.
+        """
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
-        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        width = width or config.intermediate_size
+        self.gate_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, width, bias=False)
+        self.down_proj = nn.Linear(width, config.hidden_size, bias=False)
         self.activation = ACT2FN[config.hidden_act]
+
+    @property
+    def entrances(self) -> list[nn.Module]:
+        """The products of its input."""
+        return [self.gate_proj, self.up_proj]
 
     def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
         """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
         if packed is not None:
-            gate, up = packed.gate_and_up.split(hidden)
+            gate, up = packed.mlp_in.split(hidden)
             return packed.down(self.activation(gate) * up)
         return self.down_proj(self.activation(self.gate_proj(hidden)) * self.up_proj(hidden))
+
+
+class UniDiffPlainMLP(nn.Module):
+    """Feed-forward of two products with biases, the activation between them."""
+
+    def __init__(self, config: UniDiffConfig) -> None:
+        """Up and down projections."""
+        super().__init__()
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    @property
+    def entrances(self) -> list[nn.Module]:
+        """The products of its input."""
+        return [self.up_proj]
+
+    def forward(self, hidden: Tensor, packed: PackedLayer | None = None) -> Tensor:
+        """Tensor of the same shape; `packed` as in `UniDiffAttention.forward`."""
+        if packed is not None:
+            return packed.down(self.activation(packed.mlp_in(hidden)))
+        return self.down_proj(self.activation(self.up_proj(hidden)))
+
+
+def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
+    """The MLP of a layer, or its mixture of experts."""
+    if layer_index not in config.mixture_layers:
+        return (UniDiffMLP if config.mlp_type == "gated" else UniDiffPlainMLP)(config)
+    assert config.moe_intermediate_size is not None  # filled by the configuration
+    shared = config.num_shared_experts * config.moe_intermediate_size
+    return UniDiffMixture(config, UniDiffMLP(config, shared) if shared else None)
 
 
 class UniDiffLayer(GradientCheckpointingLayer):
     """One pre-norm transformer layer."""
 
     def __init__(self, config: UniDiffConfig, layer_index: int) -> None:
-        """Attention and MLP, each behind its norm."""
+        """Attention, and an MLP or a mixture of experts, each behind its norm."""
         super().__init__()
         self.self_attn = UniDiffAttention(config, layer_index)
-        self.mlp = UniDiffMLP(config)
-        self.input_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = _feed_forward(config, layer_index)
+        self.input_layernorm = stream_norm(config)
+        self.post_attention_layernorm = stream_norm(config)
+        size = config.modulation_dim
+        self.modulation = None if size is None else nn.Linear(size, 6 * config.hidden_size)
+
+    def parts(self, condition_C: Tensor | None) -> tuple[Part, Part]:
+        """What stands around attention and MLP; `condition_C` of adaptive norms, else None."""
+        norms = self.input_layernorm, self.post_attention_layernorm
+        if self.modulation is None:
+            return Part(norms[0]), Part(norms[1])
+        vectors = self.modulation(condition_C).chunk(6)
+        return Part(norms[0], *vectors[:3]), Part(norms[1], *vectors[3:])
 
     def forward(
-        self, hidden_BQD: Tensor, *attention_inputs: object, packed: PackedLayer | None = None
+        self,
+        hidden_BQD: Tensor,
+        condition_C: Tensor | None,
+        *attention_inputs: object,
+        packed: PackedLayer | None = None,
     ) -> Tensor:
         """(B, Q, D) residual stream after the layer; arguments as `UniDiffAttention.forward`."""
-        hidden_BQD = hidden_BQD + self.self_attn(
-            self.input_layernorm(hidden_BQD), *attention_inputs, packed=packed
+        around_attention, around_mlp = self.parts(condition_C)
+        output_BQD = self.self_attn(
+            around_attention.enter(hidden_BQD), *attention_inputs, packed=packed
         )
-        return hidden_BQD + self.mlp(self.post_attention_layernorm(hidden_BQD), packed)
+        hidden_BQD = hidden_BQD + around_attention.leave(output_BQD)
+        output_BQD = self.mlp(around_mlp.enter(hidden_BQD), packed)
+        return hidden_BQD + around_mlp.leave(output_BQD)

@@ -62,7 +62,7 @@ def nll(
     estimate is unbiased for any S.
 
     Args:
-        model: weights with `logits_shift=0`; under full attention each sample is one block.
+        model: the weights; under full attention each sample is one block.
         batch: as documented in `unidiff.data.collator.BlockCollator`, on the model's device.
         num_samples: S, mask sets drawn for each block.
         seed: key of the draws, together with each sample's own key.
@@ -70,18 +70,18 @@ def nll(
         rows_per_forward: rows of a forward; it bounds memory and does not change the result.
 
     Raises:
-        ValueError: if `num_samples` or `rows_per_forward` is < 1, the model has another reading of
-            its canvas, or a block is too long to be enumerated.
+        ValueError: if `num_samples` or `rows_per_forward` is < 1, a label cannot be read
+            (`training_streams`), or a block is too long to be enumerated.
 
     Source: own derivation from L * E_k[(1/k) sum CE] (DESIGN section 6); checked against
         enumeration in tests/model/test_likelihood.py.
     """
-    check_trainable(model.config, batch)
+    check_trainable(model.config, batch, allows_shift=True)
     if num_samples < 1 or rows_per_forward < 1:
         raise ValueError(
             f"num_samples and rows_per_forward must be >= 1, got {num_samples}, {rows_per_forward}"
         )
-    streams = training_streams(batch, model.config.grid)
+    streams = training_streams(batch, model.config.grid, model.config.logits_shift)
     block_BK, num_blocks = _numbered_blocks(streams)
     draws = _all_sets(streams, block_BK) if exact else _draws(streams, num_samples, seed)
     num_rows = max(1, len(block_BK))
@@ -224,7 +224,8 @@ def _losses(
         attention_mask=streams.attention_mask.repeat(times, 1, 1, 1),
         position_ids=streams.position_ids.repeat(1, times, 1),
     ).token_losses
-    losses_RBK = losses[:, -masked_RBK.shape[2] :].reshape(masked_RBK.shape)
+    parts = losses.view(times, len(streams.speaker_BK), -1)
+    losses_RBK = torch.stack([streams.canvas_losses(part) for part in parts])
     return torch.where(masked_RBK, losses_RBK.double() * weight_RBK, 0.0)
 
 

@@ -6,7 +6,8 @@ are committed and which are revealed is decided elsewhere (`streams.py`, `denois
 `unidiff.generation`).
 """
 
-# Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions.
+# Shapes: B batch, Q new tokens, S cached slots, D width, V vocabulary, N selected positions, C size
+# of the vector that moves adaptive norms.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,23 +16,33 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
 from unidiff.generation.config import UniDiffGenerationConfig
-from unidiff.tokens.foreign import converting, is_foreign
+from unidiff.tokens.foreign import (
+    HUB_OPTIONS,
+    PICKLES,
+    converting,
+    hub_options,
+    is_foreign,
+    local_folder,
+)
 
 from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
 from .cache import BlockCache
 from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
+from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
-from .layers import UniDiffLayer, UniDiffRMSNorm, UniDiffRotaryEmbedding
+from .layers import UniDiffLayer, UniDiffRotaryEmbedding, stream_norm
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .modulation import Part, UniDiffCondition
 from .packing import PackedWeights
 from .placement import Placement
+from .routing import UniDiffRouter
 
 
 @dataclass
@@ -62,6 +73,20 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_attention_backend = True
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["expert_bias"]
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Fresh weights of a module, those of a mixture among them."""
+        super()._init_weights(module)
+        stacks: list[Any] = []
+        if isinstance(module, UniDiffExperts):
+            stacks = [getattr(module, name) for name in STACKS]
+        elif isinstance(module, UniDiffRouter):
+            stacks = [module.weight]
+            if module.expert_bias is not None:
+                initialization.zeros_(module.expert_bias)
+        for stack in stacks:
+            initialization.normal_(stack, mean=0.0, std=self.config.initializer_range)
 
     @classmethod
     def from_pretrained(
@@ -69,8 +94,10 @@ class UniDiffPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Model of a checkpoint, or of an adapter folder: its base with the adapter active.
 
-        Takes what transformers' method of this name takes. A local folder of another format
-        (LLaDA, Dream, SDAR, Qwen3, ...) is converted while it is read.
+        Takes what transformers' method of this name takes. A checkpoint of another format (LLaDA,
+        Dream, SDAR, Qwen3, ...), a local folder or a name on the hub, is converted while it is
+        read. `use_safetensors=False` allows weights in pickles where there are no safetensors; only
+        tensors are read from them (`weights_only=True`).
 
         Raises:
             FileNotFoundError: if a file of a local folder is missing, or an adapter's base.
@@ -78,16 +105,23 @@ class UniDiffPreTrainedModel(PreTrainedModel):
                 `output_loading_info` asks for the report of it) or has another shape than the
                 configuration says, or an adapter belongs to another base.
         """
-        folder = Path(pretrained_model_name_or_path or "", kwargs.get("subfolder") or "")
+        allow_pickle, subfolder = kwargs.get("use_safetensors") is False, kwargs.get("subfolder")
+        folder = local_folder(
+            pretrained_model_name_or_path or "",
+            subfolder or "",
+            PICKLES if allow_pickle else (),
+            **hub_options(kwargs),
+        )
         if pretrained_model_name_or_path and is_adapter_folder(folder):
             return cls._with_adapter(folder, *model_args, **kwargs)
         if pretrained_model_name_or_path and is_foreign(folder):
-            kwargs.pop("subfolder", None)
-            return converting("load_foreign")(folder, cls, *model_args, **kwargs)
+            for name in ("subfolder", "use_safetensors", *HUB_OPTIONS):
+                kwargs.pop(name, None)
+            return converting("load_foreign")(folder, cls, allow_pickle=allow_pickle, **kwargs)
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
         is_adapter = (folder / "adapter_config.json").is_file()
         if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
-            check_model_folder(folder)
+            check_model_folder(folder, allow_pickle)
         wants_report = kwargs.pop("output_loading_info", False)
         try:
             model, report = super().from_pretrained(
@@ -128,7 +162,10 @@ class UniDiffModel(UniDiffPreTrainedModel):
         self.layers = nn.ModuleList(
             UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
         )
-        self.norm = UniDiffRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.norm = stream_norm(config)
+        size = config.modulation_dim
+        self.condition = None if size is None else UniDiffCondition(size)
+        self.modulation = None if size is None else nn.Linear(size, 2 * config.hidden_size)
         self.rotary = UniDiffRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
@@ -179,12 +216,23 @@ class UniDiffModel(UniDiffPreTrainedModel):
                 attention_mask = self.clean_mask(hidden, attention_mask)
         rotation = self.rotary(position_ids, hidden.dtype)
         packed_layers = packed.layers if packed else [None] * len(self.layers)
-        inputs = (rotation, attention_mask, past_key_values, placement)
+        condition_C = self.condition_vector()
+        inputs = (condition_C, rotation, attention_mask, past_key_values, placement)
         for layer, packed_layer in zip(self.layers, packed_layers, strict=True):
             hidden = layer(hidden, *inputs, packed=packed_layer)
         return BaseModelOutputWithPast(
-            last_hidden_state=self.norm(hidden), past_key_values=past_key_values
+            last_hidden_state=self.finish(hidden, condition_C), past_key_values=past_key_values
         )
+
+    def condition_vector(self) -> Tensor | None:
+        """(C,) vector that moves adaptive norms; None where there are none."""
+        return None if self.condition is None else self.condition()
+
+    def finish(self, hidden: Tensor, condition_C: Tensor | None) -> Tensor:
+        """(..., D) hidden states for the head, of the (..., D) residual stream."""
+        if self.modulation is None:
+            return Part(self.norm).enter(hidden)
+        return Part(self.norm, *self.modulation(condition_C).chunk(2)).enter(hidden)
 
     def clean_mask(self, hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
         """(B, 1, Q, Q) mask of the checkpoint's pattern over clean, possibly padded rows."""
@@ -218,7 +266,7 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
         """Fresh weights from the configuration."""
         super().__init__(config)
         self.model = UniDiffModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
         self.post_init()
 
     def forward(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from .adapters import only_linear
+from .experts import UniDiffMixture
 from .fingerprint import weights_key
 
 if TYPE_CHECKING:
@@ -51,15 +52,16 @@ class PackedLinear:
 
 
 class PackedLayer:
-    """The products of one transformer layer."""
+    """The products of one transformer layer; a mixture of experts has none that are packed."""
 
     def __init__(self, layer: Any) -> None:
         """Pack a `UniDiffLayer` (nn.Module's own attributes are of no type)."""
         attention, mlp = layer.self_attn, layer.mlp
         self.project = _packed([attention.q_proj, attention.k_proj, attention.v_proj])
         self.attention_out = _packed([attention.o_proj])
-        self.gate_and_up = _packed([mlp.gate_proj, mlp.up_proj])
-        self.down = _packed([mlp.down_proj])
+        if not isinstance(mlp, UniDiffMixture):
+            self.mlp_in = _packed(mlp.entrances)
+            self.down = _packed([mlp.down_proj])
 
 
 class PackedWeights:

@@ -17,6 +17,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .attention import eager_attention
 from .layers import UniDiffAttention, UniDiffLayer, rotate
+from .modulation import Part
 
 Rotation = tuple[Tensor, Tensor]
 
@@ -71,7 +72,7 @@ class Tokens:
         return flat if self.slot_N is None else flat.index_select(0, self.slot_N)
 
     def turned(self, rotation: Rotation) -> Rotation:
-        """Cosine and sine of the chosen tokens, each (N, 1, E)."""
+        """Cosine and sine of the chosen tokens, each (N, 1, R) with R rotated dimensions."""
         return rotation[0].index_select(0, self.flat_N), rotation[1].index_select(0, self.flat_N)
 
 
@@ -141,7 +142,6 @@ def attention_weights(query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | N
     return score_BGQW.softmax(-1).view(batch, heads, rows, -1)
 
 
-def feed_forward(layer: UniDiffLayer, hidden_ND: Tensor) -> Tensor:
-    """(N, D) output of the layer's MLP, to be added to the residual stream."""
-    output: Tensor = layer.mlp(layer.post_attention_layernorm(hidden_ND))
-    return output
+def feed_forward(layer: UniDiffLayer, around: Part, hidden_ND: Tensor) -> Tensor:
+    """(N, D) what the layer's MLP or mixture adds to the residual stream."""
+    return around.leave(layer.mlp(around.enter(hidden_ND)))

@@ -10,12 +10,14 @@ nobody but these is needed.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from .layers import UniDiffLayer
+from .modulation import Part
 from .reuse_cache import ReuseCache
 from .reuse_layers import (
     Rotation,
@@ -57,6 +59,19 @@ class Step:
     def layer(self, index: int) -> UniDiffLayer:
         """A layer by its number."""
         return cast("UniDiffLayer", self.network.layers[index])
+
+    def parts(self, index: int) -> tuple[Part, Part]:
+        """What stands around a layer's attention and MLP."""
+        return self.layer(index).parts(self._condition_C)
+
+    def finish(self, hidden_AD: Tensor) -> Tensor:
+        """(A, D) final hidden states of the residual stream."""
+        return self.network.finish(hidden_AD, self._condition_C)
+
+    @cached_property
+    def _condition_C(self) -> Tensor | None:
+        """(C,) vector that moves adaptive norms."""
+        return self.network.condition_vector()
 
     def stored(self, name: str, like_NX: Tensor) -> Tensor:
         """(B * W, ...) feature of every token, of the shape and type of some tokens' own."""
@@ -123,33 +138,33 @@ class _Walkers:
 
     def through(self, index: int, hidden_ND: Tensor) -> _Passed:
         """All of them through one layer."""
-        layer = self.step.layer(index)
+        layer, (before, behind) = self.step.layer(index), self.step.parts(index)
         attention = layer.self_attn
-        normal_ND, stored = self._stored(index, layer, hidden_ND)
+        normal_ND, stored = self._stored(index, before, hidden_ND)
         query_NHE = queries(attention, normal_ND, self.turned)
         out_ND = attend(attention, query_NHE, self.tokens, *stored, self.step.cache.key_mask)
-        hidden_ND = hidden_ND + out_ND
-        return _Passed(hidden_ND + feed_forward(layer, hidden_ND), query_NHE, stored[0])
+        hidden_ND = hidden_ND + before.leave(out_ND)
+        hidden_ND = hidden_ND + feed_forward(layer, behind, hidden_ND)
+        return _Passed(hidden_ND, query_NHE, stored[0])
 
     def through_last(self, index: int, hidden_ND: Tensor) -> Tensor:
         """(A, D) final hidden states: keys of all, the rest of the layer for who is asked."""
-        layer = self.step.layer(index)
+        layer, (before, behind) = self.step.layer(index), self.step.parts(index)
         attention, asked = layer.self_attn, self.step.asked
-        normal_ND, stored = self._stored(index, layer, hidden_ND)
+        normal_ND, stored = self._stored(index, before, hidden_ND)
         turned = asked.turned(self.step.rotation)
         query_AHE = queries(attention, normal_ND.index_select(0, self.at_A), turned)
         out_AD = attend(attention, query_AHE, asked, *stored, self.step.cache.key_mask)
-        hidden_AD = hidden_ND.index_select(0, self.at_A) + out_AD
-        final: Tensor = self.step.network.norm(hidden_AD + feed_forward(layer, hidden_AD))
-        return final
+        hidden_AD = hidden_ND.index_select(0, self.at_A) + before.leave(out_AD)
+        return self.step.finish(hidden_AD + feed_forward(layer, behind, hidden_AD))
 
     def _stored(
-        self, index: int, layer: UniDiffLayer, hidden_ND: Tensor
+        self, index: int, before: Part, hidden_ND: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """((N, D) normalised input, all keys and values after theirs were written)."""
         self.step.statistics.note(index, self.tokens.counts, self.step.now)
-        attention, flat_N = layer.self_attn, self.tokens.flat_N
-        normal_ND = layer.input_layernorm(hidden_ND)
+        attention, flat_N = self.step.layer(index).self_attn, self.tokens.flat_N
+        normal_ND = before.enter(hidden_ND)
         key_NGE, value_NGE = keys(attention, normal_ND, self.turned), values(attention, normal_ND)
         key_BWGE = self.step.store(f"key{index}", flat_N, key_NGE)
         return normal_ND, (key_BWGE, self.step.store(f"value{index}", flat_N, value_NGE))
@@ -221,8 +236,8 @@ def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
     place = step.places(flat_M)
     turned_M, hidden_MD = moving.turned(step.rotation), step.embedded(flat_M)
     for index in range(len(step.network.layers)):
-        layer = step.layer(index)
-        attention, normal_MD = layer.self_attn, layer.input_layernorm(hidden_MD)
+        layer, (before, behind) = step.layer(index), step.parts(index)
+        attention, normal_MD = layer.self_attn, before.enter(hidden_MD)
         value_MGE = values(attention, normal_MD)
         tokens = _moved(step, f"value{index}", rule.share, chosen_BW, flat_M, value_MGE)
         step.statistics.note(index, tokens.counts, now)
@@ -233,12 +248,12 @@ def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
         value_BWGE = step.store(f"value{index}", flat_N, value_MGE[at_N])
         query_NHE = queries(attention, normal_ND, turned)
         out_ND = attend(attention, query_NHE, tokens, key_BWGE, value_BWGE, step.cache.key_mask)
+        out_ND = before.leave(out_ND)
         step.store(f"attention{index}", flat_N, out_ND)
-        step.store(f"mlp{index}", flat_N, feed_forward(layer, hidden_MD[at_N] + out_ND))
+        step.store(f"mlp{index}", flat_N, feed_forward(layer, behind, hidden_MD[at_N] + out_ND))
         hidden_MD = hidden_MD + step.stored(f"attention{index}", out_ND)[flat_M]
         hidden_MD = hidden_MD + step.stored(f"mlp{index}", out_ND)[flat_M]
-    final: Tensor = step.network.norm(hidden_MD[place[step.asked.flat_N]])
-    return final
+    return step.finish(hidden_MD[place[step.asked.flat_N]])
 
 
 def _moved(

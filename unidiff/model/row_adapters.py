@@ -90,6 +90,11 @@ def check_row_adapters(model: "UniDiffForBlockDiffusion", names: Sequence[str]) 
         raise ValueError("adapter_names needs unmerged weights: unmerge the adapter first")
     if any(layer.disable_adapters for layer in tuned):
         raise ValueError("adapter_names was given while adapters are disabled: enable_adapters()")
+    if any(hasattr(layer, "parameter_name") for layer in found.layers):
+        raise ValueError(
+            "adapter_names takes adapters of linear layers, and the model has one of its experts: "
+            "decode under one adapter at a time"
+        )
     if len(found.active) > 1:
         raise ValueError(
             f"adapter_names needs one active adapter, there are {found.active}: set_adapter() one"

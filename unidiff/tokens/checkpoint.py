@@ -1,7 +1,7 @@
 """The files in a checkpoint folder: are those of the processor all there and whole?
 
-Also loads the image tokenizer from its sub-folder; the model's files are checked with the same
-functions (`unidiff/model/checkpoint.py`). Knows file names; knows nothing of sequences.
+The model's files are checked with the same functions (`unidiff/model/checkpoint.py`). Knows file
+names; knows nothing of sequences.
 """
 
 import json
@@ -9,15 +9,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-
-from .image import FSQImageTokenizer
 
 RECORD_FILE = "unidiff_adapter.json"  # of an adapter folder
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
 TEMPLATE_FILE = "chat_template.jinja"
-_JSON_FILES = ("processor_config.json", "tokenizer.json", "tokenizer_config.json")
+_JSON_FILES = ("processor_config.json", "tokenizer_config.json")
 REMEDY = "fetch the checkpoint again, or write it with UniDiffProcessor.save_pretrained"
 
 
@@ -38,6 +35,9 @@ def check_processor_folder(folder: Path) -> None:
         )
     for name in (*_JSON_FILES, TEMPLATE_FILE):
         check_exists(folder / name)
+    if not (folder / "tokenizer.model").is_file():  # sentencepiece's alone
+        check_exists(folder / "tokenizer.json")
+        read_json(folder / "tokenizer.json")
     if not (folder / TEMPLATE_FILE).read_bytes().strip():
         raise ValueError(f"{folder / TEMPLATE_FILE} is empty: {REMEDY}")
     contents = {name: read_json(folder / name) for name in _JSON_FILES}
@@ -68,25 +68,6 @@ def check_template(tokenizer: Any, template: str, source: str | Path) -> None:
             f"{Path(source, TEMPLATE_FILE)} is damaged or no chat template "
             f"({type(error).__name__}: {error}): {REMEDY}"
         ) from error
-
-
-def load_image_tokenizer(source: str, **kwargs: Any) -> FSQImageTokenizer:
-    """The image tokenizer in a checkpoint's sub-folder, in float32 and evaluation mode.
-
-    Raises:
-        OSError: if there is none.
-        ValueError: if its weights are incomplete.
-    """
-    model, report = FSQImageTokenizer.from_pretrained(
-        source, dtype=torch.float32, output_loading_info=True, **kwargs
-    )
-    if report["missing_keys"]:
-        raise ValueError(
-            f"the image tokenizer of {source} lacks the weights {sorted(report['missing_keys'])}: "
-            f"{REMEDY}"
-        )
-    tokenizer: FSQImageTokenizer = model.eval().requires_grad_(False)
-    return tokenizer
 
 
 def some(names: Iterable[str]) -> str:

@@ -17,8 +17,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .action_tokenizer import ActionTokenizer
-from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
+from .image_tokenizer import ImageTokenizer
 from .layout import TokenLayout
 from .prompts import canvas_modalities, canvases_of
 from .sequence import TokenSequence
@@ -103,7 +103,7 @@ class AnswerDecoder:
     tokenizer: PreTrainedTokenizerBase
     layout: TokenLayout
     image_processor: UniDiffImageProcessor
-    image_tokenizer: FSQImageTokenizer
+    image_tokenizer: ImageTokenizer
     bins_of: Callable[[str], ActionTokenizer]
     modality: Callable[[str], Any]
 

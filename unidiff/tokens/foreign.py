@@ -1,8 +1,12 @@
 """Is a checkpoint somebody else's? Then the room that converts it is looked up, and only then.
 
-The rooms that load checkpoints may not import `convert/`; they ask here by name.
+The rooms that load checkpoints may not import `convert/`; they ask here by name. A name on the hub
+is looked up here as well: of somebody else's checkpoint weights, configuration and tokenizer are
+fetched, never code.
 """
 
+import re
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +14,11 @@ from typing import Any
 from .checkpoint import read_json
 
 OWN = "unidiff"
-_ROOM = "unidiff.convert.loading"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_ROOM = "unidiff.convert"
 
 
 def is_foreign(folder: Path) -> bool:
@@ -20,12 +28,71 @@ def is_foreign(folder: Path) -> bool:
         ValueError: if its `config.json` is damaged.
     """
     path = folder / "config.json"
-    if not path.is_file():
-        return False
+    return path.is_file() and _says_foreign(path)
+
+
+def local_folder(
+    source: str | Path, subfolder: str = "", more: Sequence[str] = (), **options: Any
+) -> Path:
+    """The folder of a checkpoint, which of somebody else's on the hub is a snapshot in the cache.
+
+    Args:
+        source: a folder, or a name on the hub such as "GSAI-ML/LLaDA-8B-Instruct".
+        subfolder: of the checkpoint in it.
+        more: patterns of further files to fetch, such as `PICKLES`.
+        options: of `HUB_OPTIONS`, for the download.
+
+    Returns:
+        The folder. What is neither a folder nor somebody else's on the hub comes back as it is,
+        for transformers to look up.
+
+    Raises:
+        OSError: if the hub refuses, or cannot be reached.
+        ValueError: if the `config.json` there is damaged.
+    """
+    folder = Path(source, subfolder)
+    if folder.is_dir() or not _HUB_NAME.fullmatch(str(source)):
+        return folder
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        RepositoryNotFoundError,
+    )
+
+    name = str(source)
+    try:
+        found = hf_hub_download(name, "config.json", subfolder=subfolder or None, **options)
+    except GatedRepoError:  # its message says what to do
+        raise
+    except (EntryNotFoundError, RepositoryNotFoundError):  # an adapter, or nothing of that name
+        return folder
+    if not _says_foreign(Path(found)):
+        return folder
+    within = f"{subfolder}/" if subfolder else ""
+    wanted = [f"{within}{pattern}" for pattern in (*_FILES, *more)]
+    deeper = f"{within}*/*"  # other formats of the same weights
+    snapshot = snapshot_download(name, allow_patterns=wanted, ignore_patterns=deeper, **options)
+    return Path(snapshot, subfolder)
+
+
+def hub_options(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `from_pretrained`'s keywords that are for the download."""
+    return {name: keywords[name] for name in HUB_OPTIONS if keywords.get(name) is not None}
+
+
+def is_own(folder: Path) -> bool:
+    """Whether a local folder holds one of our models; raises ValueError as `is_foreign`."""
+    path = folder / "config.json"
+    return path.is_file() and str(read_json(path).get("model_type")).startswith(OWN)
+
+
+def converting(name: str, module: str = "loading") -> Any:
+    """A function of the room that converts."""
+    return getattr(import_module(f"{_ROOM}.{module}"), name)
+
+
+def _says_foreign(path: Path) -> bool:
+    """Whether a `config.json` is of another format."""
     kind = read_json(path).get("model_type")
     return kind is not None and not str(kind).startswith(OWN)
-
-
-def converting(name: str) -> Any:
-    """A function of the room that converts."""
-    return getattr(import_module(_ROOM), name)

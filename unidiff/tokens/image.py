@@ -1,4 +1,4 @@
-"""Image tokenizer: an image becomes a grid of integer codes and back.
+"""Our own image tokenizer: an image becomes a grid of integer codes and back.
 
 A small convolutional autoencoder with finite scalar quantization (FSQ) between its halves. One
 code stands for one patch of `downsample_factor` pixels per side; residual blocks at code resolution
@@ -16,9 +16,11 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.utils import ModelOutput
+
+from .image_tokenizer import ImageTokenizer
 
 _GROUPS = 8  # channels of every width are normalised in 8 groups (research notes, section 9)
 _FSQ_MARGIN = 1e-3  # keeps atanh finite at the outermost level (FSQ, arXiv 2309.15505)
@@ -170,13 +172,11 @@ def _build_decoder(config: FSQImageTokenizerConfig) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class FSQImageTokenizer(PreTrainedModel):
-    """Turns images in [-1, 1] into integer codes and codes into images."""
+class FSQImageTokenizer(ImageTokenizer):
+    """The image tokenizer that we train."""
 
     config: FSQImageTokenizerConfig
     config_class = FSQImageTokenizerConfig
-    main_input_name = "pixels"
-    base_model_prefix = "image_tokenizer"
 
     def __init__(self, config: FSQImageTokenizerConfig) -> None:
         super().__init__(config)
@@ -197,9 +197,9 @@ class FSQImageTokenizer(PreTrainedModel):
             init.zeros_(module.conv_out.weight)
 
     @property
-    def codebook_size(self) -> int:
-        """Number of different codes."""
-        return self.config.codebook_size
+    def kind(self) -> str:
+        """What it is, in a few words."""
+        return f"FSQ {list(self.config.levels)}"
 
     def forward(self, pixels: Tensor) -> FSQImageTokenizerOutput:
         """Reconstruction and codes of a batch of images; gradients pass the rounding unchanged.
@@ -214,88 +214,22 @@ class FSQImageTokenizer(PreTrainedModel):
             ValueError: if the rank, the number of channels or the size is wrong.
             TypeError: if the pixels are integers.
         """
+        self._check_pixels(pixels)
         values = self._quantized_values(pixels)
         reconstruction = self.decoder(values.to(self.dtype)).float()
         codes = self.quantizer.to_codes(values.detach())
         return FSQImageTokenizerOutput(reconstruction=reconstruction, codes=codes)
 
-    @torch.no_grad()
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(B, h, w) int64 codes of (B, 3, H, W) pixels in [-1, 1]; errors as in `forward`."""
+    def _codes(self, pixels: Tensor) -> Tensor:
         return self.quantizer.to_codes(self._quantized_values(pixels))
 
-    @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Images of a grid of codes; always finite.
-
-        Args:
-            codes: (B, h, w) integers. Values outside the codebook are clamped to its ends.
-
-        Returns:
-            (B, 3, H, W) float32 in [-1, 1].
-
-        Raises:
-            ValueError: if the rank is not 3.
-            TypeError: if the codes are not integers.
-        """
-        _check_codes(codes, rank=3, shape="(B, h, w)")
-        in_range = codes.to(torch.int64).clamp(0, self.codebook_size - 1)
-        values = self.quantizer.to_values(in_range)
-        pixels: Tensor = self.decoder(values.to(self.dtype)).float()
-        return pixels.clamp(-1, 1)
-
-    def get_image_tokens(self, pixels: Tensor) -> Tensor:
-        """(B, h * w) int64 codes in raster order of (B, 3, H, W) pixels; errors as in `forward`."""
-        return self.encode(pixels).flatten(1)
-
-    def decode_image_tokens(self, codes: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
-        """Images, (B, 3, H, W) in [-1, 1], of codes in raster order.
-
-        Args:
-            codes: (B, h * w) integers, clamped as in `decode`.
-            grid: (h, w); None means a square.
-
-        Raises:
-            ValueError: if the rank is not 2, or the number of codes does not fit the grid.
-            TypeError: if the codes are not integers.
-        """
-        _check_codes(codes, rank=2, shape="(B, h * w)")
-        num_codes = codes.shape[1]
-        height, width = grid if grid is not None else (math.isqrt(num_codes),) * 2
-        if height < 1 or width < 1 or height * width != num_codes:
-            wanted = f"grid {grid} has {height * width}" if grid else "no square has that many"
-            raise ValueError(f"got {num_codes} codes per image but {wanted}; pass grid=(h, w)")
-        return self.decode(codes.reshape(-1, height, width))
+    def _pixels(self, codes: Tensor) -> Tensor:
+        pixels: Tensor = self.decoder(self.quantizer.to_values(codes).to(self.dtype))
+        return pixels
 
     def _quantized_values(self, pixels: Tensor) -> Tensor:
-        self._check_pixels(pixels)
         latent = self.encoder(pixels.to(self.dtype))
         return self.quantizer.quantize(latent.float())
-
-    def _check_pixels(self, pixels: Tensor) -> None:
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
-            raise ValueError(
-                f"pixels must have shape (B, 3, H, W); got {tuple(pixels.shape)}. Convert images "
-                "with UniDiffImageProcessor, or repeat a grey channel three times"
-            )
-        if not pixels.is_floating_point():
-            raise TypeError(
-                f"pixels must be floats in [-1, 1]; got {pixels.dtype}. Use UniDiffImageProcessor"
-            )
-        factor = self.config.downsample_factor
-        height, width = pixels.shape[2:]
-        if height < factor or width < factor or height % factor or width % factor:
-            raise ValueError(
-                f"height and width must be positive multiples of {factor}; got {height} x {width}. "
-                "Pad the image with UniDiffImageProcessor"
-            )
-
-
-def _check_codes(codes: Tensor, rank: int, shape: str) -> None:
-    if codes.ndim != rank:
-        raise ValueError(f"codes must have shape {shape}; got {tuple(codes.shape)}")
-    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
-        raise TypeError(f"codes must be integers; got {codes.dtype}")
 
 
 AutoConfig.register(FSQImageTokenizerConfig.model_type, FSQImageTokenizerConfig)

@@ -26,6 +26,7 @@ class UniDiffImageProcessorKwargs(ImagesKwargs, total=False):  # type: ignore[ca
     """Arguments of `UniDiffImageProcessor` beyond those of every image processor."""
 
     pad_to_size: bool  # pad a picture that fits instead of enlarging it
+    crop_to_size: bool  # fill `size` with the picture's middle instead of fitting all of it
     pad_value: int  # grey level 0..255 of the border and of transparent pixels
 
 
@@ -36,6 +37,8 @@ class UniDiffImageProcessor(PilBackend):
         size: {"height", "width"} in pixels of the result; 32 x 32 by default.
         do_resize: False demands pictures that fit into `size`.
         pad_to_size: True pads a smaller picture; False enlarges it until one side fits.
+        crop_to_size: True scales every picture until it covers `size` and cuts off what sticks out,
+            as others prepare theirs; `do_resize`, `pad_to_size` and `pad_value` mean nothing then.
         pad_value: grey level 0..255 of the border and behind transparent pixels.
     """
 
@@ -50,6 +53,7 @@ class UniDiffImageProcessor(PilBackend):
     image_mean = (0.5, 0.5, 0.5)
     image_std = (0.5, 0.5, 0.5)
     pad_to_size = True
+    crop_to_size = False
     pad_value = 0
 
     def _prepare_images_structure(self, images: Any, expected_ndims: int = 3) -> Any:
@@ -95,6 +99,7 @@ class UniDiffImageProcessor(PilBackend):
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
         pad_to_size: bool = True,
+        crop_to_size: bool = False,
         pad_value: int = 0,
         return_tensors: str | None = None,
         **kwargs: object,
@@ -107,7 +112,10 @@ class UniDiffImageProcessor(PilBackend):
         target = (size.height, size.width)
         pixels = []
         for image in images:
-            fitted = self._fit(image, target, do_resize, pad_to_size, kwargs.get("resample"))
+            if crop_to_size:
+                fitted = self._cover(image, target, kwargs.get("resample"))
+            else:
+                fitted = self._fit(image, target, do_resize, pad_to_size, kwargs.get("resample"))
             value = _pad_to_center(fitted, target, pad_value).astype(np.float32)
             if do_rescale:
                 value = value * rescale_factor
@@ -140,6 +148,27 @@ class UniDiffImageProcessor(PilBackend):
         new_size = SizeDict(height=new_height, width=new_width)
         shrunk: NDArray[np.uint8] = self.resize(image, size=new_size, resample=resample)
         return shrunk
+
+    def _cover(
+        self,
+        image: NDArray[np.uint8],
+        target: tuple[int, int],
+        resample: PILImageResampling | None,
+    ) -> NDArray[np.uint8]:
+        """The middle of the (3, H, W) picture, (3, *target), scaled until it covers that.
+
+        Source: the rounding is that of torchvision's Resize and CenterCrop, through which others
+            feed their tokenizers; checked in tests/tokens/test_image_processing.py.
+        """
+        height, width = image.shape[1:]
+        if target[0] * width >= target[1] * height:  # the picture is wider
+            size = (target[0], max(target[1], target[0] * width // height))
+        else:
+            size = (max(target[0], target[1] * height // width), target[1])
+        scaled = self.resize(image, size=SizeDict(height=size[0], width=size[1]), resample=resample)
+        top, left = (round((size[axis] - target[axis]) / 2) for axis in (0, 1))
+        middle: NDArray[np.uint8] = scaled[:, top : top + target[0], left : left + target[1]]
+        return middle
 
     def postprocess(self, pixels: Tensor | NDArray[np.floating]) -> list[Image.Image]:
         """RGB pictures of pixels in [-1, 1]; values outside are clamped.

@@ -71,10 +71,9 @@ def _part(encoder: SequenceEncoder, part: Mapping[str, Any]) -> TokenSequence:
     kind = part.get("type")
     if kind != "text" and kind in encoder.layout.modalities:
         sequence = encoder.codes(kind, part["codes"])
-        is_hole = _holes(part, len(sequence) - 2)
-        return TokenSequence(
-            sequence.ids_L, sequence.modality_L, np.concatenate([[False], is_hole, [False]])
-        )
+        is_wanted = sequence.modality_L == encoder.layout.modality_id(kind)
+        is_wanted[is_wanted] = _holes(part, int(is_wanted.sum()))
+        return TokenSequence(sequence.ids_L, sequence.modality_L, is_wanted)
     if kind == "text" and "ids" in part:
         sequence = run_of(part["ids"], "text")
         return TokenSequence(sequence.ids_L, sequence.modality_L, _holes(part, len(sequence)))

@@ -60,7 +60,17 @@ class TokenLayout:
         grids: (rows, columns) of one value of a further modality; one that is absent is a line of
             any length, like a state.
         delimiters: ids of the opening and the closing token of each further modality. They lie in
-            no range, count as text, and no canvas may contain them.
+            no range, count as text, and no canvas may contain them. Others' checkpoints have some
+            for pictures too, among the ids of text.
+        closes_canvas: whether a canvas ends with the closing token of what is in it, where
+            everything attends to everything and was trained so.
+        row_end_token_id: id behind each row of a picture's codes, which counts as text and is known
+            in a canvas; None: rows follow each other.
+        is_straight: whether a token stands one position behind the one before it whatever it is, as
+            in checkpoints that know no grids.
+        expand_token_id: id by which a position of a text canvas asks for a second one beside it;
+            None: canvases keep their length.
+        delete_token_id: id by which such a position leaves; there are both or none.
     """
 
     ranges: Mapping[str, IdRange]
@@ -72,6 +82,11 @@ class TokenLayout:
     action_grid: tuple[int, int] = (8, 2)
     grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     delimiters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    closes_canvas: bool = False
+    row_end_token_id: int | None = None
+    is_straight: bool = False
+    expand_token_id: int | None = None
+    delete_token_id: int | None = None
     _allowed: dict[tuple[str, int], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -83,10 +98,19 @@ class TokenLayout:
         """Check that a text range exists and that further modalities are described in full."""
         if "text" not in self.ranges:
             raise ValueError("a layout needs a 'text' range: special tokens live there")
-        further = set(self.ranges) - set(MODALITIES)
-        if set(self.delimiters) != further or not set(self.grids) <= further:
+        if (self.expand_token_id is None) != (self.delete_token_id is None):
             raise ValueError(
-                f"each modality besides {MODALITIES} needs delimiters and may have a grid: the "
+                f"a layout has both or none of expand_token_id and delete_token_id, got "
+                f"{self.expand_token_id} and {self.delete_token_id}"
+            )
+        further = set(self.ranges) - set(MODALITIES)
+        if (
+            not further <= set(self.delimiters) <= set(self.ranges)
+            or not set(self.grids) <= further
+        ):
+            raise ValueError(
+                f"each modality besides {MODALITIES} needs delimiters and may have a grid, and a "
+                "modality that is not there has neither: the "
                 f"ranges have {sorted(further)}, the delimiters {sorted(self.delimiters)} and the "
                 f"grids {sorted(self.grids)}"
             )
@@ -163,14 +187,15 @@ class TokenLayout:
 
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
-        """Ids that are no content of a text: reserved ones, ends and delimiters."""
+        """Ids that are no content of a text: reserved ones, ends, delimiters and row ends."""
         pairs = (i for pair in self.delimiters.values() for i in pair)
-        return (*self.reserved_token_ids, *self.end_token_ids, *pairs)
+        row_end = [] if self.row_end_token_id is None else [self.row_end_token_id]
+        return (*self.reserved_token_ids, *self.end_token_ids, *pairs, *row_end)
 
     @cached_property
     def delimiter_names(self) -> dict[int, str]:
         """How the delimiters of further modalities are spelled, by id."""
-        pairs = self.delimiters.items()
+        pairs = [(name, pair) for name, pair in self.delimiters.items() if name not in MODALITIES]
         return {
             i: text
             for name, (opening, closing) in pairs
@@ -286,8 +311,10 @@ class TokenLayout:
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dictionary for `config.json`; `grids` and `delimiters` only if there are any."""
+        """Plain dictionary for `config.json`; keys of `_FURTHER_KEYS` only where they say more."""
         further = {"grids": self.grids, "delimiters": self.delimiters}
+        plain = {key: getattr(self, key) for key in _ID_KEYS}
+        plain |= {key: getattr(self, key) or None for key in _FLAG_KEYS}
         return {
             "ranges": {name: [r.start, r.size] for name, r in self.ranges.items()},
             "mask_token_id": self.mask_token_id,
@@ -297,6 +324,7 @@ class TokenLayout:
             "image_grid": list(self.image_grid),
             "action_grid": list(self.action_grid),
             **{key: _lists(pairs) for key, pairs in further.items() if pairs},
+            **{key: value for key, value in plain.items() if value is not None},
         }
 
     @classmethod
@@ -308,19 +336,23 @@ class TokenLayout:
                 f"{sorted(_FURTHER_KEYS)}, got {sorted(values)}"
             )
         fields: dict[str, Any] = {key: tuple(values[key]) for key in _LISTS}
-        for key in _FURTHER_KEYS:
+        for key in _PAIR_KEYS:
             fields[key] = {name: tuple(pair) for name, pair in values.get(key, {}).items()}
         return cls(
             ranges={name: IdRange(*pair) for name, pair in values["ranges"].items()},
             mask_token_id=values["mask_token_id"],
             pad_token_id=values["pad_token_id"],
             **fields,
+            **{key: values[key] for key in (*_ID_KEYS, *_FLAG_KEYS) if key in values},
         )
 
 
 _LISTS = ("end_token_ids", "reserved_token_ids", "image_grid", "action_grid")
 _KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
-_FURTHER_KEYS = {"grids", "delimiters"}
+_PAIR_KEYS = ("grids", "delimiters")
+_ID_KEYS = ("row_end_token_id", "expand_token_id", "delete_token_id")
+_FLAG_KEYS = ("closes_canvas", "is_straight")
+_FURTHER_KEYS = {*_PAIR_KEYS, *_ID_KEYS, *_FLAG_KEYS}
 
 
 def _lists(pairs: Mapping[str, tuple[int, int]]) -> dict[str, list[int]]:

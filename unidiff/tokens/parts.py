@@ -17,8 +17,8 @@ from PIL import Image
 
 from .action_tokenizer import ActionTokenizer
 from .decoding import as_ids
-from .image import FSQImageTokenizer
 from .image_processing import UniDiffImageProcessor
+from .image_tokenizer import ImageTokenizer
 from .layout import TokenLayout
 
 _MOST_KNOWN = 20_000  # pictures whose codes are kept: a data set is read many times
@@ -30,7 +30,7 @@ class PartCoder:
 
     layout: TokenLayout
     image_processor: UniDiffImageProcessor
-    image_tokenizer: FSQImageTokenizer
+    image_tokenizer: ImageTokenizer
     action_bins: ActionTokenizer | None
     state_bins: ActionTokenizer | None
     modality: Callable[[str], Any]

@@ -1,10 +1,10 @@
 """Three-section positions (time, row, column) of a token sequence.
 
-Text and state tokens move all three sections together, which is exactly one-dimensional RoPE. An
-image is a grid at one time, and so is a value of a further modality with a grid; an action chunk is
-a timestep x dimension grid. The next token continues after the largest position used. Own
-derivation along the lines of M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1); checked in
-tests/tokens/test_positions.py.
+Text and state tokens move all three sections together, which is exactly one-dimensional RoPE; so
+does everything in a layout that `is_straight`. Elsewhere an image is a grid at one time, and so is
+a value of a further modality with a grid; an action chunk is a timestep x dimension grid. The next
+token continues after the largest position used. Own derivation along the lines of M-RoPE (Qwen2-VL,
+arXiv 2409.12191, section 2.1); checked in tests/tokens/test_positions.py.
 """
 
 # Shapes: L sequence.
@@ -38,6 +38,9 @@ def sequence_positions(
     names = layout.modalities
     if modality_L.min() < 0 or modality_L.max() >= len(names):
         raise ValueError(f"modality indices must lie in [0, {len(names)}), got {modality_L}")
+    if layout.is_straight:
+        stop = start + len(modality_L)
+        return np.tile(np.arange(start, stop), (3, 1)), stop
     cuts = np.flatnonzero(np.diff(modality_L)) + 1
     runs = zip(np.r_[0, cuts], np.r_[cuts, len(modality_L)], strict=True)
     parts = []

@@ -21,20 +21,19 @@ from .checkpoint import (
     IMAGE_TOKENIZER_FOLDER,
     check_processor_folder,
     check_template,
-    load_image_tokenizer,
 )
 from .decoding import AnswerDecoder
-from .foreign import converting, is_foreign
-from .image import FSQImageTokenizer, FSQImageTokenizerConfig
+from .foreign import PICKLES, converting, hub_options, is_foreign, local_folder
+from .image import FSQImageTokenizerConfig
+from .image_loading import load_image_tokenizer
 from .image_processing import UniDiffImageProcessor
+from .image_tokenizer import ImageTokenizer
 from .layout import TokenLayout
 from .modalities import FurtherModalities
 from .parts import PartCoder
 from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
 from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
 from .sequence import CHAT_TEMPLATE
-
-_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
 class UniDiffProcessor(
@@ -65,7 +64,7 @@ class UniDiffProcessor(
         token_layout: TokenLayout | Mapping[str, Any] | None = None,
         action_bins: ActionTokenizer | Mapping[str, Any] | None = None,
         state_bins: ActionTokenizer | Mapping[str, Any] | None = None,
-        image_model: FSQImageTokenizer | None = None,
+        image_model: ImageTokenizer | None = None,
     ) -> None:
         super().__init__(
             image_processor or UniDiffImageProcessor(),
@@ -74,7 +73,7 @@ class UniDiffProcessor(
         )
         self.action_bins = _as_bins(action_bins)
         self.state_bins = _as_bins(state_bins)
-        self._image_tokenizer: FSQImageTokenizer | None = None
+        self._image_tokenizer: ImageTokenizer | None = None
         self._image_source: tuple[str, dict[str, Any]] | None = None
         self._modalities = {}
         self._modality_source = None
@@ -91,7 +90,7 @@ class UniDiffProcessor(
             self.image_tokenizer = image_model
 
     @property
-    def image_tokenizer(self) -> FSQImageTokenizer:
+    def image_tokenizer(self) -> ImageTokenizer:
         """The image tokenizer, loaded on first use; raises ValueError when there is none."""
         if self._image_tokenizer is None:
             if self._image_source is None:
@@ -104,9 +103,9 @@ class UniDiffProcessor(
         return self._image_tokenizer  # type: ignore[return-value]
 
     @image_tokenizer.setter
-    def image_tokenizer(self, model: FSQImageTokenizer) -> None:
-        if not isinstance(model, FSQImageTokenizer):
-            raise TypeError(f"image_tokenizer must be an FSQImageTokenizer, got {type(model)}")
+    def image_tokenizer(self, model: ImageTokenizer) -> None:
+        if not isinstance(model, ImageTokenizer):
+            raise TypeError(f"image_tokenizer must be an ImageTokenizer, got {type(model)}")
         size = self.layout.range_of("image").size
         if model.codebook_size != size:
             raise ValueError(
@@ -151,26 +150,52 @@ class UniDiffProcessor(
 
     @classmethod
     def from_pretrained(
-        cls, pretrained_model_name_or_path: str | Path, **kwargs: Any
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        image_tokenizer: str | Path | ImageTokenizer | None = None,
+        **kwargs: Any,
     ) -> "UniDiffProcessor":
         """Processor of a checkpoint; what codes pictures and the like is loaded at first use.
 
+        Of somebody else's checkpoint, on the disk or on the hub, it is made of their tokenizer.
+
+        Args:
+            pretrained_model_name_or_path: folder or repository of the checkpoint.
+            image_tokenizer: what codes pictures, or where it is (see `load_image_tokenizer`), for a
+                checkpoint of others that has rows for pictures; ours have theirs with them.
+            kwargs: of transformers' `from_pretrained`; `use_safetensors=False` allows weights in
+                pickles, as for the model: the image tokenizer's, and those whose shapes are read.
+
         Raises:
             FileNotFoundError: if a file is missing in a local folder.
-            ValueError: if a file is damaged or cut short.
+            ValueError: if a file is damaged or cut short, or the image tokenizer has another number
+                of codes than the checkpoint, or belongs to none of others.
         """
-        folder = Path(pretrained_model_name_or_path) / kwargs.get("subfolder", "")
+        allow_pickle, options = kwargs.pop("use_safetensors", None) is False, hub_options(kwargs)
+        subfolder = kwargs.get("subfolder", "")
+        folder = local_folder(
+            pretrained_model_name_or_path, subfolder, PICKLES if allow_pickle else (), **options
+        )
+        if isinstance(image_tokenizer, (str, Path)):
+            image_tokenizer = load_image_tokenizer(image_tokenizer, allow_pickle=allow_pickle)
         if is_foreign(folder):
-            foreign: UniDiffProcessor = converting("load_foreign_processor")(folder, cls)
+            foreign: UniDiffProcessor = converting("load_foreign_processor")(
+                folder, cls, image_tokenizer, allow_pickle=allow_pickle
+            )
             return foreign
+        if image_tokenizer is not None:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is a checkpoint of ours, which has its image "
+                "tokenizer with it: leave image_tokenizer out, or set processor.image_tokenizer"
+            )
         if folder.is_dir():
             check_processor_folder(folder)
         processor: UniDiffProcessor = super().from_pretrained(
             pretrained_model_name_or_path, **kwargs
         )
         check_template(processor.tokenizer, processor.chat_template, folder)
-        options = {name: kwargs[name] for name in _HUB_OPTIONS if kwargs.get(name) is not None}
-        source, subfolder = str(pretrained_model_name_or_path), kwargs.get("subfolder", "")
+        source = str(pretrained_model_name_or_path)
         processor._modality_source = (source, {"subfolder": subfolder, **options})
         if "image" in processor.layout.ranges:
             place = Path(subfolder, IMAGE_TOKENIZER_FOLDER).as_posix()
@@ -258,7 +283,7 @@ class UniDiffProcessor(
         result = converted(BatchFeature(data), return_tensors)
         return result if return_dict else result["input_ids"]
 
-    def _derived_layout(self, image_model: FSQImageTokenizer | None) -> TokenLayout:
+    def _derived_layout(self, image_model: ImageTokenizer | None) -> TokenLayout:
         """Layout of the parts given: text, then image, action and state where there are any."""
         sizes = {}
         grids = {}

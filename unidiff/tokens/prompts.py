@@ -16,7 +16,7 @@ from transformers import BatchFeature
 
 from .infill import INFILL_PROMPT_LENGTH, masked_ids
 from .layout import CANVAS_PADDING, TokenLayout, contiguous_layout
-from .sequence import TokenSequence, run_of
+from .sequence import TokenSequence, in_rows, run_of
 from .text import SPECIAL_TOKENS
 
 CANVAS_FIELDS = ("canvas", "pinned_mask", "canvas_modality_ids")
@@ -72,13 +72,13 @@ def left_padded(values: Sequence[np.ndarray], length: int, fill: int) -> np.ndar
 
 
 def empty_canvas(modality: str, layout: TokenLayout) -> TokenSequence:
-    """One whole value of a modality with a grid, of which nothing is known."""
+    """One whole value of a modality with a grid, of which no code is known."""
     grid = layout.grid_of(modality)
     if grid is None:
         raise ValueError(f"{modality!r} has no fixed length: its prompt needs no canvas")
     layout.range_of(modality)
     masks = [layout.mask_token_id] * math.prod(grid)
-    return run_of(masks, layout.modality_id(modality), wanted=True)
+    return in_rows(run_of(masks, layout.modality_id(modality), wanted=True), modality, layout)
 
 
 def prompts_with_canvases(

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from transformers import BatchFeature, PreTrainedTokenizerBase
 
+from .foreign_chat import encoder_for
 from .image_processing import UniDiffImageProcessor
 from .infill import infill_sequence, split_at_markers
 from .layout import TokenLayout
@@ -40,7 +41,7 @@ class RequestBuilders:
     def encoder(self) -> SequenceEncoder:
         """Encoder of conversations whose parts carry codes; training uses the same class."""
         if self._encoder is None or self._encoder.chat_template != self.chat_template:
-            self._encoder = SequenceEncoder(self.tokenizer, self.layout, self.chat_template)
+            self._encoder = encoder_for(self.tokenizer, self.layout, self.chat_template)
         return self._encoder
 
     def build(
@@ -70,18 +71,16 @@ class RequestBuilders:
                 f"want must be 'text', or one or more of {tuple(names)}, each once; got {want!r}"
             )
         prompts = [
-            self.encoder.conversation(self.coded(messages), add_generation_prompt=True)
+            self.encoder.conversation(self.coded(messages), True, wanted)
             for messages in as_batch(conversations)
         ]
         if wanted == ["text"]:
             return BatchFeature(batch_prompts(prompts, self.layout))
         opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
-        canvas = empty_canvas(wanted[0], self.layout)
-        for before, name in pairwise(wanted):
-            between = [self.encoder.delimiters(before)[1], self.encoder.delimiters(name)[0]]
-            canvas = join([canvas, run_of(between, "text"), empty_canvas(name, self.layout)])
         return prompts_with_canvases(
-            [prompt + opening for prompt in prompts], [canvas] * len(prompts), self.layout
+            [prompt + opening for prompt in prompts],
+            [self._empty_canvas(wanted)] * len(prompts),
+            self.layout,
         )
 
     def for_chat(self, messages: Conversation | Sequence[Conversation]) -> BatchFeature:
@@ -182,6 +181,16 @@ class RequestBuilders:
     def batch(self, requests: Sequence[BatchFeature]) -> BatchFeature:
         """One batch of several requests, all with a canvas or all without; lengths may differ."""
         return stacked(requests, self.layout)
+
+    def _empty_canvas(self, wanted: Sequence[str]) -> TokenSequence:
+        """Whole values of several modalities, of which nothing is known, one after the other."""
+        pieces = [empty_canvas(wanted[0], self.layout)]
+        for before, name in pairwise(wanted):
+            between = [self.encoder.delimiters(before)[1], self.encoder.delimiters(name)[0]]
+            pieces += [run_of(between, "text"), empty_canvas(name, self.layout)]
+        if self.layout.closes_canvas:
+            pieces.append(run_of([self.encoder.delimiters(wanted[-1])[1]], "text"))
+        return join(pieces)
 
     def _infill(self, parts: list[dict[str, Any]]) -> BatchFeature:
         """Arguments of `generate()` for the parts of one infilling."""

@@ -94,6 +94,23 @@ def run_of(
     )
 
 
+def in_rows(codes: TokenSequence, modality: str, layout: TokenLayout) -> TokenSequence:
+    """Codes with the layout's token behind each row of a picture; other codes as they are."""
+    if modality != "image" or layout.row_end_token_id is None:
+        return codes
+    columns, row_end = layout.image_grid[1], run_of([layout.row_end_token_id], "text")
+    rows = [codes[start : start + columns] for start in range(0, len(codes), columns)]
+    return join([part for row in rows for part in (row, row_end)])
+
+
+def check_role(message: Mapping[str, Any]) -> str:
+    """The role of a message; raises ValueError unless it is one of `ROLES`."""
+    role = message["role"]
+    if role not in ROLES:
+        raise ValueError(f"a message's role must be in {ROLES}, got {role!r}")
+    return str(role)
+
+
 class SequenceEncoder:
     """Turns conversations into token sequences with one tokenizer and one layout."""
 
@@ -112,8 +129,8 @@ class SequenceEncoder:
 
     def special(self, name: str) -> int:
         """Id of a special token; raises ValueError when the tokenizer has none of that name."""
-        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
-        if token_id is None or token_id == self.tokenizer.unk_token_id:
+        token_id = self._id_of(name)
+        if token_id is None:
             raise ValueError(f"the tokenizer has no special token {name!r}")
         return token_id
 
@@ -125,7 +142,8 @@ class SequenceEncoder:
         """Delimited codes of an image, a state, an action chunk ...; delimiters are not wanted."""
         ids = self.layout.encode(modality, np.asarray(codes).reshape(-1))
         opening, closing = (run_of([token], "text") for token in self.delimiters(modality))
-        return join([opening, run_of(ids, self.layout.modality_id(modality), wanted), closing])
+        run = run_of(ids, self.layout.modality_id(modality), wanted)
+        return join([opening, in_rows(run, modality, self.layout), closing])
 
     def delimiters(self, modality: str) -> tuple[int, int]:
         """Ids around a modality's codes: the layout's, or the tokenizer's special tokens."""
@@ -136,7 +154,8 @@ class SequenceEncoder:
     def part(self, part: Mapping[str, Any], wanted: bool) -> TokenSequence:
         """One content part: {"type": "text", "text": ...} or {"type": modality, "codes": ...}.
 
-        `{"type": "uncond"}` stands for a dropped condition.
+        `{"type": "uncond"}` stands for a dropped condition; where the tokenizer has no token for
+        it, as others' have none, nothing is said.
 
         Raises:
             ValueError: if the part's type is unknown.
@@ -145,12 +164,18 @@ class SequenceEncoder:
         if kind == "text":
             return self.text(part["text"], wanted)
         if kind == "uncond":
-            return run_of([self.special("<|uncond|>")], "text")
+            dropped = self._id_of("<|uncond|>")
+            return run_of([] if dropped is None else [dropped], "text")
         if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)
         raise ValueError(
             f"a content part's type must be uncond or one of {self.layout.modalities}, got {kind!r}"
         )
+
+    def _id_of(self, name: str) -> int | None:
+        """Id of a token; None where the tokenizer has none of that name."""
+        token_id: int | None = self.tokenizer.convert_tokens_to_ids(name)
+        return None if token_id == self.tokenizer.unk_token_id else token_id
 
     def beginning(self) -> TokenSequence:
         """What every text begins with; nothing, where the tokenizer has no such token."""
@@ -158,13 +183,17 @@ class SequenceEncoder:
         return run_of([] if begin is None else [begin], "text")
 
     def conversation(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = False,
+        want: Sequence[str] = ("text",),
     ) -> TokenSequence:
         """A whole conversation; what the assistant says, and the end of its turn, is wanted.
 
         Args:
             messages: each {"role": one of `ROLES`, "content": str or list of parts}.
             add_generation_prompt: end with the opening of the assistant's turn.
+            want: modalities of the answer, which a chat template may read.
 
         Raises:
             ValueError: if a role or a part's type is unknown.
@@ -172,31 +201,27 @@ class SequenceEncoder:
         parts: list[TokenSequence] = []
         slotted = []
         for message in messages:
-            if message["role"] not in ROLES:
-                raise ValueError(f"a message's role must be in {ROLES}, got {message['role']!r}")
+            role = check_role(message)
             content = message["content"]
             if isinstance(content, str):
                 content = [{"type": "text", "text": content}]
             slots = []
             for part in content:
                 slots.append({"type": part.get("type"), "slot": f"\ue000{len(parts)}\ue001"})
-                parts.append(self.part(part, wanted=message["role"] == "assistant"))
-            slotted.append({"role": message["role"], "content": slots})
-        return self._render(slotted, parts, add_generation_prompt)
+                parts.append(self.part(part, wanted=role == "assistant"))
+            slotted.append({"role": role, "content": slots})
+        options = {"add_generation_prompt": add_generation_prompt, "want": list(want)}
+        return self._render(slotted, parts, options)
 
     def _render(
-        self, slotted: list[dict[str, Any]], parts: list[TokenSequence], add_generation_prompt: bool
+        self, slotted: list[dict[str, Any]], parts: list[TokenSequence], options: dict[str, Any]
     ) -> TokenSequence:
         """The template's text with each slot replaced by its tokens."""
-        if "slot" not in self.chat_template:  # not ours: contents are strings there
-            slotted = [
-                {**one, "content": "".join(p["slot"] for p in one["content"])} for one in slotted
-            ]
         rendered = self.tokenizer.apply_chat_template(
             slotted,
             chat_template=self.chat_template,
             tokenize=False,
-            add_generation_prompt=add_generation_prompt,
+            **options,
         )
         pieces = _PLACEHOLDER.split(rendered)
         sequence = [self._template(pieces[0], False)]

@@ -115,7 +115,7 @@ def assemble_full(
     with whole_folder(output_dir) as partial:
         run.model.to(dtype).save_pretrained(partial)
         processor.save_pretrained(partial)
-        _write_log(partial, run)
+        write_log(partial, run)
     return output_dir
 
 
@@ -182,7 +182,7 @@ def _decoding_defaults(config: UniDiffConfig) -> UniDiffGenerationConfig:
     )
 
 
-def _write_log(folder: Path, run: RunState) -> None:
+def write_log(folder: Path, run: RunState) -> None:
     """The trainer's log, and how far the run is."""
     log = {
         "step": run.step,
@@ -195,7 +195,7 @@ def _write_log(folder: Path, run: RunState) -> None:
 
 def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> None:
     """Training log, curves and model card."""
-    _write_log(folder, run)
+    write_log(folder, run)
     draw_curves(run.history, folder / CURVES_FILE)
     facts = {
         "num_parameters": run.model.num_parameters(),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from unidiff.data.collator import BlockCollator
 from unidiff.data.stream import MixtureStream
 from unidiff.model.configuration import UniDiffConfig
-from unidiff.model.streams import TrainingStreams, training_streams
+from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,13 @@ def rows_of_step(stream: MixtureStream, step: int, number: int) -> list[dict[str
 
 
 def streams_of(samples: Sequence[Mapping[str, Any]], base: Any) -> TrainingStreams:
-    """Both streams of some samples, on a model's device."""
+    """Both streams of some samples, on a model's device.
+
+    Raises:
+        ValueError: as `check_trainable`, under `logits_shift=1` too.
+    """
     batch = {name: value.to(base.device) for name, value in BlockCollator()(samples).items()}
+    check_trainable(base.config, batch)
     return training_streams(batch, base.config.grid)
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from unidiff.model.experts import STACKS, UniDiffMixture
 from unidiff.plugins.task import LoRADefaults
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_EXPERTS = "experts."  # before the name of a stack of experts' weights
 _KEYS = ("r", "alpha", "dropout", "targets", "layers")
 
 
@@ -22,7 +24,8 @@ class LoRAOptions:
         r: rank of the update of each matrix.
         alpha: scale; the update counts alpha / r times.
         dropout: of the update's input, in [0, 1).
-        target_modules: names of the linear layers.
+        target_modules: names of the linear layers; `experts.down_proj` is the stack of all experts'
+            weights. Of the default ones a model may lack some.
         layers: indices of the transformer layers; None: all.
         new_ids: rows of the embedding that are trained too (peft's `trainable_token_indices`).
     """
@@ -51,7 +54,8 @@ def lora_options(text: str, defaults: LoRADefaults) -> LoRAOptions:
 
     Args:
         text: `name=value` pairs separated by commas: r, alpha, dropout, targets (names joined by
-            +), layers (such as 0-2+5); "" changes nothing. Without alpha, alpha is 2 r.
+            +, such as q_proj+experts.up_proj), layers (such as 0-2+5); "" changes nothing. Without
+            alpha, alpha is 2 r.
         defaults: the task's.
 
     Raises:
@@ -98,12 +102,13 @@ def add_lora(model: Any, options: LoRAOptions, name: str = "default", seed: int 
     """
     from peft import LoraConfig
 
-    _check_targets(model, options)
+    targets = _targets(model, options)
     config = LoraConfig(
         r=options.r,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=list(options.target_modules),
+        target_modules=[name for name in targets if not name.startswith(_EXPERTS)] or None,
+        target_parameters=_stacks(model, options, targets) or None,
         layers_to_transform=None if options.layers is None else list(options.layers),
         layers_pattern=None if options.layers is None else "layers",
         trainable_token_indices=list(options.new_ids) or None,
@@ -135,15 +140,36 @@ def _layers(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _check_targets(model: Any, options: LoRAOptions) -> None:
-    """Raise ValueError if something named is not in the model."""
-    linear = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    _check_known("target modules", options.target_modules, linear)
+def _stacks(model: Any, options: LoRAOptions, targets: Sequence[str]) -> list[str]:
+    """Full names of the stacks of experts' weights that are adapted."""
+    names = [name for name in targets if name.startswith(_EXPERTS)]
+    layers = model.config.mixture_layers
+    if options.layers is not None:
+        layers = tuple(index for index in layers if index in options.layers)
+    return [f"model.layers.{index}.mlp.{name}" for index in layers for name in names]
+
+
+def _targets(model: Any, options: LoRAOptions) -> tuple[str, ...]:
+    """What is adapted, of the default targets those that the model has.
+
+    Raises:
+        ValueError: if something named is not in the model, or experts would have a dropout.
+    """
+    known = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    if any(isinstance(module, UniDiffMixture) for module in model.modules()):
+        known |= {f"{_EXPERTS}{name}" for name in STACKS}
+    targets = options.target_modules
+    if targets == LoRADefaults.target_modules:
+        targets = tuple(name for name in targets if name in known)
+    _check_known("target modules", targets, known)
+    if options.dropout and any(name.startswith(_EXPERTS) for name in targets):
+        raise ValueError(f"experts are adapted without dropout, got {options.dropout}")
     num_layers, vocab_size = model.config.num_hidden_layers, model.config.vocab_size
     if options.layers is not None and max(options.layers) >= num_layers:
         raise ValueError(f"layers {options.layers} must be below {num_layers}, the model's number")
     if options.new_ids and not 0 <= min(options.new_ids) <= max(options.new_ids) < vocab_size:
         raise ValueError(f"new ids must lie in [0, {vocab_size}), got {options.new_ids}")
+    return targets
 
 
 def _check_known(what: str, names: Sequence[str], known: set[str]) -> None:

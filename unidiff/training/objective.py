@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unidiff.diffusion.absorbing import mask_exact_count
+from unidiff.diffusion.absorbing import mask_complementary, mask_exact_count
 from unidiff.diffusion.objective import stratified_times
 from unidiff.diffusion.random import uniform
 from unidiff.diffusion.schedules import SCHEDULES
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 from unidiff.tokens.layout import MODALITIES
+
+from .balance import balance_term, recorded_routes
 
 DRAW_TIME, DRAW_MASK = 101, 102
 DRAW_WRONG, DRAW_OTHER = 104, 105
@@ -78,6 +80,8 @@ class BlockObjective:
             visible ones are then learnt too, so that the weights may be declared
             `trained_on_visible` (secondary remasking); 0: visible tokens are shown as they are.
         visible_weight: loss of such a visible token.
+        complementary: each block is noised twice over the one context, the second time where the
+            first was not, so that every token is learnt once; ELBO weights average the two.
         seed: key of the rotations that stratify the times.
     """
 
@@ -90,7 +94,13 @@ class BlockObjective:
     ar_modalities: tuple[str, ...] = ("text",)
     wrong_share: float = 0.0
     visible_weight: float = 0.1
+    complementary: bool = False
     seed: int = 0
+
+    def streams(self, batch: Mapping[str, Tensor], config: UniDiffConfig) -> TrainingStreams:
+        """Both streams of a batch, each block standing there as often as it is noised."""
+        copies = 2 if self.complementary else 1
+        return training_streams(batch, config.grid, config.logits_shift, copies)
 
     def loss_of(self, index: int) -> ModalityLoss:
         """How the modality of an index is noised and weighted."""
@@ -119,7 +129,12 @@ class BlockObjective:
             streams.canvas_values("modality_ids"),
         )
         group_BK = streams.canvas_group_BK * (int(modality_BK.max()) + 1) + modality_BK
-        is_masked_BK, weight_BK = mask_exact_count(draw_BK, group_BK, rate_BK, streams.can_mask_BK)
+        groups = draw_BK, group_BK, rate_BK, streams.can_mask_BK
+        if self.complementary:
+            is_second_BK = (streams.copy_K == 1).expand_as(group_BK)
+            is_masked_BK, weight_BK = mask_complementary(*groups, is_second_BK)
+        else:
+            is_masked_BK, weight_BK = mask_exact_count(*groups)
         weight_BK = torch.where(is_elbo_BK, weight_BK, 1.0) * scale_BK
         return is_masked_BK, torch.where(is_masked_BK, weight_BK, 0.0).float()
 
@@ -139,17 +154,17 @@ class BlockObjective:
             num_response_tokens: labels in the global batch; None counts this batch's.
 
         Raises:
-            ValueError: for a model with `logits_shift=1`, whose training comes with AR adaptation;
-                under `attention_pattern="full"` for rows with a context, or an `ar_weight`; if
+            ValueError: under `attention_pattern="full"` for rows with a context, or an
+                `ar_weight`; under `logits_shift=1` for a label that no token precedes; if
                 `ar_modalities` names one that the layout does not have.
         """
-        check_trainable(config, batch)
+        check_trainable(config, batch, allows_shift=True)
         if config.attention_pattern == "full" and self.ar_weight:
             raise ValueError(
                 f"ar_weight must be 0 under attention_pattern='full', got {self.ar_weight}: every "
                 "row sees its successor"
             )
-        streams = training_streams(batch, config.grid)
+        streams = self.streams(batch, config)
         is_masked_BK, weight_BK = self.corrupt(streams)
         if self.wrong_share > 0:
             shown_BK = self._shown(streams, is_masked_BK, config)
@@ -162,16 +177,18 @@ class BlockObjective:
             [config.layout.modality_id(name) for name in self.ar_modalities]
         )
         width = successor_BC.shape[1]
-        if self.ar_weight > 0:
-            inputs["labels"][:, :width] = successor_BC
-        losses = model(**inputs).token_losses
-        diffusion_BK = losses[:, width:] * weight_BK
-        ar = losses[:, :width].sum()
+        is_read_BC = (successor_BC != -100) & (self.ar_weight > 0)
+        context_labels = inputs["labels"][:, :width]  # of first canvas tokens, or none
+        context_labels.copy_(torch.where(is_read_BC, successor_BC, context_labels))
+        with recorded_routes(model) as routes:
+            losses = model(**inputs).token_losses
+        diffusion_BK = streams.canvas_losses(losses) * weight_BK
+        ar = losses[:, :width][is_read_BC].sum()
         if num_response_tokens is None:
             num_response_tokens = (batch["labels"] != -100).sum()
-        total = (diffusion_BK.sum() + self.ar_weight * ar) / num_response_tokens
-        return total, self._parts(
-            streams, diffusion_BK.detach(), ar.detach(), successor_BC, config.layout.modalities
+        total = diffusion_BK.sum() + self.ar_weight * ar + balance_term(routes, streams, config)
+        return total / num_response_tokens, self._parts(
+            streams, diffusion_BK.detach(), ar.detach(), is_read_BC.sum(), config.layout.modalities
         )
 
     def _shown(
@@ -202,15 +219,16 @@ class BlockObjective:
         streams: TrainingStreams,
         diffusion_BK: Tensor,
         ar: Tensor,
-        successor_BC: Tensor,
+        ar_count: Tensor,
         names: tuple[str, ...],
     ) -> dict[str, Tensor]:
         """Sums and counts by modality, for the log."""
         modality_BK = streams.canvas_values("modality_ids")
-        parts = {"ar_sum": ar, "ar_count": (successor_BC != -100).sum()}
+        parts = {"ar_sum": ar, "ar_count": ar_count}
         for index, name in enumerate(names):
             here = (modality_BK == index) & streams.can_mask_BK
+            count = (here & (streams.copy_K == 0)).sum()
             coefficient = self.loss_of(index).coefficient or 1.0
             parts[f"{name}_sum"] = diffusion_BK[here].sum() / coefficient
-            parts[f"{name}_count"] = here.sum()
+            parts[f"{name}_count"] = count
         return parts

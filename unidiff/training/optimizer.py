@@ -95,7 +95,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MuonWithAdamW:
     """Optimizer of what is trained in a model: matrices inside layers by Muon, the rest by AdamW.
 
-    The rest: embeddings, heads, norms, and LoRA's factors, whose product is what has a spectrum.
+    The rest: embeddings, heads, norms, stacks of experts, and LoRA's factors, whose product is what
+    has a spectrum.
     """
     matrices: list[Tensor] = []
     others: list[Tensor] = []

@@ -22,6 +22,7 @@ from unidiff.diffusion.uniform import uniform_nelbo_rate
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 
+from .balance import balance_term, recorded_routes
 from .objective import DRAW_MASK, DRAW_TIME
 
 DRAW_ID = 103
@@ -86,14 +87,16 @@ class UniformObjective:
         streams = training_streams(batch, config.grid)
         noisy_BK, time_BK = self.corrupt(streams, config)
         inputs = streams.inputs(streams.can_mask_BK, noisy_BK)
-        if config.uniform_prediction == "posterior":
-            total = model(**inputs).token_losses.sum()
-        else:
-            total = self._nelbo(model, inputs, streams, noisy_BK, time_BK, config)
+        with recorded_routes(model) as routes:
+            if config.uniform_prediction == "posterior":
+                total = model(**inputs).token_losses.sum()
+            else:
+                total = self._nelbo(model, inputs, streams, noisy_BK, time_BK, config)
         count = (batch["labels"] != -100).sum()
         if num_response_tokens is None:
             num_response_tokens = count
-        return total / num_response_tokens, {"uniform_sum": total.detach(), "uniform_count": count}
+        parts = {"uniform_sum": total.detach(), "uniform_count": count}
+        return (total + balance_term(routes, streams, config)) / num_response_tokens, parts
 
     def _nelbo(
         self,

@@ -1,8 +1,13 @@
 """pytest plugins/vla/tests/test_naming.py: names of environments, ours and others'."""
 
+from types import SimpleNamespace
+
 import gymnasium
 import pytest
 from unidiff_vla.environments import find_environment, make_environment
+from unidiff_vla.loading import environment_for
+
+from unidiff.data.sources.tabletop_scene import IMAGE_SIZE
 
 from .toy_gym import Corridor
 
@@ -41,6 +46,32 @@ def test_one_of_ours_takes_the_split_and_is_bare():
     env = make_environment(find_environment("tabletop-reach"), "test", ("top",))
     assert env.split == "test"
     assert callable(env.execute)
+
+
+def test_one_of_ours_has_the_size_that_was_asked_for():
+    pusht = find_environment("pusht")
+    pytest.importorskip("gym_pusht", reason="gym-pusht is not installed: unidiff-vla[pusht]")
+    assert make_environment(pusht, "test", image_size=96).reset(seed=0)[0]["image"].shape[0] == 96
+    assert make_environment(pusht, "test").reset(seed=0)[0]["image"].shape[0] == 64
+
+
+def test_the_table_has_one_size_of_pictures():
+    chosen = find_environment("tabletop-reach")
+    assert make_environment(chosen, "test", image_size=IMAGE_SIZE).image_size == IMAGE_SIZE
+    with pytest.raises(ValueError, match=r"the only size of the table's pictures; got .*=64"):
+        make_environment(chosen, "test", image_size=64)
+
+
+@pytest.mark.parametrize(("size", "shown"), [((32, 32), 32), ((96, 64), 32)])
+def test_an_environment_shows_what_a_policy_sees(size, shown):
+    policy = SimpleNamespace(
+        encoder=SimpleNamespace(image_size=size), settings=SimpleNamespace(cameras=("top",))
+    )
+    env = environment_for(policy, find_environment("tabletop-reach"), "test")
+    assert (env.split, env.cameras, env.image_size) == ("test", ("top",), shown)
+    policy.encoder.image_size = (96, 96)
+    with pytest.raises(ValueError, match="image_size=96"):
+        environment_for(policy, find_environment("tabletop-reach"), "test")
 
 
 def test_one_of_others_is_tried_out(monkeypatch):

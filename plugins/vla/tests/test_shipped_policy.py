@@ -11,7 +11,7 @@ from unidiff_vla.environments import find_environment, make_environment
 from unidiff_vla.environments.instructions import task_of_instruction
 from unidiff_vla.environments.metaworld_env import load_metaworld
 from unidiff_vla.loading import METAWORLD_CHECKPOINT, METAWORLD_SIX
-from unidiff_vla.policy import MaskedDiffusionPolicy
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
 
 CODES = Path(__file__).parents[3] / "training_state" / "metaworld" / "codes.npz"
 
@@ -92,3 +92,9 @@ def test_it_closes_drawers_it_has_not_seen(policy: MaskedDiffusionPolicy) -> Non
     finally:
         env.close()
     assert sum(run.success for run in runs) >= 3
+
+
+def test_what_it_was_not_trained_for_is_refused(policy: MaskedDiffusionPolicy) -> None:
+    for settings in ({"foresees": True}, {"decoding": {"decoding_mode": "ar"}}):
+        with pytest.raises(ValueError, match="these weights were trained"):
+            MaskedDiffusionPolicy(policy.model, policy.processor, PolicySettings(**settings))

@@ -10,7 +10,7 @@ from unidiff.bundled import bundled_checkpoint
 from unidiff.cli.options import ModelChoice
 from unidiff.cli.session import open_session
 
-from .environments import EnvironmentName, find_environment
+from .environments import EnvironmentName, InstructedEnv, find_environment, make_environment
 from .policy import (
     ActionRegressor,
     ChunkPolicy,
@@ -88,6 +88,17 @@ def policy_for(
         return LoadedPolicy(RegressionPolicy.from_pretrained(folder, settings), folder)
     session = open_session(ModelChoice(folder, choice.device))
     return LoadedPolicy(MaskedDiffusionPolicy(session.model, session.processor, settings), folder)
+
+
+def environment_for(policy: ChunkPolicy, chosen: EnvironmentName, split: str) -> InstructedEnv:
+    """An environment that shows what a policy sees: its cameras, at the size of its pictures.
+
+    Raises:
+        ValueError, ImportError: as `make_environment`.
+    """
+    height, width = policy.encoder.image_size
+    size = height if height == width else None  # ours have square ones alone
+    return make_environment(chosen, split, policy.settings.cameras, size)
 
 
 def check_same_actions(policy: ChunkPolicy, env: Any, name: str) -> None:

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
+from unidiff_vla.environments.tabletop_env import TabletopEnv
 from unidiff_vla.lerobot_dataset import LeRobotFolder
 from unidiff_vla.policy import MaskedDiffusionPolicy
 from unidiff_vla.recording import recorder
 
 from unidiff.cli.app import app
-from unidiff.data.sources.tabletop import TabletopEnv
+from unidiff.data.sources.tabletop import TabletopEnv as Table
 
 
 def invoke(*line: object) -> Result:
@@ -41,9 +42,11 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     folder = LeRobotFolder(tmp_path / "demos")
     assert len(folder) == 4
     assert folder.info["unidiff"]["settings"]["wander"] == 9
+    assert folder.info["fps"] == TabletopEnv.metadata["render_fps"] == 10
 
     sizes = ("--steps", 2, "--batch-size", 2, "--tokenizer-steps", 2, "--num-layers", 1)
     sizes = (*sizes, "--waypoints", "4, 9", "--num-turns", 1, "--future-share", 0.5)
+    sizes = (*sizes, "--tokenizer-widths", "8,16", "--num-action-bins", 32)
     result = invoke(
         *("train-policy", *[tmp_path / "demos"] * 2, "--out", tmp_path / "run", *sizes),
         "--no-compile-layers",
@@ -53,9 +56,11 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     log = json.loads((tmp_path / "run" / "policy" / "training_log.json").read_text())
     assert log["recipe"]["waypoints"] == [4, 9]
     assert log["recipe"]["num_turns"] == 1
+    assert log["recipe"]["tokenizer_widths"] == [8, 16]
+    assert log["recipe"]["num_action_bins"] == 32
     assert log["recipe"]["future_share"] == 0.5
     policy = MaskedDiffusionPolicy.from_pretrained(tmp_path / "run" / "policy")
-    seen, _ = TabletopEnv("reach").reset(seed=1_000_000)
+    seen, _ = Table("reach").reset(seed=1_000_000)
     assert policy.predict_action_chunk(seen).shape == (1, 8, 2)
 
 
@@ -72,14 +77,20 @@ def test_environments_without_experts_are_refused(tmp_path: Path) -> None:
     assert "have experts; got ['CartPole-v1']" in result.stderr
 
 
-def test_waypoints_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
-    line = ("train-policy", tmp_path, "--out", tmp_path / "run", "--waypoints", "8,soon")
-    result = invoke(*line)
+@pytest.mark.parametrize("option", ["--waypoints", "--tokenizer-widths"])
+def test_lists_that_are_no_numbers_are_refused(option: str, tmp_path: Path) -> None:
+    result = invoke("train-policy", tmp_path, "--out", tmp_path / "run", option, "8,soon")
     assert result.exit_code == 2
-    assert "whole numbers as 8,24" in result.stderr
+    assert f"{option} must be whole numbers as 8,24" in result.stderr
 
 
 def test_a_folder_that_is_no_data_set_is_refused(tmp_path: Path) -> None:
     result = invoke("train-policy", tmp_path, "--out", tmp_path / "run")
     assert result.exit_code == 2
     assert "meta/info.json" in result.stderr
+
+
+def test_adding_wants_codes_to_add_to(tmp_path: Path) -> None:
+    result = invoke("train-policy", tmp_path, "--out", tmp_path / "run", "--add")
+    assert result.exit_code == 2
+    assert "got 1 of them, and the file is missing" in " ".join(result.stderr.split())

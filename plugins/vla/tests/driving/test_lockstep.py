@@ -101,6 +101,25 @@ def test_a_film_shows_what_is_foreseen_beside_what_came():
         assert (frame[:, size:] == (10 * plan if plan else 255)).all()
 
 
+class TwoViews(Corridor):
+    """A corridor seen from the side, dark, and from the front, bright."""
+
+    def observe(self):
+        seen = super().observe()
+        seen["image"]["front"] = 100 + seen["image"]["side"]
+        return seen
+
+
+def test_a_film_shows_the_camera_whose_picture_is_foreseen():
+    """The environment has another order of cameras than the policy."""
+    for first, second, shade in (("front", "side", 140), ("side", "front", 40)):
+        how = Drive(View((first, second), foresees=True), num_filmed=1)
+        (run,) = drive(Seer(), [TwoViews(cameras=("side", "front"))], [4], how)
+        size = run.film.frames[0].shape[1] // 2
+        for step, frame in zip(run.film.steps, run.film.frames, strict=True):
+            assert (frame[:, :size] == shade + step).all()
+
+
 def test_a_state_that_is_not_finite_ends_the_episode_before_it_is_planned_for():
     runs = drive(Dice(), corridors(2, nan_at=3), [0, 1])
     assert runs[0].success

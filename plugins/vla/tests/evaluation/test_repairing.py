@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from unidiff_vla.environments.tabletop_env import TabletopEnv
+from unidiff_vla.evaluation import command
+from unidiff_vla.evaluation.plan import EvaluationPlan
 from unidiff_vla.evaluation.repairing import (
     PLANS_OF_EPISODE,
     Planted,
@@ -63,6 +65,27 @@ def test_doubt_replaces_tokens_and_the_seed_repeats_it(policy_with):
     assert np.array_equal(found.is_wrong, again.is_wrong)
     changed = found.mended != found.drafts
     assert changed[found.is_wrong].any()
+
+
+@pytest.mark.parametrize(
+    ("seed", "number", "layouts"),
+    [(0, 50, range(10)), (3, 50, range(150, 160)), (3, 4, range(12, 16))],
+)
+def test_tokens_are_planted_on_the_layouts_of_the_evaluation_seed(
+    seed, number, layouts, policy_with, monkeypatch
+):
+    asked = []
+
+    def plant(policy, envs, layouts, num_planted, seed):
+        asked.append((layouts, num_planted, seed))
+        return Planted(*(np.zeros((1, 1, 2)) for _ in range(3)), np.array([[[True, False]]]))
+
+    monkeypatch.setattr(command, "plant_and_mend", plant)
+    plan = EvaluationPlan(
+        ("tabletop-reach",), seeds=(seed, seed + 1), num_episodes=number, planted=2
+    )
+    command._repair(policy_with(), plan)
+    assert asked == [(layouts, 2, seed)]
 
 
 def test_rates_by_hand():

@@ -39,6 +39,14 @@ def test_a_wide_bound_takes_one_step_and_a_narrow_one_them_all(policy, observati
     assert min(narrow.differences.values()) > 0
 
 
+def test_one_step_is_not_tried_where_tokens_are_given_back(visible_policy_with, observations):
+    decoding = {"revision": "secondary", "revision_drop": 1.0, "unmasking_strategy": "static"}
+    found = calibrate_steps(
+        visible_policy_with(decoding=decoding), {"reach": observations[:1]}, 10.0
+    )
+    assert found["reach"].num_steps == 2
+
+
 def test_the_seed_repeats_a_calibration_of_sampled_plans(policy_with, observations):
     policy = policy_with(decoding={"do_sample": True, "unmasking_strategy": "static"})
     recordings = {"reach": observations[:2]}

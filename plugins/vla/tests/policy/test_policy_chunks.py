@@ -188,7 +188,7 @@ def test_a_new_process_repeats_the_actions_from_the_folder_alone(
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     )
     found = json.loads(ran.stdout.strip().splitlines()[-1])
     assert found == [action.tobytes().hex() for action in actions]

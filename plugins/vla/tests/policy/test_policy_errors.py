@@ -8,6 +8,7 @@ from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
 from unidiff_vla.policy.settings import SETTINGS_FILE
 
 from unidiff.bundled import bundled_checkpoint
+from unidiff.tokens.fast import FastTokenizer
 
 
 @pytest.mark.parametrize(
@@ -124,6 +125,26 @@ def test_a_checkpoint_without_actions_is_refused(parts):
 
     with pytest.raises(ValueError, match="no action_bins"):
         MaskedDiffusionPolicy(parts[0], NoActions())
+
+
+def test_medians_of_codes_in_no_order_are_refused(parts, observations):
+    chunks = np.random.default_rng(0).uniform(-1, 1, (8, 8, 2))
+
+    class Fast:
+        """A processor whose actions are FAST's codes."""
+
+        def __getattr__(self, name):
+            return getattr(parts[1], name)
+
+        def bins_of(self, modality):
+            return FastTokenizer.fit(chunks, length=16)
+
+    medians = PolicySettings(decoding={"do_sample": False, "greedy_choice": "median"})
+    with pytest.raises(ValueError, match="FAST's are numbers of merges"):
+        MaskedDiffusionPolicy(parts[0], Fast(), medians)
+    policy = MaskedDiffusionPolicy(parts[0], Fast(), PolicySettings())
+    with pytest.raises(ValueError, match="FAST's are numbers of merges"):
+        policy.predict_action_chunk(observations[0], greedy_choice="median")
 
 
 def test_a_folder_without_checkpoint_is_named(tmp_path):

@@ -168,6 +168,36 @@ def test_of_a_draft_what_is_doubted_is_planned_anew_and_pins_stay(
     assert np.array_equal(alone[0], chunk[1])
 
 
+def test_a_step_to_mend_in_is_left_however_much_is_pinned(
+    visible_policy_with, observations, previous
+):
+    """Seven of eight timesteps are pinned, and of four steps an eighth would be one."""
+    policy = visible_policy_with(decoding=SECONDARY)
+    leftover = np.concatenate([previous, previous])[:8]
+    policy.predict_action_chunk(observations[0], leftover=leftover[:7], inference_delay=7)
+    assert policy.last_record.num_forwards == (2,)
+    doubting = {"revision_threshold": 1.0, "revision_drop": 1.0}
+    policy.predict_action_chunk(
+        observations[0], leftover=leftover, inference_delay=7, is_draft=True, **doubting
+    )
+    assert set(policy.last_record.traces[0].index) <= {14, 15}
+    assert len(policy.last_record.traces[0]) >= 1
+
+
+def test_one_step_mends_nothing_and_is_refused(visible_policy_with, observations, previous):
+    with pytest.raises(ValueError, match="use at least 2"):
+        visible_policy_with(decoding={**SECONDARY, "max_denoising_steps": 1})
+    policy = visible_policy_with(decoding=SECONDARY)
+    with pytest.raises(ValueError, match="use at least 2"):
+        policy.predict_action_chunk(
+            observations[0],
+            leftover=previous,
+            inference_delay=1,
+            is_draft=True,
+            max_denoising_steps=1,
+        )
+
+
 def test_a_warm_start_from_a_draft_shows_the_whole_leftover(visible_policy_with, observations):
     policy = visible_policy_with(
         decoding={**SECONDARY, "revision_threshold": 0.0}, replan_every=2, warm_start="draft"

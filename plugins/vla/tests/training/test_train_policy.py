@@ -1,6 +1,6 @@
 """A policy trained on a tiny recorded data set: rows, one resumable run, a folder that drives."""
 
-import shutil
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,85 +11,24 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 from unidiff_vla.environments.instructions import instructions_of
-from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
+from unidiff_vla.lerobot_dataset import DatasetWriter, Feature
 from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings, load_policy
-from unidiff_vla.training import PolicyRecipe, assemble_policy, read_recordings, train_policy
+from unidiff_vla.policy.observations import ObservationEncoder
+from unidiff_vla.training import assemble_policy, read_recordings, train_policy
 from unidiff_vla.training.objectives import policy_blocks
-from unidiff_vla.training.run import CODES_FILE, RUN_FOLDER, TOKENIZER_FOLDER
+from unidiff_vla.training.run import RUN_FOLDER
 from unidiff_vla.training.source import Recorded
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.tasks import RowMaker
+from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.tokens.sequence import SequenceEncoder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 
 from .coded_frames import coded
+from .tiny_run import CAMERAS, SETTINGS, TINY, an_observation, write_set
 
 TOKENIZER = AutoTokenizer.from_pretrained(bundled_checkpoint())
-CAMERAS = ("side", "front")
-TASKS = ("reach", "push", "drawer-open")
-TINY = PolicyRecipe(
-    horizon=2,
-    num_action_bins=4,
-    num_state_bins=4,
-    levels=(3, 3),
-    tokenizer_widths=(8,),
-    tokenizer_steps=2,
-    tokenizer_batch=4,
-    steps=4,
-    warmup_steps=1,
-    decay_steps=1,
-    batch_size=4,
-    micro_batch=2,
-    hidden_size=64,
-    num_layers=1,
-    intermediate_size=32,
-    save_steps=2,
-    bf16=False,
-    compile_layers=False,
-)
-SETTINGS = PolicySettings(cameras=CAMERAS, decoding={"do_sample": False})
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Nine episodes of five frames, each task in three wordings."""
-    folder = tmp_path_factory.mktemp("recorded") / "set"
-    features = {f"observation.images.{camera}": image_feature(16, 16) for camera in CAMERAS}
-    features |= {"observation.state": Feature("float32", (3,)), "action": Feature("float32", (2,))}
-    writer = DatasetWriter(folder, features, fps=10)
-    rng = np.random.default_rng(0)
-    for number in range(9):
-        frames = {
-            f"observation.images.{camera}": rng.integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)
-            for camera in CAMERAS
-        }
-        frames["observation.state"] = rng.normal(size=(5, 3)).astype(np.float32)
-        frames["action"] = rng.uniform(-1, 1, size=(5, 2)).astype(np.float32)
-        told = instructions_of(TASKS[number % 3])[number // 3]
-        writer.add_episode(f"episode-{number}", frames, told)
-    writer.finish()
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run") / "whole"
-    train_policy([recorded], folder, TINY, note=lambda text: None)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def coded_run(run: Path) -> Callable[[Path], Path]:
-    """Makes a folder in which a run finds the pictures coded already."""
-
-    def folder(own: Path) -> Path:
-        own.mkdir()
-        shutil.copy(run / CODES_FILE, own)
-        shutil.copytree(run / TOKENIZER_FOLDER, own / TOKENIZER_FOLDER)
-        return own
-
-    return folder
 
 
 def weights_of(run: Path) -> dict[str, torch.Tensor]:
@@ -111,20 +50,6 @@ def test_recordings_are_read_camera_by_camera(recorded: Path) -> None:
     told = recordings.instructions[recordings.instruction_index[5]]
     assert told in instructions_of("push")
     assert seen[-1] == (9, 9)
-
-
-def write_set(
-    folder: Path, told: str, size: int = 16, width: int = 3, cameras: tuple[str, ...] = CAMERAS
-) -> Path:
-    """A data set of one episode of two frames."""
-    features = {f"observation.images.{one}": image_feature(size, size) for one in cameras}
-    features |= {"observation.state": Feature("float32", (width,))}
-    features |= {"action": Feature("float32", (2,))}
-    writer = DatasetWriter(folder, features, fps=10)
-    frames = {name: np.ones((2, *one.shape), one.numpy_dtype) for name, one in features.items()}
-    writer.add_episode("one", frames, told)
-    writer.finish()
-    return folder
 
 
 def test_several_data_sets_are_read_as_one(recorded: Path, tmp_path: Path) -> None:
@@ -170,17 +95,17 @@ def test_a_data_set_without_pictures_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_picture_after_the_chunk_shares_its_canvas(run: Path) -> None:
-    policy = MaskedDiffusionPolicy.from_pretrained(
-        assemble_policy(run, run.with_name("foreseen"), replace(SETTINGS, foresees=True))
+    processor = UniDiffProcessor.from_pretrained(
+        assemble_policy(run, run.with_name("foreseen"), SETTINGS)
     )
-    layout = policy.processor.layout  # pictures of 8 x 8 codes, chunks of two timesteps
-    maker = RowMaker(SequenceEncoder(policy.processor.tokenizer, layout), policy_blocks("masked"))
+    layout = processor.layout  # pictures of 8 x 8 codes, chunks of two timesteps
+    maker = RowMaker(SequenceEncoder(processor.tokenizer, layout), policy_blocks("masked"))
     frames = replace(
         coded(("open it", "pull it", "push it", "shut it", "shut it"), (0, 0, 1, 2, 2)),
         pictures=np.arange(5)[:, None, None] + np.array([[[0], [4]]]) + np.zeros((5, 2, 64), int),
         episode_index=np.array([0, 0, 0, 0, 1]),
     )
-    canvas = policy.encoder([an_observation()])
+    canvas = ObservationEncoder(processor, replace(SETTINGS, foresees=True))([an_observation()])
     source = Recorded(maker, frames, future_share=1.0)
     for index, after in enumerate((2, 3, 3, 3, 4)):  # two steps on, at most the episode's last
         row = source.row(index, np.random.default_rng(0))
@@ -222,13 +147,35 @@ def test_a_policy_that_foresees_plans_with_and_without_it(
     assert without.last_record.futures == ()
 
 
+def test_what_the_weights_were_not_trained_for_is_refused(run: Path, tmp_path: Path) -> None:
+    folder = assemble_policy(run, tmp_path / "policy", SETTINGS)
+    said = json.loads((folder / "config.json").read_text())
+    assert said["policy_training"] == {"objective": "masked", "future_share": 0.0}
+    foreseeing = replace(SETTINGS, foresees=True)
+    left_to_right = replace(SETTINGS, decoding={"decoding_mode": "ar"})
+    with pytest.raises(ValueError, match="trained without it"):
+        MaskedDiffusionPolicy.from_pretrained(folder, foreseeing)
+    with pytest.raises(ValueError, match="trained with objective='masked'"):
+        MaskedDiffusionPolicy.from_pretrained(folder, left_to_right)
+    policy = MaskedDiffusionPolicy.from_pretrained(folder)
+    with pytest.raises(ValueError, match="trained with objective='masked'"):
+        policy.predict_action_chunk(an_observation(), decoding_mode="ar")
+    del said["policy_training"]  # as in older folders: nobody knows, and nothing is refused
+    (folder / "config.json").write_text(json.dumps(said))
+    for settings in (foreseeing, left_to_right):
+        old = MaskedDiffusionPolicy.from_pretrained(folder, settings)
+        assert old.predict_action_chunk(an_observation()).shape == (1, 2, 2)
+
+
 def test_a_run_goes_on_from_a_policy_with_the_same_ids(
     run: Path, coded_run: Callable[[Path], Path], recorded: Path, tmp_path: Path
 ) -> None:
     start = assemble_policy(run, tmp_path / "start", SETTINGS, dtype=torch.float32)
     frozen = replace(TINY, steps=1, warmup_steps=0, learning_rate=1e-12, decay_steps=0)
     own = coded_run(tmp_path / "further")
-    model = train_policy([recorded], own, frozen, start=start, note=lambda text: None)
+    notes: list[str] = []
+    model = train_policy([recorded], own, frozen, start=start, note=notes.append)
+    assert notes[-1].endswith("tensors of the start taken")  # the run has its image tokenizer
     stored = load_file(start / "model.safetensors")
     assert len(stored) == len(list(model.parameters()))
     for name, weight in model.named_parameters():
@@ -255,15 +202,6 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(
 def test_another_recipe_is_refused(run: Path, recorded: Path) -> None:
     with pytest.raises(ValueError, match=r"another recipe \(learning_rate\)"):
         train_policy([recorded], run, replace(TINY, learning_rate=1e-4), note=lambda text: None)
-
-
-def an_observation() -> dict[str, object]:
-    rng = np.random.default_rng(1)
-    return {
-        "images": {camera: rng.integers(0, 256, (16, 16, 3), dtype=np.uint8) for camera in CAMERAS},
-        "state": np.zeros(3, dtype=np.float32),
-        "instruction": "open the drawer",
-    }
 
 
 def test_the_folder_drives(run: Path, tmp_path: Path) -> None:

@@ -17,9 +17,8 @@ from unidiff_vla.environments import (
     WORDINGS,
     EnvironmentName,
     find_environment,
-    make_environment,
 )
-from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
+from unidiff_vla.loading import LoadedPolicy, check_same_actions, environment_for, policy_for
 from unidiff_vla.policy import PolicySettings
 
 MOST_FILMED = 8  # episodes, in two rows of a film
@@ -149,13 +148,12 @@ def _drive(
     begun: list[EpisodeRun],
 ) -> None:
     """Drive all episodes; `begun` holds them meanwhile, so that an interruption leaves them."""
-    cameras = loaded.policy.settings.cameras
-    envs = [make_environment(chosen, scene.split, cameras)]
+    envs = [environment_for(loaded.policy, chosen, scene.split)]
     seeds = range(how.seed, how.seed + scene.episodes)
     try:
         check_same_actions(loaded.policy, envs[0], scene.env)
         envs += [
-            make_environment(chosen, scene.split, cameras)
+            environment_for(loaded.policy, chosen, scene.split)
             for _ in range(min(NUM_PARALLEL, scene.episodes) - 1)
         ]
         with progress_bars() as progress:

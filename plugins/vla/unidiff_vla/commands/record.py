@@ -70,6 +70,35 @@ class LeadOptions:
             env.max_steps += self.dagger_steps
 
 
+@dataclass(frozen=True)
+class FrameOptions:
+    """What a frame shows, and how often there is one."""
+
+    cameras: Annotated[
+        str | None, typer.Option(help="Names, comma-separated; the environment's own by default.")
+    ] = None
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Height and width in pixels; the environment's own by default.", min=1),
+    ] = None
+    look_every: Annotated[
+        int,
+        typer.Option(
+            help="Steps from one picture to the next; frames between are marked, and not learnt.",
+            min=1,
+        ),
+    ] = 1
+    fps: Annotated[
+        int | None,
+        typer.Option(help="Frames of a second; the environment's own by default.", min=1),
+    ] = None
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """The cameras; None: the environment's own."""
+        return None if self.cameras is None else tuple(self.cameras.split(","))
+
+
 @takes_options
 def record(
     envs: Annotated[
@@ -81,19 +110,9 @@ def record(
     ],
     out: Annotated[Path, typer.Option(help="Folder of the data set; must not exist.")],
     first: LeadOptions,
+    shown: FrameOptions,
     episodes: Annotated[int, typer.Option(help="Successes of each environment.", min=1)] = 100,
-    cameras: Annotated[
-        str | None, typer.Option(help="Names, comma-separated; the environment's own by default.")
-    ] = None,
     first_seed: Annotated[int, typer.Option(help="Layout of the first attempt.", min=0)] = 0,
-    look_every: Annotated[
-        int,
-        typer.Option(
-            help="Steps from one picture to the next; frames between are marked, and not learnt.",
-            min=1,
-        ),
-    ] = 1,
-    fps: Annotated[int, typer.Option(help="Frames of a second.", min=1)] = 80,
     as_json: JsonFlag = False,
 ) -> None:
     """Record an expert's demonstrations on training layouts.
@@ -105,9 +124,8 @@ def record(
     chosen = [find_environment(name) for name, _ in wanted]
     if strange := [one.name for one in chosen if not one.is_ours]:
         raise ValueError(f"only environments of this package have experts; got {strange}")
-    names = None if cameras is None else tuple(cameras.split(","))
     lead = first.lead(chosen[0].name)
-    settings = {**first.settings, "look_every": look_every, "cameras": names}
+    settings = {**first.settings, "look_every": shown.look_every, "cameras": shown.names}
     writer: DatasetWriter | None = None
     reports: list[RecordingReport] = []
     with progress_bars() as progress:
@@ -118,13 +136,13 @@ def record(
             progress.update(bar, completed=done, description=report.name)
 
         for one, (_, number) in zip(chosen, wanted, strict=True):
-            env: Any = make_environment(one, "train", names)
+            env: Any = make_environment(one, "train", shown.names, shown.image_size)
             first.prolong(env)
             try:
                 writer = writer or DatasetWriter(
                     out,
-                    features_of(env, marks_fresh=look_every > 1),
-                    fps=fps,
+                    features_of(env, marks_fresh=shown.look_every > 1),
+                    fps=shown.fps or env.metadata["render_fps"],
                     settings=settings,
                 )
                 reports.append(
@@ -135,7 +153,7 @@ def record(
                         number,
                         first_seed=first_seed,
                         lead=lead,
-                        look_every=look_every,
+                        look_every=shown.look_every,
                         on_progress=show,
                     )
                 )

@@ -32,8 +32,20 @@ class RecipeOptions:
         int | None,
         typer.Option(help="Steps of the image tokenizer.", min=1, rich_help_panel=_SIZES),
     ] = None
+    tokenizer_widths: Annotated[
+        str | None,
+        typer.Option(
+            help="Its channels after each halving of the picture, as 24,48,96; fewer halvings, "
+            "more codes.",
+            rich_help_panel=_SIZES,
+        ),
+    ] = None
     horizon: Annotated[
         int | None, typer.Option(help="Timesteps of a chunk.", min=1, rich_help_panel=_SIZES)
+    ] = None
+    num_action_bins: Annotated[
+        int | None,
+        typer.Option(help="Bins of each action's dimension.", min=2, rich_help_panel=_SIZES),
     ] = None
     hidden_size: Annotated[
         int | None, typer.Option(help="Width, a multiple of 64.", min=64, rich_help_panel=_SIZES)
@@ -88,8 +100,9 @@ class RecipeOptions:
         from unidiff_vla.training import PolicyRecipe
 
         given = {name: value for name, value in vars(self).items() if value is not None}
-        if self.waypoints is not None:
-            given["waypoints"] = _numbers(self.waypoints)
+        for name in ("waypoints", "tokenizer_widths"):
+            if name in given:
+                given[name] = _numbers(name, given[name])
         standard = PolicyRecipe()
         steps = given.get("steps", standard.steps)
         share = min(1.0, steps / standard.steps)
@@ -103,12 +116,13 @@ class RecipeOptions:
         )
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(name: str, text: str) -> tuple[int, ...]:
     """Whole numbers separated by commas; ValueError if one is none."""
     try:
         return tuple(int(one) for one in text.split(",") if one.strip())
     except ValueError as error:
-        raise ValueError(f"--waypoints must be whole numbers as 8,24; got {text!r}") from error
+        option = "--" + name.replace("_", "-")
+        raise ValueError(f"{option} must be whole numbers as 8,24; got {text!r}") from error
 
 
 @takes_options
@@ -126,6 +140,14 @@ def train_policy(
         Path | None,
         typer.Option(help="Checkpoint to begin with, where sizes fit; the bundled one by default."),
     ] = None,
+    add: Annotated[
+        bool,
+        typer.Option(
+            "--add",
+            help="Put the codes of DATA behind those that OUT holds, by the same image tokenizer "
+            "and bins.",
+        ),
+    ] = False,
 ) -> None:
     """Train a policy: image tokenizer, codes, then the transformer.
 
@@ -135,10 +157,17 @@ def train_policy(
     from unidiff_vla.policy.settings import SETTINGS_FILE
     from unidiff_vla.training import assemble_policy, recommended_settings
     from unidiff_vla.training import train_policy as train
-    from unidiff_vla.training.run import cameras_of
+    from unidiff_vla.training.codes import cameras_of
 
     recipe = options.recipe()
-    train(data or [], out, recipe, start=start, note=lambda text: typer.echo(text, err=True))
+    train(
+        data or [],
+        out,
+        recipe,
+        start=start,
+        adds=add,
+        note=lambda text: typer.echo(text, err=True),
+    )
     policy = out / "policy"
     if (policy / SETTINGS_FILE).is_file():  # may have been edited
         settings = PolicySettings.load(policy)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unidiff_vla.environments.actions import bounds_of, checked_action
-from unidiff_vla.environments.protocol import InstructedEnv, Observation, pictures_of
+from unidiff_vla.environments.protocol import InstructedEnv, Observation
 
 from .film import Film
 from .view import View
@@ -53,7 +53,7 @@ class EpisodeRun:
         seed: of the layout.
         seen: what the policy sees now; None after the end.
         num_steps, num_plans, num_forwards, seconds, error: see `EpisodeRecord`.
-        film: what the first camera saw; None: it is not filmed.
+        film: what the policy's first camera saw; None: it is not filmed.
         foreseen: what it should see after the latest plan; None: nobody said.
     """
 
@@ -134,8 +134,8 @@ class EpisodeRun:
             self.seen = None
 
     def _look(self, observation: Observation) -> None:
-        if self.film is not None and (pictures := pictures_of(observation)):
-            self.film.add(self._filmed(next(iter(pictures.values()))), self.num_steps)
+        if self.film is not None and (picture := self._view.filmed(observation)) is not None:
+            self.film.add(self._filmed(picture), self.num_steps)
         self.seen = self._view(observation, self._told)
 
     def _filmed(self, picture: np.ndarray) -> np.ndarray:

@@ -54,6 +54,15 @@ class View:
             )
         return {**seen, "state": state}
 
+    def filmed(self, observation: Observation) -> np.ndarray | None:
+        """The picture of the policy's first camera, whose next one it may foresee; None: no camera.
+
+        The environment's first one where it has none of that name.
+        """
+        pictures = pictures_of(observation)
+        own = None if self.cameras is None else pictures.get(self.cameras[0])
+        return next(iter(pictures.values()), None) if own is None else own
+
     def _pictures(self, observation: Observation) -> Mapping[str, Any]:
         """`image`, or `images` by camera."""
         pictures = pictures_of(observation)

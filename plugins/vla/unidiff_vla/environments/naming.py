@@ -65,7 +65,10 @@ def find_environment(name: str) -> EnvironmentName:
 
 
 def make_environment(
-    chosen: EnvironmentName, split: str, cameras: tuple[str, ...] | None = None
+    chosen: EnvironmentName,
+    split: str,
+    cameras: tuple[str, ...] | None = None,
+    image_size: int | None = None,
 ) -> InstructedEnv:
     """The environment, tried out where it is not ours.
 
@@ -73,9 +76,12 @@ def make_environment(
         chosen: which one.
         split: of the layouts; read by our environments alone.
         cameras: that the policy sees; None: the environment's own. Read by ours alone.
+        image_size: height and width of their pictures in pixels; None: the environment's own. Read
+            by ours alone.
 
     Raises:
-        ValueError: if gymnasium knows none of that id, or it is no environment told in words.
+        ValueError: if gymnasium knows none of that id, it is no environment told in words, or one
+            of ours has no such camera or size.
         ImportError: if the simulator is not installed.
     """
     import gymnasium
@@ -83,7 +89,8 @@ def make_environment(
     register_environments()
     arguments: dict[str, Any] = {}
     if chosen.is_ours:
-        arguments = {"split": split} | ({} if cameras is None else {"cameras": cameras})
+        given = {"split": split, "cameras": cameras, "image_size": image_size}
+        arguments = {name: value for name, value in given.items() if value is not None}
     try:
         env = gymnasium.make(chosen.id, disable_env_checker=True, **arguments)
     except gymnasium.error.Error as error:

@@ -39,6 +39,7 @@ class TabletopEnv(InstructedSimulation):
         task: "reach" or "push".
         split: of the tables, "train" or "test".
         cameras: ("top",), or () for no pictures.
+        image_size: height and width in pixels, which the table has but one of.
         max_steps: steps after which an episode is truncated; None: the table's own limit.
     """
 
@@ -51,10 +52,14 @@ class TabletopEnv(InstructedSimulation):
         split: str = "train",
         *,
         cameras: tuple[str, ...] = ("top",),
+        image_size: int = IMAGE_SIZE,
         max_steps: int | None = None,
     ) -> None:
-        if set(cameras) - {"top"}:
-            raise ValueError(f"expected cameras ('top',) or (); got {cameras=}")
+        if set(cameras) - {"top"} or image_size != IMAGE_SIZE:
+            raise ValueError(
+                f"expected cameras ('top',) or (), and image_size={IMAGE_SIZE}, the only size of "
+                f"the table's pictures; got {cameras=} {image_size=}"
+            )
         self._table = Table(task)
         super().__init__(
             f"tabletop-{task}",

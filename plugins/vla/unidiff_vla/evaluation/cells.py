@@ -14,6 +14,11 @@ from typing import Any
 from unidiff_vla.driving import EpisodeRecord
 
 
+def layouts_of(seed: int, num_episodes: int) -> range:
+    """Layouts of an evaluation seed; those of two seeds are different ones."""
+    return range(seed * num_episodes, (seed + 1) * num_episodes)
+
+
 @dataclass(frozen=True)
 class Cell:
     """What decides the episodes of one part, and nothing else.
@@ -38,8 +43,8 @@ class Cell:
 
     @property
     def layout_seeds(self) -> range:
-        """Seeds of the layouts; those of two evaluation seeds are different ones."""
-        return range(self.seed * self.num_episodes, (self.seed + 1) * self.num_episodes)
+        """Seeds of the layouts."""
+        return layouts_of(self.seed, self.num_episodes)
 
     @property
     def key(self) -> str:

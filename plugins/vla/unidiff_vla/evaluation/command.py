@@ -14,7 +14,8 @@ from unidiff.evaluation.suite import describe_environment
 from unidiff.model.fingerprint import weights_key
 from unidiff.plugins import EvaluationReport, EvaluationRequest
 from unidiff_vla.driving import View
-from unidiff_vla.loading import LoadedPolicy, check_same_actions, policy_for
+from unidiff_vla.environments import find_environment
+from unidiff_vla.loading import LoadedPolicy, check_same_actions, environment_for, policy_for
 from unidiff_vla.policy import (
     ChunkPolicy,
     MaskedDiffusionPolicy,
@@ -22,8 +23,8 @@ from unidiff_vla.policy import (
     RegressionPolicy,
 )
 
-from .cells import Cell, CellFolder
-from .measuring import Driver, Results, made_for, measure_cells
+from .cells import Cell, CellFolder, layouts_of
+from .measuring import Driver, MakeEnv, Results, measure_cells
 from .plan import SETTINGS, EvaluationPlan, reference_decoding
 from .repairing import check_plantable, plant_and_mend
 from .summary import compare, cost_of, errors_of, success_by_task, success_table
@@ -115,12 +116,17 @@ def _measured(
         policy,
         View.of(policy),
         plan.parallel,
-        made_for(policy.settings.cameras),
+        _maker(policy),
         partial(check_same_actions, policy),
     )
     folder, progress = CellFolder(request.cells), request.progress
     results = measure_cells(driver, cells, folder, progress, label)
     return _Measured(results, cost_of(results), key)
+
+
+def _maker(policy: ChunkPolicy) -> MakeEnv:
+    """Makes environments that show what a policy sees."""
+    return lambda name, split: environment_for(policy, find_environment(name), split)
 
 
 def _report(loaded: LoadedPolicy, plan: EvaluationPlan, measured: _Measured) -> dict[str, Any]:
@@ -187,13 +193,14 @@ def _other(
 
 
 def _repair(policy: ChunkPolicy, plan: EvaluationPlan) -> Mapping[str, Any]:
-    """What secondary remasking makes of planted tokens, on the first layouts of each task."""
+    """What secondary remasking makes of planted tokens, on the first seed's first layouts."""
     assert isinstance(policy, MaskedDiffusionPolicy)
-    make_env = made_for(policy.settings.cameras)
+    make_env = _maker(policy)
     envs = [make_env(name, plan.split) for name in plan.envs]
-    layouts = range(min(REPAIRED_LAYOUTS, plan.num_episodes))
+    seed = plan.seeds[0]
+    layouts = layouts_of(seed, plan.num_episodes)[:REPAIRED_LAYOUTS]
     try:
-        planted = plant_and_mend(policy, envs, layouts, plan.planted, plan.seeds[0])
+        planted = plant_and_mend(policy, envs, layouts, plan.planted, seed)
     finally:
         for env in envs:
             env.close()

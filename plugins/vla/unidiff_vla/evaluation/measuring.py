@@ -8,7 +8,7 @@ from typing import Any
 
 from unidiff_vla.driving import ChunkPolicy, Drive, EpisodeRecord, View, drive
 from unidiff_vla.driving.lockstep import plan_key
-from unidiff_vla.environments import InstructedEnv, find_environment, make_environment
+from unidiff_vla.environments import InstructedEnv, find_environment
 
 from .cells import Cell, CellFolder
 
@@ -127,11 +127,6 @@ def measure_cells(
     progress(label, len(cells), len(cells))
     results.latencies = driver.latencies(cells[0])
     return results
-
-
-def made_for(cameras: tuple[str, ...] | None) -> MakeEnv:
-    """Makes environments with the cameras that a policy sees."""
-    return lambda name, split: make_environment(find_environment(name), split, cameras)
 
 
 def _counter(progress: Progress, cell: Cell) -> Callable[[Any], None]:

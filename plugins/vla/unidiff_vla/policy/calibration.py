@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .fit import fewest_steps
 from .observations import Observation
 from .policy import MaskedDiffusionPolicy
 
@@ -53,7 +54,8 @@ def calibrate_steps(
         policy: plans with its own decoding options.
         recordings: observations of each task, as they were met while driving.
         bound: in ranges of an action dimension, > 0.
-        candidates: numbers of steps to try; those at or above the full schedule are left out.
+        candidates: numbers of steps to try; those at or above the full schedule, or too few for the
+            policy's revision, are left out.
         seed: of all plans; row i has the same key with any number of steps.
 
     Raises:
@@ -68,12 +70,12 @@ def calibrate_steps(
         raise ValueError(f"candidates must be one or more numbers >= 1; got {candidates}")
     if empty := sorted(task for task, one in recordings.items() if not len(one)):
         raise ValueError(f"recordings must hold observations of every task; none of {empty}")
-    full_steps = policy.horizon * policy.dof
+    full_steps, least = policy.horizon * policy.dof, fewest_steps(policy.settings.decoding)
     found = {}
     for task, observations in recordings.items():
         full = _chunks(policy, observations, full_steps, seed)
         differences: dict[int, float] = {}
-        for steps in sorted({one for one in candidates if one < full_steps}):
+        for steps in sorted({one for one in candidates if least <= one < full_steps}):
             chunks = _chunks(policy, observations, steps, seed)
             differences[steps] = chunk_difference(chunks, full, policy.bins)
             if differences[steps] < bound:

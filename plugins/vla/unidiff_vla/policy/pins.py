@@ -110,15 +110,16 @@ def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:
             inputs["draft_mask"][row, chunk] = torch.from_numpy(one.is_drafted_TD.reshape(-1))
 
 
-def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins]) -> Any:
+def steps_of(steps: int | Sequence[int | None] | None, pins: Sequence[Pins], least: int = 1) -> Any:
     """`max_denoising_steps` of each row: a chunk's steps in proportion to what is to denoise.
 
     Args:
         steps: of a whole chunk, for all rows or for each; None: one for each masked position.
-        pins: of each row; at least one step stays.
+        pins: of each row.
+        least: steps that stay, where there are so many; see `fit.fewest_steps`.
     """
-    each = list(steps) if isinstance(steps, (list, tuple)) else [steps] * len(pins)
+    each: list[Any] = list(steps) if isinstance(steps, (list, tuple)) else [steps] * len(pins)
     return [
-        one if one is None else max(1, math.ceil(one * (~row.is_pinned_TD).mean()))
+        one if one is None else max(min(one, least), math.ceil(one * (~row.is_pinned_TD).mean()))
         for one, row in zip(each, pins, strict=True)
     ]

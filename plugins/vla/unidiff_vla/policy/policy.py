@@ -19,7 +19,7 @@ behind the picture, so its keys change with it, although its words do not (`reus
 # Shapes: B observations, T timesteps, D dimensions, K = T * D canvas.
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ import torch
 from unidiff.plugins.answers import check_fits
 
 from .chunk_policy import ChunkPolicy
+from .fit import check_ordered, check_trained_for, fewest_steps
 from .observations import Observation
 from .pins import Pins, pin, steps_of
 from .records import ChunkRecord, chunk_traces, confidence_of, num_shared
@@ -47,9 +48,11 @@ class MaskedDiffusionPolicy(ChunkPolicy):
             settings: None: the defaults.
 
         Raises:
-            ValueError: if the checkpoint has no actions, or settings and checkpoint do not fit.
+            ValueError: if the checkpoint has no actions, settings and checkpoint do not fit, or the
+                settings ask for what the weights were not trained for.
         """
         super().__init__(model, processor, settings)
+        self._check({**model.generation_config.given(), **self.settings.decoding})
         model.decoding_session(**self.settings.decoding)  # raises where an option does not fit
 
     @torch.inference_mode()
@@ -65,14 +68,16 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         """Chunks of B observations, and the cache of their prompts where it is to be kept."""
         start = time.perf_counter()
         check_decoding(options)
+        given = {**self.settings.decoding, **options}
+        full = {**self.model.generation_config.given(), **given}
+        self._check(full)
         inputs = self.encoder(observations)
         check_fits(self.model, inputs)
         pin(inputs, pins, self.processor)
-        given = {**self.settings.decoding, **options}
-        steps = given.get("max_denoising_steps", self.model.generation_config.max_denoising_steps)
         is_part = any(one.is_pinned_TD.any() for one in pins)
         if is_part and not self.settings.foresees:
-            given["max_denoising_steps"] = steps_of(steps, pins)
+            steps = full.get("max_denoising_steps")
+            given["max_denoising_steps"] = steps_of(steps, pins, fewest_steps(full))
         keeps_past = uses_past and self.settings.reuses_prompt
         output = self.model.generate(
             **inputs.to(self.model.device),
@@ -106,6 +111,11 @@ class MaskedDiffusionPolicy(ChunkPolicy):
             futures=tuple(futures),
         )
         return self.last_record, past
+
+    def _check(self, decoding: Mapping[str, Any]) -> None:
+        """Raise ValueError if keywords ask for what weights or action tokens cannot give."""
+        check_trained_for(self.model.config, decoding, self.settings.foresees)
+        check_ordered(self.bins, decoding)
 
     def _weaker(self, options: dict[str, Any]) -> dict[str, Any]:
         """The prompt with a dropped condition, where guidance wants one."""

@@ -20,8 +20,9 @@ from unidiff.tokens.whole_folder import whole_folder
 from unidiff.training.trainer import AVERAGE_FILE, newest_checkpoint
 from unidiff_vla.policy import PolicySettings
 
+from .codes import CODES_FILE, TOKENIZER_FOLDER, cameras_of, stored_bins
 from .objectives import policy_model, policy_settings
-from .run import CODES_FILE, FACTS_FILE, RUN_FOLDER, TOKENIZER_FOLDER, cameras_of, stored_bins
+from .run import FACTS_FILE, RUN_FOLDER
 
 
 def assemble_policy(

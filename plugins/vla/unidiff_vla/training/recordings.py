@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from unidiff_vla.lerobot_dataset import (
     cameras_of,
     fresh_frames,
 )
+from unidiff_vla.lerobot_dataset.folder import INFO_PATH, STATISTICS_PATH, TASKS_PATH
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,20 @@ def read_recordings(
         instructions=told,
         **{name: np.concatenate(one) for name, one in parts.items()},
     )
+
+
+def recording_key(folder: str | Path) -> str:
+    """Hexadecimal name of what a data set holds, wherever its folder lies.
+
+    Read are its description, sentences and statistics, which hold numbers of all frames.
+
+    Raises:
+        FileNotFoundError: if it is no data set.
+    """
+    digest = blake2b(digest_size=8)
+    for part in (INFO_PATH, TASKS_PATH, STATISTICS_PATH):
+        digest.update((Path(folder) / part).read_bytes())
+    return digest.hexdigest()
 
 
 def check_alike(sources: Sequence[LeRobotFolder]) -> dict[str, str]:
