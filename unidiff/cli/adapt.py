@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from .options import takes_options
+from .progress import goes_on, run_beside
 from .session import quiet_transformers
 
 _DATA, _RECIPE, _TRAINING = "Data", "What it becomes", "Training"
 DTYPES = ("float32", "bfloat16", "float16")
-RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TextData:
         Raises:
             ValueError: if a data set cannot be used, or `--samples` does not name all of them.
         """
-        from unidiff.data.corpus import Corpus, tokenised
+        from unidiff.data.corpus import Corpus
         from unidiff.data.stream import Weighted
 
         counts = self.samples or [32] * len(self.data)
@@ -65,12 +65,7 @@ class TextData:
                 f"{self.length}"
             )
         return [
-            Weighted(
-                Corpus(
-                    name, tokenised(name, processor.encoder, self.length), processor.layout, blocks
-                ),
-                count,
-            )
+            Weighted(Corpus.read(name, name, processor.encoder, self.length, blocks), count)
             for name, count in zip(self.data, counts, strict=True)
         ]
 
@@ -211,18 +206,15 @@ def adapt(
     sources = data.weighted(processor, recipe.blocks())
     model = adapted_model(source, recipe)
     num_items = rates.steps * sum(one.per_cycle for one in sources)
-    try:
+    with goes_on():
         run = train_model(
             model,
             sources,
-            target.with_name(f"{target.name}.{RUN_FOLDER}"),
+            run_beside(target),
             recipe.objective(rates.seed, num_items),
             rates,
             {"source": str(source), "recipe": asdict(recipe), "length": data.length},
             data.length if data.pack else None,
         )
-    except KeyboardInterrupt:
-        typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
-        raise
     write_adapted(run, processor, recipe.decoding, target, getattr(torch, sizes.dtype))
     typer.echo(str(target))

@@ -14,11 +14,11 @@ from unidiff.plugins.task import Example, Task
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
+from .progress import goes_on, run_beside
 from .session import Session, check_weights, open_session, quiet_transformers
 
 _DATA, _TRAINING = "Data", "Training"
 _RETAIN_EXAMPLES = 2_000  # of each task that is retained
-RUN_FOLDER = "run"
 
 
 @dataclass(frozen=True)
@@ -169,17 +169,14 @@ def finetune(
     session, record = _opened(model, chosen, rates.quantized)
     new_ids = add_modalities(session.model, session.processor, chosen.modalities)
     options = replace(options, lora=replace(options.lora, new_ids=new_ids))
-    run = out.with_name(f"{out.name}.{RUN_FOLDER}")
+    run = run_beside(out)
     before = _measured(session, chosen, held_out, "base", rates.seed)
     start = time.perf_counter()
     add_lora(session.model, options.lora, seed=options.seed)
     source = TaskSource(chosen, session.processor, train_examples)
     retain = _retain(session, chosen, rates, options.steps)
-    try:
+    with goes_on():
         train(session.model, source, run, options, retain=retain)
-    except KeyboardInterrupt:
-        typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
-        raise
     seconds = time.perf_counter() - start
     save_adapter(session.model, out, session.processor, record, decoding=chosen.decoding)
     after = _measured(session, chosen, held_out, "adapter", rates.seed)

@@ -11,7 +11,7 @@ import typer
 from unidiff.bundled import bundled_checkpoint
 
 from .options import takes_options
-from .progress import progress_bars
+from .progress import goes_on, progress_bars
 from .session import quiet_transformers
 
 RECIPES = ("bundled", "drafting", "filling", "guiding", "settling", "full")
@@ -171,11 +171,8 @@ def train(
     image_tokenizer, tokenizer = tokenizers.load()
     from accelerate import PartialState
 
-    try:
+    with goes_on():
         finish = _train_recipe(recipe, data, out, (image_tokenizer, tokenizer), chosen, carried)
-    except KeyboardInterrupt:
-        typer.echo("unidiff: stopped; the same command goes on from the last save", err=True)
-        raise
     if PartialState().is_main_process:
         typer.echo(str(finish(image_folder, out / "checkpoint")))
     # Left to the end of the process, the group's threads may abort it; closed before the trainer is

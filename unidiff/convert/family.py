@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -159,15 +159,32 @@ class Family:
         Raises:
             ValueError: if it has something that the model does not, or contradicts itself.
         """
-        try:
-            settings = self.settings(folder)
-        except KeyError as error:
-            raise ValueError(
-                f"{folder.path} lacks {error} in its config.json or among its weights, which "
-                f"{self.name} needs"
-            ) from error
+        settings = said_settings(self, folder)
         check_ids(folder, settings)
         return own_configuration(UniDiffConfig, folder, settings)
+
+
+class Settled(Protocol):
+    """A family, of models or of image tokenizers."""
+
+    @property
+    def name(self) -> str:
+        """Of the family."""
+
+    @property
+    def settings(self) -> Callable[[ForeignFolder], dict[str, Any]]:
+        """The fields of our configuration that a folder's files say."""
+
+
+def said_settings(family: Settled, folder: ForeignFolder) -> dict[str, Any]:
+    """A family's settings of a folder; raises ValueError where its files lack something."""
+    try:
+        return family.settings(folder)
+    except KeyError as error:
+        raise ValueError(
+            f"{folder.path} lacks {error} in its config.json or among its weights, which "
+            f"{family.name} needs"
+        ) from error
 
 
 def own_configuration(

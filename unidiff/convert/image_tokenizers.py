@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
@@ -12,7 +11,7 @@ from unidiff.model.checkpoint import WEIGHTS_FILE, pickles_in, refuse_pickles
 from unidiff.tokens.checkpoint import read_json
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 
-from .family import ForeignFolder, own_configuration
+from .family import ForeignFolder, own_configuration, said_settings
 from .image_families import ImageFamily, image_family_of
 from .image_names import MAGVIT_BUFFERS
 from .keys import converted
@@ -59,7 +58,8 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
     family = image_family_of(folder)
     theirs = _within(theirs, family.prefixes)
     folder = replace(folder, shapes={name: one.shape for name, one in theirs.items()})
-    ours = _configuration(family, folder)
+    settings = said_settings(family, folder)
+    ours = own_configuration(family.model.config_class, folder, settings)
     tensors, unknown = converted(theirs, family.rules(folder))
     with torch.device("meta"):
         expected = family.model(ours).state_dict()
@@ -110,18 +110,6 @@ def _within(tensors: Mapping[str, LazyTensor], prefixes: tuple[str, ...]) -> dic
     starts = (one for one in prefixes if any(name.startswith(one) for name in tensors))
     found = next(starts, prefixes[0])
     return {name[len(found) :]: one for name, one in tensors.items() if name.startswith(found)}
-
-
-def _configuration(family: ImageFamily, folder: ForeignFolder) -> PreTrainedConfig:
-    """Our configuration of a folder."""
-    try:
-        settings: dict[str, Any] = family.settings(folder)
-        return own_configuration(family.model.config_class, folder, settings)
-    except KeyError as error:
-        raise ValueError(
-            f"{folder.path} lacks {error} in its config.json or among its weights, which "
-            f"{family.name} needs"
-        ) from error
 
 
 def _check_digits(path: Path, theirs: Mapping[str, LazyTensor]) -> None:

@@ -48,13 +48,7 @@ class Converted:
     @property
     def generation_config(self) -> UniDiffGenerationConfig:
         """Its authors' way to decode, and its special ids."""
-        config = self.config
-        return UniDiffGenerationConfig(
-            **self.family.decoding,
-            bos_token_id=config.bos_token_id,
-            eos_token_id=config.eos_token_id,
-            pad_token_id=config.pad_token_id,
-        )
+        return UniDiffGenerationConfig.with_ids_of(self.config, **self.family.decoding)
 
 
 def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:

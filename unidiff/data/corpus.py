@@ -43,6 +43,18 @@ class Corpus:
     layout: TokenLayout
     blocks: BlockOptions
 
+    @classmethod
+    def read(
+        cls,
+        name: str,
+        source: str | Path,
+        encoder: SequenceEncoder,
+        length: int,
+        blocks: BlockOptions,
+    ) -> "Corpus":
+        """A data set tokenised for a checkpoint; arguments and errors as `tokenised`."""
+        return cls(name, tokenised(source, encoder, length), encoder.layout, blocks)
+
     def __len__(self) -> int:
         """Samples of one epoch."""
         return len(self.table)

@@ -67,6 +67,16 @@ class UniDiffGenerationConfig(GenerationConfig):
         self.validate()
 
     @classmethod
+    def with_ids_of(cls, config: Any, **options: Any) -> "UniDiffGenerationConfig":
+        """Options beside the special ids of a model's configuration; errors as the constructor."""
+        return cls(
+            **options,
+            bos_token_id=config.bos_token_id,
+            eos_token_id=config.eos_token_id,
+            pad_token_id=config.pad_token_id,
+        )
+
+    @classmethod
     def from_model_config(cls, model_config: Any) -> "UniDiffGenerationConfig":
         """Never: model configurations hold no decoding options.
 

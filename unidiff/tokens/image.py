@@ -187,13 +187,8 @@ class FSQImageTokenizer(ImageTokenizer):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Standard convolution weights; each residual block starts as the identity."""
-        if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, nonlinearity="linear")
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, ResidualBlock):
+        super()._init_weights(module)
+        if isinstance(module, ResidualBlock):
             init.zeros_(module.conv_out.weight)
 
     @property

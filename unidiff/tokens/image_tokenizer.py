@@ -9,8 +9,9 @@ Shapes: B images, H height and W width in pixels, h and w code rows and columns.
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 
 
 class ImageTokenizer(PreTrainedModel):
@@ -91,6 +92,15 @@ class ImageTokenizer(PreTrainedModel):
             wanted = f"grid {grid} has {height * width}" if grid else "no square has that many"
             raise ValueError(f"got {num_codes} codes per image but {wanted}; pass grid=(h, w)")
         return self.decode(codes.reshape(-1, height, width))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Standard weights of convolutions and norms that nobody has trained yet."""
+        if isinstance(module, nn.Conv2d):
+            init.kaiming_normal_(module.weight, nonlinearity="linear")
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.GroupNorm):
+            init.ones_(module.weight)
+            init.zeros_(module.bias)
 
     def _codes(self, pixels: Tensor) -> Tensor:
         """(B, h, w) int64 codes of pixels that were checked."""

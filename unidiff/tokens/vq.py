@@ -172,13 +172,8 @@ class VQImageTokenizer(ImageTokenizer):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Weights for a network that nobody has trained yet."""
-        if isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, nonlinearity="linear")
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm):
-            init.ones_(module.weight)
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding):
+        super()._init_weights(module)
+        if isinstance(module, nn.Embedding):
             init.normal_(module.weight)
 
     @property

@@ -20,9 +20,8 @@ from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.tokens.whole_folder import whole_folder
 
 from .adaptation_recipes import AdaptationRates, AdaptationRecipe
-from .assemble import CURVES_FILE, RunState, write_log
+from .assemble import RunState, write_history
 from .bundled import training_arguments
-from .curves import draw_curves
 from .finetune import AdapterTrainer, StepBar
 from .lora import add_lora
 from .run_folder import check_same_settings
@@ -134,16 +133,9 @@ def write_adapted(
         dtype: of the stored weights.
     """
     target = Path(target)
-    config = run.model.config
-    run.model.generation_config = UniDiffGenerationConfig(
-        **decoding,
-        bos_token_id=config.bos_token_id,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
+    run.model.generation_config = UniDiffGenerationConfig.with_ids_of(run.model.config, **decoding)
     with whole_folder(target) as partial:
         run.model.to(dtype).save_pretrained(partial)
         processor.save_pretrained(partial)
-        write_log(partial, run)
-        draw_curves(run.history, partial / CURVES_FILE)
+        write_history(partial, run)
     return target

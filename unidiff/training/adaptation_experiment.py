@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.blocks import BlockOptions
-from unidiff.data.corpus import Corpus, tokenised
+from unidiff.data.corpus import Corpus
 from unidiff.data.sources.additions import ORDERS, additions
 from unidiff.data.sources.library_text import iter_documents
 from unidiff.data.stream import Weighted
@@ -28,8 +28,7 @@ from unidiff.tokens.whole_folder import whole_folder
 
 from .adaptation import adapted_model, train_model, write_adapted
 from .adaptation_recipes import RECIPES, AdaptationRates, AdaptationRecipe
-from .assemble import CURVES_FILE, write_log
-from .curves import draw_curves
+from .assemble import write_history
 from .objective import BlockObjective
 from .run_folder import check_same_settings
 
@@ -163,16 +162,9 @@ class Experiment:
         settings = self.settings
         counts = {SUMS: settings.sums, TEXT: settings.windows}
         return [
-            Weighted(
-                Corpus(
-                    name,
-                    tokenised(self.folder / f"{name}.jsonl", processor.encoder, settings.length),
-                    processor.layout,
-                    blocks,
-                ),
-                count,
-            )
+            Weighted(Corpus.read(name, path, processor.encoder, settings.length, blocks), count)
             for name, count in counts.items()
+            for path in [self.folder / f"{name}.jsonl"]
         ]
 
     def _make_source(self, target: Path) -> None:
@@ -200,8 +192,7 @@ class Experiment:
                 own[name] = own[name][:rows]
             theirs.load_state_dict(own)
             theirs.save_pretrained(partial)
-            write_log(partial, run)
-            draw_curves(run.history, partial / CURVES_FILE)
+            write_history(partial, run)
 
     def _make(self, target: Path, stage: str) -> None:
         """Adapt the source, or train its shape from fresh weights."""

@@ -171,14 +171,12 @@ def _image_tokenizer(folder: Path) -> FSQImageTokenizer:
 def _decoding_defaults(config: UniDiffConfig) -> UniDiffGenerationConfig:
     """Decoding options that are saved with the checkpoint: those of text in the suite `bundled`."""
     is_free = config.attention_pattern != "block_causal"  # else blocks lie on the trained grid
-    return UniDiffGenerationConfig(
+    return UniDiffGenerationConfig.with_ids_of(
+        config,
         max_new_tokens=DEFAULT_NEW_TOKENS,
         unmasking_strategy="entropy_bound",
         entropy_bound=0.4,
         block_length=8 if is_free else None,
-        eos_token_id=config.eos_token_id,
-        bos_token_id=config.bos_token_id,
-        pad_token_id=config.pad_token_id,
     )
 
 
@@ -193,10 +191,15 @@ def write_log(folder: Path, run: RunState) -> None:
     (folder / LOG_FILE).write_text(json.dumps(log, indent=1) + "\n")
 
 
-def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> None:
-    """Training log, curves and model card."""
+def write_history(folder: Path, run: RunState) -> None:
+    """The trainer's log and its curves."""
     write_log(folder, run)
     draw_curves(run.history, folder / CURVES_FILE)
+
+
+def _write_papers(folder: Path, run: RunState, processor: UniDiffProcessor) -> None:
+    """Training log, curves and model card."""
+    write_history(folder, run)
     facts = {
         "num_parameters": run.model.num_parameters(),
         "num_tokenizer_parameters": processor.image_tokenizer.num_parameters(),

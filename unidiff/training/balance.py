@@ -7,7 +7,7 @@
 # token.
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -34,6 +34,13 @@ def recorded_routes(model: nn.Module) -> Iterator[list[Routes]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def routes_to_balance(
+    model: nn.Module, config: UniDiffConfig
+) -> AbstractContextManager[list[Routes]]:
+    """`recorded_routes` where the balance loss counts; else a list that stays empty."""
+    return recorded_routes(model) if config.router_aux_loss_coef else nullcontext([])
 
 
 def balance_term(

@@ -21,7 +21,7 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 from unidiff.tokens.layout import MODALITIES
 
-from .balance import balance_term, recorded_routes
+from .balance import balance_term, routes_to_balance
 
 DRAW_TIME, DRAW_MASK = 101, 102
 DRAW_WRONG, DRAW_OTHER = 104, 105
@@ -180,7 +180,7 @@ class BlockObjective:
         is_read_BC = (successor_BC != -100) & (self.ar_weight > 0)
         context_labels = inputs["labels"][:, :width]  # of first canvas tokens, or none
         context_labels.copy_(torch.where(is_read_BC, successor_BC, context_labels))
-        with recorded_routes(model) as routes:
+        with routes_to_balance(model, config) as routes:
             losses = model(**inputs).token_losses
         diffusion_BK = streams.canvas_losses(losses) * weight_BK
         ar = losses[:, :width][is_read_BC].sum()

@@ -22,7 +22,7 @@ from unidiff.diffusion.uniform import uniform_nelbo_rate
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.streams import TrainingStreams, check_trainable, training_streams
 
-from .balance import balance_term, recorded_routes
+from .balance import balance_term, routes_to_balance
 from .objective import DRAW_MASK, DRAW_TIME
 
 DRAW_ID = 103
@@ -87,7 +87,7 @@ class UniformObjective:
         streams = training_streams(batch, config.grid)
         noisy_BK, time_BK = self.corrupt(streams, config)
         inputs = streams.inputs(streams.can_mask_BK, noisy_BK)
-        with recorded_routes(model) as routes:
+        with routes_to_balance(model, config) as routes:
             if config.uniform_prediction == "posterior":
                 total = model(**inputs).token_losses.sum()
             else:

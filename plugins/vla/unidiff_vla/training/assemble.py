@@ -59,11 +59,7 @@ def assemble_policy(
     model = policy_model(recipe["objective"], UniDiffConfig.from_pretrained(checkpoint))
     model.load_state_dict(load_file(checkpoint / AVERAGE_FILE), strict=False)
     config = model.config
-    model.generation_config = UniDiffGenerationConfig(
-        eos_token_id=config.eos_token_id,
-        bos_token_id=config.bos_token_id,
-        pad_token_id=config.pad_token_id,
-    )
+    model.generation_config = UniDiffGenerationConfig.with_ids_of(config)
     processor = _processor(run_dir, config.layout, states, actions)
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     facts = {
