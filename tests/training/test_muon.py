@@ -46,7 +46,7 @@ def test_singular_values_become_nearly_one(shape: tuple[int, int]) -> None:
 
 def test_the_dtype_follows_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     for is_known, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("unidiff.training.precision._is_known", lambda known=is_known: known)
+        monkeypatch.setattr("unidiff.training.muon.knows_bfloat16", lambda known=is_known: known)
         assert Muon(matrices(), lr=0.1)._dtype is dtype
 
 

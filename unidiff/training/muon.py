@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .precision import native_bfloat16
+from .precision import knows_bfloat16
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic iteration
 NUM_ITERATIONS = 5
@@ -72,7 +72,7 @@ class Muon(torch.optim.Optimizer):
         if wrong := [tuple(one.shape) for one in matrices if one.ndim != 2]:
             raise ValueError(f"Muon updates matrices; got parameters of the shapes {wrong}")
         super().__init__(matrices, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
-        self._dtype = dtype or (torch.bfloat16 if native_bfloat16(True) else torch.float32)
+        self._dtype = dtype or (torch.bfloat16 if knows_bfloat16() else torch.float32)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]

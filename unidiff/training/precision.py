@@ -17,13 +17,13 @@ def native_bfloat16(is_wanted: bool) -> bool:
     Args:
         is_wanted: what the recipe says.
     """
-    if not is_wanted or _is_known():
+    if not is_wanted or knows_bfloat16():
         return is_wanted
     logger.warning("this processor has no bfloat16 arithmetic: computing in float32 instead")
     return False
 
 
-def _is_known() -> bool:
+def knows_bfloat16() -> bool:
     """Whether the GPU or, without one, the CPU has bfloat16 arithmetic."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)

@@ -7,7 +7,7 @@ from unidiff_vla.lerobot_dataset import (
     FRESH,
     DatasetWriter,
     LeRobotFolder,
-    cameras_of,
+    camera_features,
     fresh_frames,
     stream_samples,
 )
@@ -156,6 +156,14 @@ def test_attempts_without_need_of_an_expert_are_no_failures(new_writer, line):
     assert (again.num_kept, again.num_skipped, again.num_resumed) == (2, 2, 4)
 
 
+def test_a_lead_that_leaves_nothing_to_do_is_said_in_the_end(new_writer, line):
+    def lead(env, begin, seed):
+        return begin() if seed == 150 else None
+
+    with pytest.raises(ValueError, match=r"200 layouts of line in a row .* with 1 of 2"):
+        record_demonstrations(line, new_writer(), "line", 2, lead=lead)
+
+
 def test_an_attempt_that_breaks_off_is_noted_and_the_next_one_made(new_writer, line):
     reset = line.reset
 
@@ -175,4 +183,4 @@ def test_a_single_camera_keeps_its_name(new_writer, line):
     writer = new_writer(cameras=["front"])
     record_demonstrations(line, writer, "line", 1)
     folder = LeRobotFolder(writer.finish())
-    assert cameras_of(folder) == {"front": "observation.image"}
+    assert camera_features(folder) == {"front": "observation.image"}

@@ -15,7 +15,7 @@ from .lerobot_dataset import (
     STATE,
     Episode,
     LeRobotFolder,
-    cameras_of,
+    camera_features,
     fresh_frames,
 )
 
@@ -51,7 +51,7 @@ class RecordedExamples(Sequence[Example]):
         cache: "_EpisodeCache | None" = None,
     ) -> None:
         self._folder = folder
-        self._cameras = cameras_of(folder)
+        self._cameras = camera_features(folder)
         self._cache = _EpisodeCache(folder) if cache is None else cache
         self._places = _all_places(folder) if places is None else places
 

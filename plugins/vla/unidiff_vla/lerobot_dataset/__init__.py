@@ -3,7 +3,7 @@
 from .chunks import action_chunks, fresh_frames, stream_samples
 from .features import FRESH, Feature, image_feature
 from .reader import Episode, LeRobotFolder
-from .roles import ACTION, STATE, camera_feature, cameras_of
+from .roles import ACTION, STATE, camera_feature, camera_features
 from .writer import DatasetWriter
 
 __all__ = [
@@ -16,7 +16,7 @@ __all__ = [
     "LeRobotFolder",
     "action_chunks",
     "camera_feature",
-    "cameras_of",
+    "camera_features",
     "fresh_frames",
     "image_feature",
     "stream_samples",

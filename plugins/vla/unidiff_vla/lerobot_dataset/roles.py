@@ -11,7 +11,7 @@ def camera_feature(camera: str) -> str:
     return _IMAGE if camera == "image" else f"{_IMAGES}{camera}"
 
 
-def cameras_of(folder: LeRobotFolder) -> dict[str, str]:
+def camera_features(folder: LeRobotFolder) -> dict[str, str]:
     """Camera -> its feature, in the order of the data set.
 
     Raises:

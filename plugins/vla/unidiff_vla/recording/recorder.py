@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 _SKIPPED = "is_skipped"  # in an attempt's facts
 _PATIENCE = 20  # failures allowed beyond one for each success wanted
+_MOST_SKIPPED = 200  # attempts in a row that leave the expert nothing to do
 
 
 @dataclass(frozen=True)
@@ -120,8 +121,9 @@ def record_demonstrations(
         on_progress: called after each attempt.
 
     Raises:
-        ValueError: if more attempts fail than succeed, by far, an argument is out of range, or
-            frames do not fit the writer's features.
+        ValueError: if more attempts fail than succeed, by far, `lead` leaves the expert nothing to
+            do in 200 attempts in a row, an argument is out of range, or frames do not fit the
+            writer's features.
     """
     if look_every > 1 and FRESH not in writer.staging.features:
         raise ValueError(
@@ -132,7 +134,7 @@ def record_demonstrations(
             f"expected num_wanted >= 0, first_seed >= 0 and a name without '/'; got {num_wanted=} "
             f"{first_seed=} {name=}"
         )
-    report, seed = RecordingReport(name, num_wanted), first_seed
+    report, seed, skipped = RecordingReport(name, num_wanted), first_seed, 0
     while report.num_kept < num_wanted:
         key = f"{name}-{seed:08d}"
         is_old = key in writer.staging.attempts
@@ -147,7 +149,15 @@ def record_demonstrations(
                 writer.staging.add_failure(key, "", {**facts, "error": str(error)})
             else:
                 _keep(told, writer, key, facts)
-        report = _counted(report, writer.staging.attempts[key], is_old)
+        attempt = writer.staging.attempts[key]
+        report = _counted(report, attempt, is_old)
+        skipped = skipped + 1 if _is_skipped(attempt) else 0
+        if skipped == _MOST_SKIPPED:
+            raise ValueError(
+                f"{skipped} layouts of {name} in a row left its expert nothing to do, with "
+                f"{report.num_kept} of {num_wanted} demonstrations made: want fewer, or let what "
+                "drives first drive fewer steps"
+            )
         if report.num_failed > num_wanted + _PATIENCE:
             raise ValueError(
                 f"{report.num_failed} attempts at {name} failed and {report.num_kept} succeeded; "
@@ -175,7 +185,7 @@ def _keep(
 
 def _counted(report: RecordingReport, attempt: Attempt, is_old: bool) -> RecordingReport:
     """The report after one more attempt."""
-    is_kept, is_skipped = attempt.length > 0, attempt.facts.get(_SKIPPED, False)
+    is_kept, is_skipped = attempt.length > 0, _is_skipped(attempt)
     return replace(
         report,
         num_kept=report.num_kept + is_kept,
@@ -184,3 +194,8 @@ def _counted(report: RecordingReport, attempt: Attempt, is_old: bool) -> Recordi
         num_frames=report.num_frames + attempt.length,
         num_resumed=report.num_resumed + is_old,
     )
+
+
+def _is_skipped(attempt: Attempt) -> bool:
+    """Whether it left the expert nothing to do."""
+    return bool(attempt.facts.get(_SKIPPED, False))

@@ -15,7 +15,7 @@ from unidiff_vla.lerobot_dataset import (
     STATE,
     LeRobotFolder,
     action_chunks,
-    cameras_of,
+    camera_features,
     fresh_frames,
 )
 from unidiff_vla.lerobot_dataset.folder import INFO_PATH, STATISTICS_PATH, TASKS_PATH
@@ -120,7 +120,7 @@ def check_alike(sources: Sequence[LeRobotFolder]) -> dict[str, str]:
     if not sources:
         raise ValueError("expected the folder of at least one data set; got none")
     first = sources[0]
-    cameras = cameras_of(first)
+    cameras = camera_features(first)
     wanted = [*cameras.values(), STATE, ACTION]
     sizes = {name: first.features[name].shape[:2] for name in cameras.values()}
     if len({side for size in sizes.values() for side in size}) != 1:
@@ -131,10 +131,10 @@ def check_alike(sources: Sequence[LeRobotFolder]) -> dict[str, str]:
     for source in sources:
         if not len(source):
             raise ValueError(f"{source.folder} holds no episodes: record some")
-        if list(cameras_of(source)) != list(cameras):
+        if list(camera_features(source)) != list(cameras):
             raise ValueError(
                 f"expected the cameras {list(cameras)} of {first.folder}, in that order; "
-                f"{source.folder} has {list(cameras_of(source))}. Record them alike"
+                f"{source.folder} has {list(camera_features(source))}. Record them alike"
             )
         for name in wanted:
             if source.features[name] != first.features[name]:
