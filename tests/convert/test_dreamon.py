@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unidiff import UniDiffForBlockDiffusion
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 
 from .published import END, MASK, write_json
-from .published_dreamon import DREAMON, EXPAND
+from .published_dreamon import BEGIN, DREAMON, EXPAND
 
 LIMIT = 5
 
@@ -89,6 +89,46 @@ def test_infilling_equals_the_published_loop(tmp_path: Path) -> None:
         assert found.num_forwards[0] == taken.total()
     assert seen[EXPAND] >= 3
     assert seen[END] >= 3
+
+
+def test_a_text_with_a_hole_is_filled_through_the_processor(tmp_path: Path) -> None:
+    theirs = published_model()
+    folder = DREAMON.write(tmp_path / "foreign", theirs)
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    processor = UniDiffProcessor.from_pretrained(folder)
+
+    def logits(ids: Tensor) -> Tensor:
+        raw = DREAMON.logits(theirs, ids)[0]
+        return torch.cat([raw[:1], raw[:-1]])
+
+    lengths, requests, texts = [], [], []
+    for prefix, suffix in (("a b", "c"), ("", "xyz"), ("def f", ":"), ("q" * 9, ""), ("1", "22")):
+        known = [BEGIN, *processor.encoder.text(prefix).ids_L.tolist()]
+        rest = [*processor.encoder.text(suffix).ids_L.tolist(), END]
+        row, _ = infilled(logits, known, 3, rest)
+        lengths.append(len(row) - len(known) - len(rest))
+        texts.append(processor.decode(row))
+        requests.append(processor.for_text_infill(f"{prefix}<|hole|>{suffix}", hole_length=3))
+        out = model.generate(**requests[-1], do_sample=False, max_infill_tokens=LIMIT)
+        assert out[0].tolist() == row
+        assert processor.post_process(out, requests[-1]) == texts[-1:]
+    assert min(lengths) < 3 < max(lengths)
+    batch = processor.batch(requests)
+    out = model.generate(**batch, do_sample=False, max_infill_tokens=LIMIT)
+    assert processor.post_process(out, batch) == texts
+    (text,) = processor.post_process(model.generate(**requests[0], seed=1), requests[0])
+    assert text.startswith("a b")
+    assert text.endswith("c")
+
+
+def test_what_others_cannot_fill_is_said(tmp_path: Path) -> None:
+    folder = DREAMON.write(tmp_path / "foreign", DREAMON.model())
+    processor = UniDiffProcessor.from_pretrained(folder)
+    with pytest.raises(ValueError, match="fills holes of texts, got a part of the type 'image'"):
+        processor.encoder.infill_frame(["image", "text"])
+    processor.tokenizer.bos_token = None
+    with pytest.raises(ValueError, match="has bos_token_id None and eos_token_id 256: set both"):
+        processor.for_text_infill("a<|hole|>")
 
 
 def test_the_two_tokens_are_those_of_its_files(tmp_path: Path) -> None:

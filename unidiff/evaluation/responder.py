@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from unidiff.diffusion.random import hash_integers
-from unidiff.tokens.infill import infill_sequence
 from unidiff.tokens.prompts import batch_prompts, infill_inputs
 from unidiff.tokens.sequence import run_of
 
@@ -172,8 +171,7 @@ class ModelResponder:
         is_hole = np.zeros(len(stretch.ids), dtype=bool)
         is_hole[stretch.start : stretch.stop] = True
         part = {"type": "text", "ids": stretch.ids, "is_hole": is_hole}
-        processor = self.processor
-        return infill_inputs(infill_sequence(processor.encoder, [part]), processor.layout)
+        return infill_inputs(self.processor.encoder, [part])
 
     def _sequences(
         self,

@@ -7,7 +7,7 @@ import numpy as np
 from transformers import BatchFeature
 
 from unidiff.data.blocks import TrainingRow, one_block_row
-from unidiff.tokens.infill import INFILL_PROMPT_LENGTH, infill_sequence
+from unidiff.tokens.infill import infill_sequence, prompt_length
 from unidiff.tokens.prompts import infill_inputs
 
 from .task import Example, Task
@@ -27,8 +27,7 @@ class InfillTask(Task):
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()`: the canvas, its holes masked."""
-        sequence = infill_sequence(processor.encoder, self.parts(processor, example))
-        return infill_inputs(sequence, processor.layout)
+        return infill_inputs(processor.encoder, self.parts(processor, example))
 
     def parse(self, processor: Any, ids: np.ndarray, inputs: BatchFeature) -> Any:
         """The whole canvas: a text, a picture, or a dictionary of both."""
@@ -39,5 +38,6 @@ class InfillTask(Task):
     ) -> TrainingRow:
         """The canvas with its answer, the holes wanted."""
         del rng
-        sequence = infill_sequence(processor.encoder, self.parts(processor, example))
-        return one_block_row(sequence, processor.layout, first=INFILL_PROMPT_LENGTH)
+        encoder = processor.encoder
+        sequence = infill_sequence(encoder, self.parts(processor, example))
+        return one_block_row(sequence, processor.layout, first=prompt_length(encoder))

@@ -1,7 +1,8 @@
 """Infilling as one canvas: the known part is pinned, the holes are wanted.
 
 The sequence is `<|bos|><|infill|>` and then one canvas: first the image, if there is one, as
-`<|image|>`, its codes, `<|/image|>`; then the text, if there is one; then `<|end|>`. Training and
+`<|image|>`, its codes, `<|/image|>`; then the text, if there is one; then `<|end|>`. Under the
+tokenizer of others it is a text between their tokens for its beginning and its end. Training and
 the processor build it here, so both see the same tokens. Knows nothing of models.
 """
 
@@ -13,7 +14,6 @@ import numpy as np
 from .layout import TokenLayout
 from .sequence import SequenceEncoder, TokenSequence, join, run_of
 
-INFILL_PROMPT_LENGTH = 2  # <|bos|><|infill|>
 HOLE_MARKER = "<|hole|>"
 
 
@@ -30,14 +30,20 @@ def infill_sequence(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]
             hole of that many tokens whose ids are the mask id. Without `is_hole` nothing is wanted.
 
     Returns:
-        `TokenSequence` whose first `INFILL_PROMPT_LENGTH` tokens are the prompt.
+        `TokenSequence` whose first `prompt_length(encoder)` tokens are the prompt.
 
     Raises:
-        ValueError: if a part's type is unknown, its shapes differ or a hole's length is below 1.
+        ValueError: if a part's type is unknown, its shapes differ, a hole's length is below 1, or
+            a tokenizer of others is to fill something else than text.
     """
     canvas = [_part(encoder, part) for part in parts]
-    prompt = run_of([encoder.special("<|bos|>"), encoder.special("<|infill|>")], "text")
-    return join([prompt, *canvas, run_of([encoder.special("<|end|>")], "text")])
+    prompt, end = encoder.infill_frame([part["type"] for part in parts])
+    return join([prompt, *canvas, end])
+
+
+def prompt_length(encoder: SequenceEncoder) -> int:
+    """Tokens before the canvas of an infilling."""
+    return len(encoder.infill_frame()[0])
 
 
 def masked_ids(sequence: TokenSequence, layout: TokenLayout) -> np.ndarray:

@@ -182,6 +182,14 @@ class SequenceEncoder:
         begin = self.tokenizer.bos_token_id
         return run_of([] if begin is None else [begin], "text")
 
+    def infill_frame(
+        self, kinds: Sequence[str] = ("text",)
+    ) -> tuple[TokenSequence, TokenSequence]:
+        """What stands before an infilling's canvas, and what ends it; kinds: types of its parts."""
+        del kinds
+        prompt = run_of([self.special("<|bos|>"), self.special("<|infill|>")], "text")
+        return prompt, run_of([self.special("<|end|>")], "text")
+
     def conversation(
         self,
         messages: Sequence[Mapping[str, Any]],
