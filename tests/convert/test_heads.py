@@ -48,7 +48,9 @@ def head_of(published: Published) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("as_pickle", [True, False])
-@pytest.mark.parametrize("published", TIED, ids=lambda one: f"{one.name}-{one.config['model_type']}")
+@pytest.mark.parametrize(
+    "published", TIED, ids=lambda one: f"{one.name}-{one.config['model_type']}"
+)
 def test_a_tied_head_and_frequencies_are_read_over(
     published: Published, as_pickle: bool, tmp_path: Path
 ) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from unidiff.tokens.infill import (
+    infill_prompt_length,
     infill_sequence,
     masked_ids,
-    prompt_length,
     split_at_markers,
 )
 from unidiff.tokens.prompts import layout_for_tokenizer
@@ -59,7 +59,7 @@ def test_an_image_comes_before_the_text_between_pinned_delimiters(encoder):
     assert row.ids_L.tolist() == [BOS, INFILL, IMAGE, *codes, IMAGE_END, letter, END]
     assert np.flatnonzero(row.is_wanted_L).tolist() == [3, 6]
     assert row.modality_L.tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
-    assert not row.is_wanted_L[: prompt_length(encoder)].any()
+    assert not row.is_wanted_L[: infill_prompt_length(encoder.layout)].any()
 
 
 def test_without_holes_nothing_is_wanted(encoder):

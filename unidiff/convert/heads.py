@@ -4,14 +4,13 @@ Trainers that save every name, and most pickles, hold such a head beside the emb
 and tensors; knows nothing of configurations.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .keys import Conversion, Rule, Tensors
-from .tensors import DerivedTensor, LazyTensor
+from .tensors import DerivedTensor
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,9 @@ class Tied:
     def backwards(self, ours: Tensors) -> Conversion:
         """Theirs made of ours, under both names; a file that had one takes one."""
         found = self.table.backwards(ours)
-        twice: Mapping[str, LazyTensor] = {
-            self.head: one for name, one in found.made.items() if name == self.theirs
-        }
-        return Conversion({**found.made, **twice}, found.used)
+        if self.theirs not in found.made:
+            return found
+        return Conversion({**found.made, self.head: found.made[self.theirs]}, found.used)
 
     def _equal(self, table: Tensor, head: Tensor) -> Tensor:
         """The embedding; raises ValueError unless the head is the same."""

@@ -138,8 +138,9 @@ def processor_of(
     layout = opened.config.layout
     if image_tokenizer is None:
         text = {"text": layout.range_of("text")}
+        around = {name: pair for name, pair in layout.delimiters.items() if name in text}
         layout = replace(
-            layout, ranges=text, delimiters={}, closes_canvas=False, row_end_token_id=None
+            layout, ranges=text, delimiters=around, closes_canvas=False, row_end_token_id=None
         )
         return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
     if "image" not in layout.ranges:

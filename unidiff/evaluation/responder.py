@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from unidiff.diffusion.random import hash_integers
+from unidiff.tokens.infill import infill_sequence
 from unidiff.tokens.prompts import batch_prompts, infill_inputs
 from unidiff.tokens.sequence import run_of
 
@@ -171,7 +172,8 @@ class ModelResponder:
         is_hole = np.zeros(len(stretch.ids), dtype=bool)
         is_hole[stretch.start : stretch.stop] = True
         part = {"type": "text", "ids": stretch.ids, "is_hole": is_hole}
-        return infill_inputs(self.processor.encoder, [part])
+        processor = self.processor
+        return infill_inputs(infill_sequence(processor.encoder, [part]), processor.layout)
 
     def _sequences(
         self,

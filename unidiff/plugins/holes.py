@@ -7,7 +7,7 @@ import numpy as np
 from transformers import BatchFeature
 
 from unidiff.data.blocks import TrainingRow, one_block_row
-from unidiff.tokens.infill import infill_sequence, prompt_length
+from unidiff.tokens.infill import infill_prompt_length, infill_sequence
 from unidiff.tokens.prompts import infill_inputs
 
 from .task import Example, Task
@@ -27,7 +27,8 @@ class InfillTask(Task):
 
     def build(self, processor: Any, example: Example) -> BatchFeature:
         """Arguments of `generate()`: the canvas, its holes masked."""
-        return infill_inputs(processor.encoder, self.parts(processor, example))
+        sequence = infill_sequence(processor.encoder, self.parts(processor, example))
+        return infill_inputs(sequence, processor.layout)
 
     def parse(self, processor: Any, ids: np.ndarray, inputs: BatchFeature) -> Any:
         """The whole canvas: a text, a picture, or a dictionary of both."""
@@ -38,6 +39,6 @@ class InfillTask(Task):
     ) -> TrainingRow:
         """The canvas with its answer, the holes wanted."""
         del rng
-        encoder = processor.encoder
-        sequence = infill_sequence(encoder, self.parts(processor, example))
-        return one_block_row(sequence, processor.layout, first=prompt_length(encoder))
+        sequence = infill_sequence(processor.encoder, self.parts(processor, example))
+        first = infill_prompt_length(processor.layout)
+        return one_block_row(sequence, processor.layout, first=first)

@@ -194,7 +194,7 @@ class AnswerDecoder:
         return self.modality(modality).decode(select_codes(self.layout, modality, array, count))
 
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
-        """Answer of one filled canvas; of a text that may have changed its length, up to its end."""
+        """Answer of one filled canvas; a text that may have changed its length ends at its end."""
         names = canvas_modalities(canvas, self.layout)
         if names == ["text"] and self.layout.expand_token_id is not None:
             return self.decode_text(ids)

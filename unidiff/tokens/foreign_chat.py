@@ -25,7 +25,7 @@ _SPEECH = re.compile(f"[{_BEGIN}{_END}]\\d+{_CLOSE}")
 _ONE_SPEECH = re.compile(f"{_BEGIN}(\\d+){_CLOSE}[^{_BEGIN}{_END}]*{_END}\\1{_CLOSE}")
 # Jinja's code, the strings in it, and how it reads a slot of ours.
 _CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
-_STRING = re.compile(r"(['\"])(?!slot\1)(?:\\.|(?!\1).)*\1", re.DOTALL)
+_STRING = re.compile(r"(['\"])((?:\\.|(?!\1).)*)\1", re.DOTALL)
 _SLOT = re.compile(r"(?<=[\w)\]])(?:\[\s*['\"]slot['\"]\s*\]|\.slot\b|\.get\(\s*['\"]slot['\"])")
 Messages = list[dict[str, str]]
 Kept = list[str | TokenSequence]
@@ -44,26 +44,6 @@ class ForeignEncoder(SequenceEncoder):
         special = [re.escape(one) for one in longest_first]
         self._special = re.compile(f"({'|'.join(special) or '(?!)'})")
         self._unsafe = re.compile("|".join([*special, f"[{_KEPT}{_BEGIN}{_END}{_CLOSE}]"]))
-
-    def infill_frame(
-        self, kinds: Sequence[str] = ("text",)
-    ) -> tuple[TokenSequence, TokenSequence]:
-        """The tokens that begin and end a text, between which others' weights saw holes.
-
-        Raises:
-            ValueError: if something else than text is in the canvas, or there are no such tokens.
-        """
-        if others := sorted(set(kinds) - {"text"}):
-            raise ValueError(
-                f"a checkpoint of others fills holes of texts, got a part of the type {others[0]!r}"
-            )
-        begin, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        if begin is None or end is None:
-            raise ValueError(
-                "an infilling stands between the tokens that begin and end a text, and this "
-                f"tokenizer has bos_token_id {begin} and eos_token_id {end}: set both"
-            )
-        return run_of([begin], "text"), run_of([end], "text")
 
     def conversation(
         self,
@@ -187,10 +167,15 @@ def encoder_for(
     tokenizer: PreTrainedTokenizerBase, layout: TokenLayout, chat_template: str
 ) -> SequenceEncoder:
     """The encoder that a template is for: ours reads `part['slot']` of content parts."""
-    codes = (_STRING.sub("''", code) for code in _CODE.findall(chat_template))
+    codes = (_STRING.sub(_slot_alone, code) for code in _CODE.findall(chat_template))
     if any(_SLOT.search(code) for code in codes):
         return SequenceEncoder(tokenizer, layout, chat_template)
     return ForeignEncoder(tokenizer, layout, chat_template)
+
+
+def _slot_alone(string: re.Match[str]) -> str:
+    """A string of a template's code, empty unless it is the name of a slot."""
+    return string[0] if string[2] == "slot" else "''"
 
 
 def _marked(messages: Messages, spaces_outside: bool) -> Messages:

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
-from .infill import infill_sequence, masked_ids, prompt_length
+from .infill import infill_prompt_length, masked_ids
 from .layout import CANVAS_PADDING, TokenLayout, contiguous_layout
-from .sequence import SequenceEncoder, TokenSequence, in_rows, run_of
+from .sequence import TokenSequence, in_rows, run_of
 from .text import SPECIAL_TOKENS
 
 CANVAS_FIELDS = ("canvas", "pinned_mask", "canvas_modality_ids")
@@ -140,10 +140,10 @@ def stacked(requests: Sequence[Mapping[str, Any]], layout: TokenLayout) -> Batch
     return prompts_with_canvases(prompts, canvases, layout)
 
 
-def infill_inputs(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]) -> BatchFeature:
-    """Arguments of `generate()` for one infilling; arguments and errors of `infill_sequence`."""
-    sequence, first = infill_sequence(encoder, parts), prompt_length(encoder)
-    return prompts_with_canvases([sequence[:first]], [sequence[first:]], encoder.layout)
+def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:
+    """Arguments of `generate()` for one sequence of `infill_sequence`."""
+    length = infill_prompt_length(layout)
+    return prompts_with_canvases([sequence[:length]], [sequence[length:]], layout)
 
 
 def canvas_modalities(canvas: TokenSequence, layout: TokenLayout) -> list[str]:

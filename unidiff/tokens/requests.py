@@ -17,7 +17,7 @@ from transformers import BatchFeature, PreTrainedTokenizerBase
 
 from .foreign_chat import encoder_for
 from .image_processing import UniDiffImageProcessor
-from .infill import split_at_markers
+from .infill import infill_sequence, split_at_markers
 from .layout import TokenLayout
 from .prompts import batch_prompts, empty_canvas, infill_inputs, prompts_with_canvases, stacked
 from .sequence import SequenceEncoder, TokenSequence, join, run_of
@@ -70,6 +70,8 @@ class RequestBuilders:
             raise ValueError(
                 f"want must be 'text', or one or more of {tuple(names)}, each once; got {want!r}"
             )
+        for name in wanted:
+            self.layout.range_of(name)  # says what to do where there is none
         prompts = [
             self.encoder.conversation(self.coded(messages), True, wanted)
             for messages in as_batch(conversations)
@@ -137,7 +139,7 @@ class RequestBuilders:
             hole_length: tokens of each marked hole.
         """
         pieces = split_at_markers(text, hole_length) if isinstance(text, str) else list(text)
-        return infill_inputs(self.encoder, [{"type": "text", "text": pieces}])
+        return self._infill([{"type": "text", "text": pieces}])
 
     def for_image_infill(
         self, image: Any, hole: ArrayLike, text: str | None = None
@@ -153,7 +155,7 @@ class RequestBuilders:
         parts = [self._image_with_hole(image, hole)]
         if text is not None:
             parts.append({"type": "text", "text": [text]})
-        return infill_inputs(self.encoder, parts)
+        return self._infill(parts)
 
     def for_joint_infill(
         self,
@@ -174,8 +176,12 @@ class RequestBuilders:
         if isinstance(text, str):
             pieces = split_at_markers(text, hole_length, allow_none=True)
         known = np.zeros(self.layout.image_grid, dtype=bool)
-        picture = self._image_with_hole(image, known if hole is None else hole)
-        return infill_inputs(self.encoder, [picture, {"type": "text", "text": pieces}])
+        return self._infill(
+            [
+                self._image_with_hole(image, known if hole is None else hole),
+                {"type": "text", "text": pieces},
+            ]
+        )
 
     def batch(self, requests: Sequence[BatchFeature]) -> BatchFeature:
         """One batch of several requests, all with a canvas or all without; lengths may differ."""
@@ -190,6 +196,10 @@ class RequestBuilders:
         if self.layout.closes_canvas:
             pieces.append(run_of([self.encoder.delimiters(wanted[-1])[1]], "text"))
         return join(pieces)
+
+    def _infill(self, parts: list[dict[str, Any]]) -> BatchFeature:
+        """Arguments of `generate()` for the parts of one infilling."""
+        return infill_inputs(infill_sequence(self.encoder, parts), self.layout)
 
     def _opened(self, text: str) -> TokenSequence:
         """A text behind the token that begins every sequence."""

@@ -180,15 +180,9 @@ class SequenceEncoder:
     def beginning(self) -> TokenSequence:
         """What every text begins with; nothing, where the tokenizer has no such token."""
         begin = self.tokenizer.bos_token_id
+        if "text" in self.layout.delimiters:
+            begin = self.layout.delimiters["text"][0]
         return run_of([] if begin is None else [begin], "text")
-
-    def infill_frame(
-        self, kinds: Sequence[str] = ("text",)
-    ) -> tuple[TokenSequence, TokenSequence]:
-        """What stands before an infilling's canvas, and what ends it; kinds: types of its parts."""
-        del kinds
-        prompt = run_of([self.special("<|bos|>"), self.special("<|infill|>")], "text")
-        return prompt, run_of([self.special("<|end|>")], "text")
 
     def conversation(
         self,
