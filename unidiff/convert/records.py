@@ -20,7 +20,8 @@ from .family import ForeignFolder
 from .keys import converted
 from .loading import Converted, processor_of
 from .pickles import PICKLED_INDEX, safe_name
-from .tensors import by_name, tensor_files, write_file
+from .tensors import by_name, tensor_files
+from .weight_writing import write_file
 
 RECORD_FILE = "foreign.json"
 KEPT_FOLDER = "foreign"

@@ -4,13 +4,11 @@
 `export_checkpoint` writes that back: names, files and bits as they came.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE
+from unidiff.model.checkpoint import INDEX_FILE
 from unidiff.tokens.foreign import PICKLES, is_own, local_folder
 from unidiff.tokens.image_loading import load_image_tokenizer
 from unidiff.tokens.image_tokenizer import ImageTokenizer
@@ -26,10 +24,10 @@ from .records import (
     reopened,
     write_record,
 )
-from .tensors import LazyTensor, num_bytes, read_header, write_file
+from .tensors import read_header
+from .weight_writing import Progress, write_files, write_index, write_shards
 
 SHARD_BYTES = 5_000_000_000
-Progress = Callable[[int, int], None]
 
 
 def convert_checkpoint(
@@ -116,60 +114,6 @@ def export_checkpoint(
         if not (partial / INDEX_FILE).exists():
             write_index(partial, files)
     return target
-
-
-def write_shards(
-    folder: Path,
-    tensors: Mapping[str, LazyTensor],
-    shard_bytes: int,
-    on_progress: Progress | None = None,
-) -> None:
-    """Write weights into one file, or several and their index."""
-    shards: list[dict[str, LazyTensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + num_bytes(tensor) > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += num_bytes(tensor)
-    names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    files = dict(zip([WEIGHTS_FILE] if len(shards) == 1 else names, shards, strict=True))
-    write_files(folder, files, {file: {"format": "pt"} for file in files}, on_progress)
-    write_index(folder, files)
-
-
-def write_index(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
-    """Write the index of files of weights; nothing where the one file is found without."""
-    if list(files) == [WEIGHTS_FILE]:
-        return
-    total = sum(num_bytes(tensor) for tensors in files.values() for tensor in tensors.values())
-    places = {name: file for file, tensors in files.items() for name in tensors}
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def write_files(
-    folder: Path,
-    files: Mapping[str, Mapping[str, LazyTensor]],
-    metadata: Mapping[str, Mapping[str, str]],
-    on_progress: Progress | None = None,
-) -> None:
-    """Write files of weights one after the other.
-
-    Args:
-        folder: that they are written into.
-        files: file -> its tensors.
-        metadata: file -> what its header says beside them.
-        on_progress: called after each with (bytes written, bytes of all).
-    """
-    sizes = {file: sum(map(num_bytes, tensors.values())) for file, tensors in files.items()}
-    done = 0
-    for file, tensors in files.items():
-        write_file(folder / file, tensors, metadata.get(file))
-        done += sizes[file]
-        if on_progress is not None:
-            on_progress(done, sum(sizes.values()))
 
 
 def _with_pictures(source: Path, target: Path, pictures: ImageTokenizer | None) -> Path:
