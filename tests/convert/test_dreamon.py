@@ -102,13 +102,13 @@ def test_a_text_with_a_hole_is_filled_through_the_processor(tmp_path: Path) -> N
         return torch.cat([raw[:1], raw[:-1]])
 
     lengths, requests, texts = [], [], []
-    for prefix, suffix in (("a b", "c"), ("", "xyz"), ("def f", ":"), ("q" * 9, ""), ("1", "22")):
+    for prefix, suffix in (("a", ""), ("", "12"), ("x = ", "one two "), ("the ", "if "), ("", "a")):
         known = [BEGIN, *processor.encoder.text(prefix).ids_L.tolist()]
         rest = [*processor.encoder.text(suffix).ids_L.tolist(), END]
         row, _ = infilled(logits, known, 3, rest)
         lengths.append(len(row) - len(known) - len(rest))
         texts.append(processor.decode(row))
-        requests.append(processor.for_text_infill(f"{prefix}<|hole|>{suffix}", hole_length=3))
+        requests.append(processor.for_text_infill([prefix, 3, suffix]))
         out = model.generate(**requests[-1], do_sample=False, max_infill_tokens=LIMIT)
         assert out[0, : len(row)].tolist() == row
         assert (out[0, len(row) :] == END).all()  # padding
@@ -117,9 +117,10 @@ def test_a_text_with_a_hole_is_filled_through_the_processor(tmp_path: Path) -> N
     batch = processor.batch(requests)
     out = model.generate(**batch, do_sample=False, max_infill_tokens=LIMIT)
     assert processor.post_process(out, batch) == texts
-    (text,) = processor.post_process(model.generate(**requests[0], seed=1), requests[0])
-    assert text.startswith("a b")
-    assert text.endswith("c")
+    request = processor.for_text_infill("x =<|hole|> one")
+    (text,) = processor.post_process(model.generate(**request, seed=1), request)
+    assert text.startswith("x =")
+    assert text.endswith(" one")
 
 
 def test_the_two_tokens_are_those_of_its_files(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from unidiff.cli.app import ERROR_EXIT, app
+from unidiff.cli.verify import DIFFERENT_EXIT
 from unidiff.convert.loading import open_foreign
 
 from .published import TABLE, write_json
@@ -108,6 +109,14 @@ def test_a_grid_is_told_to_a_class_that_does_not_know_it(tmp_path: Path) -> None
     write_json(folder / "config.json", {**config, "block_size": 4})
     result = verified(folder, "--trust-remote-code", "--prompt", "a b")
     assert result.exit_code == 0, result.output
+
+
+def test_what_is_given_has_the_type_of_the_weights(tmp_path: Path) -> None:
+    folder = write_with_code(tmp_path / "foreign", "sdar")
+    result = verified(folder, "--trust-remote-code", "--dtype", "bfloat16", "--json")
+    assert result.exit_code in (0, DIFFERENT_EXIT), result.output  # near ties may fall otherwise
+    for one in json.loads(result.stdout)["prompts"]:
+        assert 0 < one["max_difference"] <= 0.05 * one["scale"]
 
 
 def test_llada2_is_given_the_grid_as_numbers_to_add(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ _WEIGHTS = (
 _BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _NORMS = ("self_attn.q_norm", "self_attn.k_norm")
 # Frequencies that follow from the sizes; transformers saved them until 2023.
-FREQUENCIES = ("model.rotary_emb.inv_freq", f"{_LAYER}self_attn.rotary_emb.inv_freq")
+_FREQUENCIES = ("model.rotary_emb.inv_freq", f"{_LAYER}self_attn.rotary_emb.inv_freq")
 
 
 def shape(folder: ForeignFolder) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     return [
         *([Tied(table, EMBEDDING, HEAD)] if config.tie_word_embeddings else [table, head]),
         *(Renamed(name, name) for name in (*(_LAYER + one for one in layer), "model.norm.weight")),
-        *map(Unread, FREQUENCIES),
+        *map(Unread, _FREQUENCIES),
     ]
 
 
