@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from unidiff.cli.app import ERROR_EXIT, app
-from unidiff.cli.verify import DIFFERENT_EXIT
 from unidiff.convert.loading import open_foreign
+from unidiff.convert.their_code import their_logits, their_model
 
 from .published import TABLE, write_json
 from .published_moe import MIXTURES
@@ -111,12 +111,12 @@ def test_a_grid_is_told_to_a_class_that_does_not_know_it(tmp_path: Path) -> None
     assert result.exit_code == 0, result.output
 
 
-def test_what_is_given_has_the_type_of_the_weights(tmp_path: Path) -> None:
-    folder = write_with_code(tmp_path / "foreign", "sdar")
-    result = verified(folder, "--trust-remote-code", "--dtype", "bfloat16", "--json")
-    assert result.exit_code in (0, DIFFERENT_EXIT), result.output  # near ties may fall otherwise
-    for one in json.loads(result.stdout)["prompts"]:
-        assert 0 < one["max_difference"] <= 0.05 * one["scale"]
+def test_their_model_has_the_type_that_is_asked_for(tmp_path: Path) -> None:
+    opened = open_foreign(write_with_code(tmp_path / "foreign", "sdar"))
+    model = their_model(opened, torch.bfloat16, "cpu")
+    assert {one.dtype for one in model.parameters()} == {torch.bfloat16}
+    assert torch.get_default_dtype() == torch.float32
+    assert their_logits(model, opened, torch.arange(9)).dtype == torch.float32
 
 
 def test_llada2_is_given_the_grid_as_numbers_to_add(tmp_path: Path) -> None:

@@ -92,8 +92,8 @@ def their_logits(model: Any, opened: Converted, ids_L: Tensor) -> Tensor:
         ValueError: if its code fails, or gives no logits.
     """
     given = {"input_ids": ids_L[None], **opened.family.own_inputs(len(ids_L), opened.config)}
-    weight = next(model.parameters())
-    given = {name: _placed(value, weight) for name, value in given.items()}
+    place = next(model.parameters()).device
+    given = {n: one.to(place) if isinstance(one, Tensor) else one for n, one in given.items()}
     said = ", ".join(f"{name} {_short(value)}" for name, value in given.items())
     ids_BL = given.pop("input_ids")
     with _blamed(type(model).__name__, opened, f"it was called with {said}"):
@@ -166,13 +166,6 @@ def _numbers_of(dtype: torch.dtype) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _placed(value: Any, weight: Tensor) -> Any:
-    """A tensor where the weights are and, if it holds fractions, of their type."""
-    if not isinstance(value, Tensor):
-        return value
-    return value.to(weight) if value.is_floating_point() else value.to(weight.device)
 
 
 def _short(value: Any) -> str:
