@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from .published import END, MASK, TABLE
 
-EXPAND = 258
+EXPAND, BEGIN = 258, 260
 DREAMON = replace(
     next(one for one in TABLE if one.name == "dream"),
     name="dreamon",
@@ -14,5 +14,6 @@ DREAMON = replace(
         "expand_token_id": EXPAND,
         "delete_token_id": END,
     },
+    specials=("<|begin|>",),
     never=(EXPAND,),
 )

@@ -140,7 +140,7 @@ def test_maths_that_the_model_lacks_is_named(
         ("activation_type", "activation_type = 'swiglu'"),
         ("layer_norm_type", "layer_norm_type = 'default'"),
         ("rope", "rope = False"),
-        ("weight_tying", r"nothing missing, model\.transformer\.ff_out\.weight not expected"),
+        ("weight_tying", r"hold 'model\.transformer\.ff_out\.weight' beside"),
         ("mask_token_id", "the mask id 50256 lies outside"),
         ("eos_token_id", "the eos id 50256 lies outside the 320 rows"),
     ],

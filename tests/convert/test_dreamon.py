@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from unidiff import UniDiffForBlockDiffusion
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 
 from .published import END, MASK, write_json
-from .published_dreamon import DREAMON, EXPAND
+from .published_dreamon import BEGIN, DREAMON, EXPAND
 
 LIMIT = 5
 
@@ -89,6 +89,38 @@ def test_infilling_equals_the_published_loop(tmp_path: Path) -> None:
         assert found.num_forwards[0] == taken.total()
     assert seen[EXPAND] >= 3
     assert seen[END] >= 3
+
+
+def test_a_text_with_a_hole_is_filled_through_the_processor(tmp_path: Path) -> None:
+    theirs = published_model()
+    folder = DREAMON.write(tmp_path / "foreign", theirs)
+    model = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)
+    processor = UniDiffProcessor.from_pretrained(folder)
+
+    def logits(ids: Tensor) -> Tensor:
+        raw = DREAMON.logits(theirs, ids)[0]
+        return torch.cat([raw[:1], raw[:-1]])
+
+    lengths, requests, texts = [], [], []
+    for prefix, suffix in (("a", ""), ("", "12"), ("x = ", "one two "), ("the ", "if "), ("", "a")):
+        known = [BEGIN, *processor.encoder.text(prefix).ids_L.tolist()]
+        rest = [*processor.encoder.text(suffix).ids_L.tolist(), END]
+        row, _ = infilled(logits, known, 3, rest)
+        lengths.append(len(row) - len(known) - len(rest))
+        texts.append(processor.decode(row))
+        requests.append(processor.for_text_infill([prefix, 3, suffix]))
+        out = model.generate(**requests[-1], do_sample=False, max_infill_tokens=LIMIT)
+        assert out[0, : len(row)].tolist() == row
+        assert (out[0, len(row) :] == END).all()  # padding
+        assert processor.post_process(out, requests[-1]) == texts[-1:]
+    assert min(lengths) < 3 < max(lengths)
+    batch = processor.batch(requests)
+    out = model.generate(**batch, do_sample=False, max_infill_tokens=LIMIT)
+    assert processor.post_process(out, batch) == texts
+    request = processor.for_text_infill("x =<|hole|> one")
+    (text,) = processor.post_process(model.generate(**request, seed=1), request)
+    assert text.startswith("x =")
+    assert text.endswith(" one")
 
 
 def test_the_two_tokens_are_those_of_its_files(tmp_path: Path) -> None:

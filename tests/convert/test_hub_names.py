@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from huggingface_hub.utils import filter_repo_objects
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
@@ -101,6 +102,23 @@ def test_weights_configuration_and_tokenizer_are_fetched_and_no_code(
     patterns = {name: asked[-1][name] for name in ("allow_patterns", "ignore_patterns")}
     found = list(filter_repo_objects([*wanted, *pickled, *others], **patterns))
     assert found == [*wanted, *(pickled if more else [])]
+
+
+def test_weights_that_the_hub_has_as_pickles_alone_need_leave(cache: Path, tmp_path: Path) -> None:
+    own = tmp_path / "hub"
+    shutil.copytree(cache, own, symlinks=True)
+    for path in own.rglob("*.safetensors"):
+        path.rename(path.with_suffix(".away"))  # what snapshot_download leaves on the hub
+    words = f"{NAME} has no .*safetensors.* can hold code.* use_safetensors=False.*--allow-pickle"
+    for load in (UniDiffForBlockDiffusion.from_pretrained, UniDiffProcessor.from_pretrained):
+        with pytest.raises(ValueError, match=words):
+            load(NAME, cache_dir=own)
+    with pytest.raises(ValueError, match=words):
+        convert_checkpoint(NAME, tmp_path / "native", cache_dir=own)
+    for path in own.rglob("model.away"):
+        torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+    model = UniDiffForBlockDiffusion.from_pretrained(NAME, cache_dir=own, use_safetensors=False)
+    assert torch.equal(model.lm_head.weight.float(), LLADA.model(0).lm_head.weight)
 
 
 def test_our_own_checkpoints_are_left_to_transformers(

@@ -96,7 +96,7 @@ def test_chats_are_written_in_tags(folder: Path) -> None:
     text = processor.apply_chat_template(chat, tokenize=False)
     assert text.startswith("<system>You are a multimodal model")
     assert text.endswith("</system><user>hi</user><answer>")
-    with pytest.raises(ValueError, match=r"no special token '<\|image\|>'"):
+    with pytest.raises(ValueError, match=r"needs image_tokenizer="):
         processor.for_image("a cat")
 
 

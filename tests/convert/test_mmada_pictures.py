@@ -9,8 +9,10 @@ import pytest
 import torch
 from jinja2 import TemplateError
 from PIL import Image
+from typer.testing import CliRunner
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.cli.app import ERROR_EXIT, app
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from .published import END, MASK, SPECIALS, TABLE
@@ -176,6 +178,42 @@ def test_a_checkpoint_of_ours_brings_its_own(folders: tuple[Path, Path], tmp_pat
     native = convert_checkpoint(folders[0], tmp_path / "native", image_tokenizer=folders[1])
     with pytest.raises(ValueError, match="has its image tokenizer with it"):
         UniDiffProcessor.from_pretrained(native, image_tokenizer=folders[1])
+
+
+def test_a_folder_converted_without_a_picture_tokenizer_gets_one_later(
+    folders: tuple[Path, Path], processor: UniDiffProcessor, picture: Image.Image, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(folders[0], tmp_path / "mmada"))
+    native = convert_checkpoint(model, tmp_path / "native")
+    shutil.rmtree(model)
+    bare = UniDiffProcessor.from_pretrained(native)
+    with pytest.raises(ValueError, match=r"needs image_tokenizer=.* or --image-tokenizer in"):
+        bare.for_image("a red cat")
+    with pytest.raises(ValueError, match=r"pass image_tokenizer=\.\.\. there .* converted without"):
+        bare.for_chat([{"role": "user", "content": [{"type": "image", "image": picture}]}])
+    given = ["convert", str(native), str(tmp_path / "whole")]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == ERROR_EXIT
+    assert "--image-tokenizer PATH" in result.stderr
+    result = CliRunner().invoke(app, [*given, "--image-tokenizer", str(folders[1])])
+    assert result.exit_code == 0, result.output
+    later = UniDiffProcessor.from_pretrained(native, image_tokenizer=folders[1])
+    later.save_pretrained(native)
+    for folder in (native, tmp_path / "whole"):
+        again = UniDiffProcessor.from_pretrained(folder)
+        assert again.layout == processor.layout
+        wish, expected = again.for_image("a red cat"), processor.for_image("a red cat")
+        assert torch.equal(wish["input_ids"], expected["input_ids"])
+        weights = UniDiffForBlockDiffusion.from_pretrained(folder)
+        drawn = weights.generate(**wish, do_sample=False)
+        assert again.post_process(drawn, wish)[0].size == (48, 48)
+        back = export_checkpoint(folder, tmp_path / f"back-{folder.name}")
+        for path in folders[0].iterdir():
+            assert (back / path.name).read_bytes() == path.read_bytes(), path.name
+    other = IMAGE_TABLE[1].write(tmp_path / "llamagen", LlamaGen())
+    shutil.rmtree(native / "image_tokenizer")
+    with pytest.raises(ValueError, match="has 50 codes"):
+        UniDiffProcessor.from_pretrained(native, image_tokenizer=other)
 
 
 def test_ids_of_pictures_that_the_tokenizer_lacks_are_named(tmp_path: Path) -> None:

@@ -157,3 +157,11 @@ def test_a_tokenizer_with_several_templates_chats_with_the_default_one(tmp_path:
     processor = UniDiffProcessor.from_pretrained(written)
     messages = [{"role": "user", "content": " hi "}]
     assert processor.apply_chat_template(messages, tokenize=False) == "hi"
+    config["chat_template"][0]["name"] = "plain"
+    write_json(written / "tokenizer_config.json", config)
+    with pytest.raises(ValueError, match='templates plain, tool_use, and none is called "default"'):
+        UniDiffProcessor.from_pretrained(written)
+    config["chat_template"].pop()
+    write_json(written / "tokenizer_config.json", config)
+    processor = UniDiffProcessor.from_pretrained(written)
+    assert processor.apply_chat_template(messages, tokenize=False) == "hi"

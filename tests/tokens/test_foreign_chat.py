@@ -196,4 +196,29 @@ def test_what_a_template_refuses_is_said(tokenizer: PreTrainedTokenizerFast) -> 
 
 def test_our_own_template_has_our_own_encoder(tokenizer: PreTrainedTokenizerFast) -> None:
     layout = TokenLayout({"text": IdRange(0, len(tokenizer))}, 0, 1, (tokenizer.eos_token_id,))
-    assert type(encoder_for(tokenizer, layout, CHAT_TEMPLATE)) is SequenceEncoder
+    turn = "{%- for p in messages[0].content %}%%{% endfor -%}"
+    reads = ("{{ p['slot'] }}", '{{p["slot"]}}', "{{ p.slot }}", "{{ p.get('slot') }}")
+    for template in (CHAT_TEMPLATE, *(turn.replace("%%", one) for one in reads)):
+        assert type(encoder_for(tokenizer, layout, template)) is SequenceEncoder
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Book a slot.",
+        "{{ 'Book a slot.' }}",
+        "{{ \"it's ['slot'] or p.slot\" }}",
+        "{% set slots = 3 %}{{ slots }}",
+        "{# p['slot'] #}",
+    ],
+)
+def test_a_template_that_talks_of_slots_is_not_ours(
+    tokenizer: PreTrainedTokenizerFast, words: str
+) -> None:
+    layout = TokenLayout({"text": IdRange(0, len(tokenizer))}, 0, 1, (tokenizer.eos_token_id,))
+    template = words + TEMPLATES["keeps"]
+    found = encoder_for(tokenizer, layout, template)
+    assert type(found) is ForeignEncoder
+    assert spelled(found, found.conversation(user("a [b] c")).ids_L) == rendered(
+        found, user("a [b] c"), tokenize=False
+    )

@@ -10,7 +10,11 @@ from .progress import progress_bars
 
 def convert(
     source: Annotated[
-        str, typer.Argument(help="Folder of the checkpoint as it is published, or its hub name.")
+        str,
+        typer.Argument(
+            help="Folder of the checkpoint as it is published, or its hub name; or a converted one "
+            "that lacks its image tokenizer."
+        ),
     ],
     target: Annotated[Path, typer.Argument(help="New folder, in UniDiff's format.")],
     shard_size: Annotated[

@@ -29,16 +29,20 @@ def verify(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the checkpoint's own code.")
     ] = False,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Read .bin and .pt files, tensors only.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Compare logits and greedy tokens with a checkpoint's own code; exit code 1: they differ."""
     from unidiff.convert.verifying import PROMPTS
     from unidiff.convert.verifying import verify as compared
-    from unidiff.tokens.foreign import local_folder
+    from unidiff.tokens.foreign import PICKLES, local_folder
 
     quiet_transformers()
     code = ("*.py",) if trust_remote_code else ()
-    folder = local_folder(checkpoint, more=code, revision=revision)
+    pickles = PICKLES if allow_pickle else ()
+    folder = local_folder(checkpoint, more=(*code, *pickles), revision=revision)
     verdict = compared(
         folder,
         prompt or PROMPTS,
@@ -46,6 +50,7 @@ def verify(
         dtype=dtype,
         device=choose_device(device),
         trust_remote_code=trust_remote_code,
+        allow_pickle=allow_pickle,
     )
     if as_json:
         print_json({"checkpoint": checkpoint, "is_same": verdict.is_same, **asdict(verdict)})

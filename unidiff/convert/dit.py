@@ -13,6 +13,7 @@ from unidiff.model.configuration import UniDiffConfig
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Fused, Renamed, Rule, Unread
 from .llama_like import UNMARKED
+from .own_inputs import bd3lm_inputs, mdlm_inputs
 
 _LAYER, _BLOCK = "model.layers.{n}.", "backbone.blocks.{n}."
 _TABLE = "backbone.vocab_embed.embedding"
@@ -119,5 +120,12 @@ MDLM = Family(
     },
     template=UNMARKED,
     tokenizer="gpt2",
+    own_inputs=mdlm_inputs,
 )
-BD3LM = replace(MDLM, name="bd3lm", settings=bd3lm)
+BD3LM = replace(
+    MDLM,
+    name="bd3lm",
+    settings=bd3lm,
+    own_inputs=bd3lm_inputs,
+    own_settings={"attn_backend": "sdpa"},  # "flex", as published, knows no `sample_mode`
+)

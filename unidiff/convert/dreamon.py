@@ -20,7 +20,9 @@ def expand_id(folder: ForeignFolder) -> int | None:
 
 
 def dreamon(folder: ForeignFolder) -> dict[str, Any]:
-    """Dream whose layout names the two tokens; what ends a text may also delete a position.
+    """Dream whose layout names the two tokens, and those between which a text has its holes.
+
+    What ends a text may also delete a position.
 
     Raises:
         ValueError: if nothing says which token deletes one.
@@ -33,11 +35,13 @@ def dreamon(folder: ForeignFolder) -> dict[str, Any]:
             f"{folder.path} names neither delete_token_id in generation_config.json nor an end of "
             "texts, which deletes positions where there is none"
         )
+    begin, end = (folder.named_token(f"{name}_token") for name in ("bos", "eos"))
     layout = TokenLayout(
         ranges={"text": IdRange(0, own["vocab_size"])},
         mask_token_id=own["mask_token_id"],
         pad_token_id=own["pad_token_id"] or 0,
         end_token_ids=tuple(ends),
+        delimiters={} if begin is None or end is None else {"text": (begin, end)},
         expand_token_id=expand_id(folder),
         delete_token_id=ends[0] if delete is None else delete,
     )

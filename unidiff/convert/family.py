@@ -142,6 +142,7 @@ class Family:
         tokenizer: repository of the tokenizer, where checkpoints are published without one.
         own_inputs: what the published class must be given beside ids to read a row of a length
             under the pattern; for `unidiff verify`.
+        own_settings: fields of `config.json` that it needs for that and is published without.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Family:
     prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
     tokenizer: str | None = None
     own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
+    own_settings: Mapping[str, Any] = field(default_factory=dict)
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.

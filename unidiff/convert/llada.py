@@ -8,6 +8,7 @@ from typing import Any
 from unidiff.model.configuration import UniDiffConfig
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
+from .heads import Tied
 from .keys import Renamed, Rule
 
 # What the published class takes where `config.json` leaves a field out; the maths of most of these
@@ -55,6 +56,7 @@ TEMPLATE = (
 )
 _THEIRS = "model.transformer."
 TABLE = f"{_THEIRS}wte.weight"  # of embeddings
+_THEIR_HEAD = f"{_THEIRS}ff_out.weight"
 _LAYER = "model.layers.{n}."
 
 
@@ -113,12 +115,11 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
         "up_proj": "mlp.up_proj",
         "ff_out": "mlp.down_proj",
     }
-    tied = config.tie_word_embeddings
+    table, head = Renamed(TABLE, EMBEDDING), Renamed(_THEIR_HEAD, HEAD)
     return [
-        Renamed(TABLE, EMBEDDING),
+        *([Tied(table, TABLE, _THEIR_HEAD)] if config.tie_word_embeddings else [table, head]),
         *(Renamed(f"{block}{one}.weight", f"{_LAYER}{two}.weight") for one, two in within.items()),
         Renamed(f"{_THEIRS}ln_f.weight", "model.norm.weight"),
-        *([] if tied else [Renamed(f"{_THEIRS}ff_out.weight", HEAD)]),
     ]
 
 

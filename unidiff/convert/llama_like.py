@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
-from transformers import DynamicCache
-
 from unidiff.model.configuration import UniDiffConfig
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
-from .keys import Grown, Renamed, Rule
+from .heads import Tied
+from .keys import Grown, Renamed, Rule, Unread
+from .own_inputs import fast_dllm_inputs, full_inputs, grid_inputs, sdar_inputs
 
 # As Qwen writes turns, for folders whose tokenizer has no template.
 CHATML = (
@@ -36,6 +35,8 @@ _WEIGHTS = (
 )
 _BIASES = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
 _NORMS = ("self_attn.q_norm", "self_attn.k_norm")
+# Frequencies that follow from the sizes; transformers saved them until 2023.
+_FREQUENCIES = ("model.rotary_emb.inv_freq", f"{_LAYER}self_attn.rotary_emb.inv_freq")
 
 
 def shape(folder: ForeignFolder) -> dict[str, Any]:
@@ -90,11 +91,12 @@ def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     layer = [f"{one}.weight" for one in _WEIGHTS]
     layer += [f"{one}.bias" for one in _BIASES] if config.attention_bias else []
     layer += [f"{one}.weight" for one in _NORMS] if config.use_qk_norm else []
-    tables = [EMBEDDING] if config.tie_word_embeddings else [EMBEDDING, HEAD]
     rows = folder.shapes[EMBEDDING][0]
+    table, head = (Grown(name, rows, config.vocab_size) for name in (EMBEDDING, HEAD))
     return [
-        *(Grown(name, rows, config.vocab_size) for name in tables),
+        *([Tied(table, EMBEDDING, HEAD)] if config.tie_word_embeddings else [table, head]),
         *(Renamed(name, name) for name in (*(_LAYER + one for one in layer), "model.norm.weight")),
+        *map(Unread, _FREQUENCIES),
     ]
 
 
@@ -201,30 +203,6 @@ def spare_id(folder: ForeignFolder) -> int:
     return rows if folder.num_ids is None else min(rows, folder.num_ids)
 
 
-def sdar_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
-    """SDAR's class makes no mask: it takes one of 0 and 1 over the grid, positions and a cache."""
-    block = torch.arange(length) // config.canvas_length
-    return {
-        "attention_mask": (block[:, None] >= block[None, :]).float()[None],
-        "position_ids": torch.arange(length)[None],
-        "past_key_values": DynamicCache(),
-        "use_cache": True,
-        "store_kv": False,
-    }
-
-
-def fast_dllm_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
-    """Fast-dLLM v2's class makes the mask of a grid that it is told."""
-    del length
-    return {"block_size": config.canvas_length}
-
-
-def full_inputs(length: int, config: UniDiffConfig) -> dict[str, Any]:
-    """A mask with which a causal class of transformers lets everybody attend to everybody."""
-    del config
-    return {"attention_mask": torch.zeros(1, 1, length, length)}
-
-
 DREAM = Family(
     name="dream",
     settings=dream,
@@ -295,6 +273,7 @@ A2D = Family(
     rules=rules,
     decoding={"max_new_tokens": 256, "unmasking_strategy": "static"},
     template=CHATML,
+    own_inputs=grid_inputs,
 )
 AUTOREGRESSIVE = Family(
     name="autoregressive",

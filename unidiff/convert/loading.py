@@ -134,14 +134,13 @@ def processor_of(
 ) -> UniDiffProcessor:
     """`load_foreign_processor` of a checkpoint that is open."""
     tokenizer = tokenizer_of(opened)
-    template = tokenizer.chat_template or opened.family.template
-    if isinstance(template, Mapping):  # several by name
-        template = template["default"]
+    template = _template_of(opened, tokenizer)
     layout = opened.config.layout
     if image_tokenizer is None:
         text = {"text": layout.range_of("text")}
+        around = {name: pair for name, pair in layout.delimiters.items() if name in text}
         layout = replace(
-            layout, ranges=text, delimiters={}, closes_canvas=False, row_end_token_id=None
+            layout, ranges=text, delimiters=around, closes_canvas=False, row_end_token_id=None
         )
         return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
     if "image" not in layout.ranges:
@@ -157,6 +156,24 @@ def processor_of(
         token_layout=layout,
         image_model=image_tokenizer,
     )
+
+
+def _template_of(opened: Converted, tokenizer: Any) -> str | None:
+    """The tokenizer's chat template, the "default" or only one of several, or the family's.
+
+    Raises:
+        ValueError: if there are several and none is called "default".
+    """
+    found = tokenizer.chat_template or opened.family.template
+    if not isinstance(found, Mapping):
+        return None if found is None else str(found)
+    if "default" not in found and len(found) > 1:
+        raise ValueError(
+            f"the tokenizer of {opened.folder.path} has the chat templates {some(found)}, and "
+            'none is called "default": write the one for conversations into chat_template.jinja '
+            "there, and leave the others out of tokenizer_config.json"
+        )
+    return str(found.get("default") or next(iter(found.values())))
 
 
 def _image_processor(grid: tuple[int, int], model: ImageTokenizer) -> UniDiffImageProcessor:

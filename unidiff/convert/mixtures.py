@@ -15,7 +15,9 @@ from unidiff.model.experts import STACKS
 
 from . import llama_like
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
-from .keys import Fused, Renamed, Rule, Stacked
+from .heads import Tied
+from .keys import Fused, Renamed, Rule, Stacked, Unread
+from .own_inputs import grid_inputs
 
 # As Ling and LLaDA2 write turns, for folders whose tokenizer has no template.
 ROLES = (
@@ -172,15 +174,18 @@ def llada2_rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     rows = tuple(number * config.head_dim for number in (heads, groups, groups))
     mlp, norms = f"{_LAYER}mlp.", ("input_layernorm", "post_attention_layernorm")
     dense = (f"{mlp}{where}{one}.weight" for where in ("", "shared_experts.") for one in STACKS)
+    table, head = Renamed(_EMBEDDING_2, EMBEDDING), Renamed(HEAD, HEAD)
+    frequencies = ("model.rotary_emb.inv_freq", f"{attention}rotary_emb.inv_freq")
     return [
-        Renamed(_EMBEDDING_2, EMBEDDING),
+        *([Tied(table, _EMBEDDING_2, HEAD)] if config.tie_word_embeddings else [table, head]),
         Fused(f"{attention}query_key_value.weight", parts, rows),
         Renamed(f"{attention}query_layernorm.weight", f"{ours}q_norm.weight"),
         Renamed(f"{attention}key_layernorm.weight", f"{ours}k_norm.weight"),
         Renamed(f"{attention}dense.weight", f"{ours}o_proj.weight"),
         *same(*(f"{_LAYER}{one}.weight" for one in norms), *dense, "model.norm.weight"),
-        *same(f"{mlp}gate.expert_bias", *([] if config.tie_word_embeddings else [HEAD])),
+        *same(f"{mlp}gate.expert_bias"),
         *expert_rules(config),
+        *map(Unread, frequencies),
     ]
 
 
@@ -208,4 +213,5 @@ LLADA2 = Family(
         "confidence_threshold": 0.95,
     },
     template=ROLES,
+    own_inputs=grid_inputs,
 )

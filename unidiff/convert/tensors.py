@@ -1,12 +1,11 @@
-"""Tensors of a checkpoint on the disk: what is there, read one at a time, written one at a time.
+"""Tensors of a checkpoint on the disk: what is there, read one at a time.
 
-Reads and writes safetensors files without mapping them into memory, so that a tensor costs its own
-size once. Knows files and bytes; knows nothing of models.
+Reads safetensors files without mapping them into memory, so that a tensor costs its own size once;
+`weight_writing.py` writes them. Knows files and bytes; knows nothing of models.
 """
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from torch import Tensor
 from unidiff.model.checkpoint import WEIGHTS_FILE, weight_map
 from unidiff.tokens.checkpoint import REMEDY, check_exists
 
-_HEADER_SIZE_BYTES = 8
+HEADER_SIZE_BYTES = 8
 _MOST_HEADER_BYTES = 100_000_000  # safetensors' own limit
-# In the order in which safetensors writes them, see `write_file`.
-_DTYPES = {
+# Code in a header -> type, in the order in which safetensors writes them.
+DTYPES = {
     "I64": torch.int64,
     "F64": torch.float64,
     "F32": torch.float32,
@@ -35,8 +34,6 @@ _DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-_CODES = {dtype: code for code, dtype in _DTYPES.items()}
-_ORDER = {dtype: place for place, dtype in enumerate(_CODES)}
 
 
 class LazyTensor(Protocol):
@@ -165,14 +162,14 @@ def read_header(path: Path) -> TensorFile:
     check_exists(path)
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(_HEADER_SIZE_BYTES), "little")
-        if size < _HEADER_SIZE_BYTES or length > min(size, _MOST_HEADER_BYTES):
+        length = int.from_bytes(file.read(HEADER_SIZE_BYTES), "little")
+        if size < HEADER_SIZE_BYTES or length > min(size, _MOST_HEADER_BYTES):
             raise ValueError(f"{path} is no whole safetensors file ({size} bytes): {REMEDY}")
         try:
             header = json.loads(file.read(length))
         except ValueError as error:
             raise ValueError(f"the header of {path} is damaged ({error}): {REMEDY}") from error
-    first = _HEADER_SIZE_BYTES + length
+    first = HEADER_SIZE_BYTES + length
     metadata = header.pop("__metadata__", {})
     tensors = {name: _stored(path, name, entry, first, size) for name, entry in header.items()}
     ordered = dict(sorted(tensors.items(), key=lambda pair: pair[1].start))
@@ -214,52 +211,6 @@ def shards(folder: Path, index: str, read: Callable[[Path], TensorFile]) -> list
     return files
 
 
-def write_file(
-    path: Path, tensors: Mapping[str, LazyTensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write a safetensors file, reading one tensor at a time.
-
-    Tensors are ordered as safetensors orders them (by type, wide ones first, then by name), so that
-    the same tensors and metadata give the same bytes.
-
-    Args:
-        path: of the file; it is there whole or not at all.
-        tensors: name -> tensor.
-        metadata: name -> text.
-
-    Raises:
-        ValueError: if a tensor has numbers of a type that safetensors has no name for.
-    """
-    for name, tensor in tensors.items():
-        if tensor.dtype not in _CODES:
-            raise ValueError(f"{name!r} holds {tensor.dtype}, which safetensors cannot store")
-    names = sorted(tensors, key=lambda name: (_ORDER[tensors[name].dtype], name))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
-    for name in names:
-        tensor = tensors[name]
-        start, end = end, end + num_bytes(tensor)
-        header[name] = {
-            "dtype": _CODES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.write(len(text).to_bytes(_HEADER_SIZE_BYTES, "little"))
-        file.write(text)
-        for name in names:
-            file.write(_bytes_of(tensors[name].read()))
-    os.replace(partial, path)
-
-
-def num_bytes(tensor: LazyTensor) -> int:
-    """Bytes of a tensor's numbers."""
-    return math.prod(tensor.shape) * tensor.dtype.itemsize
-
-
 def by_name(files: Iterable[TensorFile]) -> dict[str, LazyTensor]:
     """Every tensor of some files; raises ValueError if two hold one of the same name."""
     holders: dict[str, TensorFile] = {}
@@ -274,7 +225,7 @@ def by_name(files: Iterable[TensorFile]) -> dict[str, LazyTensor]:
 def _stored(path: Path, name: str, entry: Any, first: int, size: int) -> StoredTensor:
     """A tensor of the header, checked against the file's size."""
     try:
-        dtype, shape = _DTYPES[entry["dtype"]], tuple(int(one) for one in entry["shape"])
+        dtype, shape = DTYPES[entry["dtype"]], tuple(int(one) for one in entry["shape"])
         start, stop = (first + int(one) for one in entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} describes {name!r} in an unknown way ({entry})") from error
@@ -300,9 +251,3 @@ def _read_bytes(path: Path, start: int, shape: tuple[int, ...], dtype: torch.dty
                 raise ValueError(f"{path} became shorter while it was read: {REMEDY}")
             done += count
     return tensor
-
-
-def _bytes_of(tensor: Tensor) -> memoryview:
-    """The numbers of a tensor as they stand in a file."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data

@@ -5,17 +5,17 @@ has said so; one whose class transformers has, with that class. This is the proo
 made where they are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from .greedy import PLAINLY, greedy_tokens, is_autoregressive, masked_behind
 from .loading import Converted, load_foreign, open_foreign, processor_of
+from .their_code import code_of, their_logits, their_model
 
 PROMPTS = (
     "Name the capital of France.",
@@ -88,24 +88,6 @@ class _Reading:
     tokens: list[int]
 
 
-def code_of(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """What would run if a checkpoint's own classes were loaded; empty where transformers has them.
-
-    Args:
-        folder: of the checkpoint.
-        config: its `config.json`.
-
-    Returns:
-        For each class its name, and the file or the other repository that it comes from.
-    """
-    found = []
-    for target in dict.fromkeys((config.get("auto_map") or {}).values()):
-        repository, dashes, place = str(target).rpartition("--")
-        module, _, kind = place.rpartition(".")
-        found.append(f"{kind} of {repository if dashes else folder}/{module}.py")
-    return found
-
-
 def verify(
     folder: Path,
     prompts: Sequence[str] = PROMPTS,
@@ -114,6 +96,7 @@ def verify(
     dtype: str = "float32",
     device: str = "cpu",
     trust_remote_code: bool = False,
+    allow_pickle: bool = False,
 ) -> Verdict:
     """Compare our model of a checkpoint with its own; one of the two is in memory at a time.
 
@@ -124,14 +107,17 @@ def verify(
         dtype: of both models, one of `TOLERANCES`.
         device: of both models.
         trust_remote_code: whether the checkpoint's code may run.
+        allow_pickle: whether its weights may be pickles, see `pickles.py`.
 
     Raises:
+        ImportError: if the checkpoint's code needs a package that is not here.
         PermissionError: if the checkpoint has code of its own, and it may not run.
-        ValueError: as `open_foreign`, if the type is unknown, or there is no class to compare with.
+        ValueError: as `open_foreign`, if the type is unknown, there is no class to compare with, or
+            that one fails.
     """
     if dtype not in TOLERANCES:
         raise ValueError(f"dtype must be one of {sorted(TOLERANCES)}, got {dtype!r}")
-    opened = open_foreign(folder)
+    opened = open_foreign(folder, allow_pickle)
     if (code := code_of(folder, opened.folder.config)) and not trust_remote_code:
         raise PermissionError(
             f"{folder} brings code of its own, which would run here with your rights: "
@@ -140,11 +126,11 @@ def verify(
     processor = processor_of(opened)
     turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
     rows = [processor.for_chat(turn)["input_ids"][0] for turn in turns]
-    place = {"dtype": getattr(torch, dtype)}
-    ours = load_foreign(folder, **place).to(device).eval()
+    numbers = getattr(torch, dtype)
+    ours = load_foreign(folder, allow_pickle=allow_pickle, dtype=numbers).to(device).eval()
     our_readings = [_our_reading(ours, opened, row, num_tokens) for row in rows]
     del ours
-    theirs = _their_model(opened, bool(code), place).to(device).eval()
+    theirs = their_model(opened, numbers, device)
     their_readings = [_their_reading(theirs, opened, row, num_tokens) for row in rows]
     verdicts = map(_verdict, prompts, our_readings, their_readings)
     name = f"{type(theirs).__module__}.{type(theirs).__qualname__}"
@@ -167,29 +153,10 @@ def _their_reading(model: Any, opened: Converted, prompt: Tensor, num_tokens: in
     """Theirs, by a plain loop over whole rows."""
 
     def logits(ids: Tensor) -> Tensor:
-        inputs = opened.family.own_inputs(len(ids), opened.config)
-        moved = {n: v.to(model.device) if isinstance(v, Tensor) else v for n, v in inputs.items()}
-        found: Tensor = model(ids[None].to(model.device), **moved).logits[0].float().cpu()
-        return found
+        return their_logits(model, opened, ids)
 
     tokens = greedy_tokens(logits, prompt, opened.config, num_tokens)
     return _Reading(logits(masked_behind(prompt, opened.config, NUM_MASKS)), tokens)
-
-
-def _their_model(opened: Converted, has_code: bool, place: Mapping[str, Any]) -> Any:
-    """The checkpoint's own model; its code runs here, where it has any."""
-    path = opened.folder.path
-    if not has_code:
-        try:
-            AutoConfig.from_pretrained(path)
-        except ValueError as error:
-            raise ValueError(
-                f"{path} has no code of its own (auto_map in config.json), and transformers has "
-                f"no class for it: there is nothing to compare with ({error})"
-            ) from error
-    names = opened.folder.config.get("auto_map") or {"AutoModelForCausalLM": ""}
-    kind = AutoModelForCausalLM if "AutoModelForCausalLM" in names else AutoModel
-    return kind.from_pretrained(path, trust_remote_code=has_code, **place)
 
 
 def _verdict(prompt: str, ours: _Reading, theirs: _Reading) -> PromptVerdict:

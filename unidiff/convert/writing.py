@@ -4,55 +4,30 @@
 `export_checkpoint` writes that back: names, files and bits as they came.
 """
 
-import json
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unidiff.model.checkpoint import INDEX_FILE, WEIGHTS_FILE, pickles_in
-from unidiff.model.configuration import UniDiffConfig
-from unidiff.tokens.checkpoint import check_exists, read_json
-from unidiff.tokens.foreign import PICKLES, local_folder
+from unidiff.model.checkpoint import INDEX_FILE
+from unidiff.tokens.foreign import PICKLES, is_own, local_folder
 from unidiff.tokens.image_loading import load_image_tokenizer
+from unidiff.tokens.image_tokenizer import ImageTokenizer
 from unidiff.tokens.whole_folder import whole_folder
 
-from .families import named_family
-from .family import ForeignFolder
 from .keys import converted
-from .loading import Converted, open_foreign, processor_of
-from .pickles import PICKLED_INDEX, safe_name
-from .tensors import (
-    LazyTensor,
-    by_name,
-    num_bytes,
-    read_header,
-    tensor_files,
-    write_file,
+from .loading import open_foreign, processor_of
+from .records import (
+    KEPT_FILE,
+    KEPT_FOLDER,
+    processor_with_pictures,
+    read_record,
+    reopened,
+    write_record,
 )
+from .tensors import read_header
+from .weight_writing import Progress, write_files, write_index, write_shards
 
-RECORD_FILE = "foreign.json"
-KEPT_FOLDER = "foreign"  # files of theirs that ours has no place for
-KEPT_FILE = "foreign.safetensors"  # and tensors
-_WEIGHTS = (".safetensors", ".gguf", ".msgpack", ".h5")  # files of weights besides pickles
 SHARD_BYTES = 5_000_000_000
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class ForeignRecord:
-    """What a converted checkpoint was.
-
-    Attributes:
-        family: its name.
-        files: file -> names of its tensors and their shapes.
-        metadata: file -> what its header says beside them.
-    """
-
-    family: str
-    files: dict[str, dict[str, tuple[int, ...]]]
-    metadata: dict[str, dict[str, str]]
 
 
 def convert_checkpoint(
@@ -67,8 +42,10 @@ def convert_checkpoint(
 ) -> Path:
     """Write a foreign checkpoint in our format: weights, processor, decoding, and the record.
 
+    A folder that was converted without what codes its pictures is copied, and gets it.
+
     Args:
-        source: its folder, or its name on the hub.
+        source: its folder, or its name on the hub; or such a folder.
         target: a new folder; it is there whole or not at all.
         image_tokenizer: where what codes its pictures is, which is published elsewhere; it is
             written into the new folder too.
@@ -79,15 +56,17 @@ def convert_checkpoint(
 
     Raises:
         FileExistsError: if the target is there.
-        FileNotFoundError, ValueError: as `open_foreign` and `load_image_tokenizer`.
+        FileNotFoundError, ValueError: as `open_foreign` and `load_image_tokenizer`, or if the
+            source is ours and no image tokenizer is missing or given.
     """
     target = Path(target)
-    opened = open_foreign(
-        local_folder(source, more=PICKLES if allow_pickle else (), **options), allow_pickle
-    )
+    folder = local_folder(source, more=PICKLES if allow_pickle else (), **options)
     pictures = None
     if image_tokenizer is not None:
         pictures = load_image_tokenizer(image_tokenizer, allow_pickle=allow_pickle)
+    if is_own(folder):
+        return _with_pictures(folder, target, pictures)
+    opened = open_foreign(folder, allow_pickle)
     processor = processor_of(opened, image_tokenizer=pictures)
     _refuse_existing(target)
     with whole_folder(target) as partial:
@@ -97,7 +76,7 @@ def convert_checkpoint(
         opened.generation_config.save_pretrained(partial)
         processor.save_pretrained(partial)
         write_shards(partial, opened.tensors, shard_bytes, on_progress)
-        _write_record(partial, opened)
+        write_record(partial, opened)
     return target
 
 
@@ -120,15 +99,12 @@ def export_checkpoint(
         ValueError: if it lacks a tensor of the foreign format.
     """
     source, target = Path(source), Path(target)
-    record = _read_record(source)
-    shapes = {name: shape for file in record.files.values() for name, shape in file.items()}
-    kept = ForeignFolder.at(source / KEPT_FOLDER, shapes)
-    config = UniDiffConfig.from_pretrained(source)
-    rules = named_family(record.family).rules(kept, config)
-    tensors, _ = converted(by_name(tensor_files(source)), rules, backwards=True)
+    record, opened = read_record(source), reopened(source)
+    rules = opened.family.rules(opened.folder, opened.config)
+    tensors, _ = converted(opened.tensors, rules, backwards=True)
     if (source / KEPT_FILE).is_file():
         tensors |= read_header(source / KEPT_FILE).tensors
-    if missing := sorted(set(shapes) - set(tensors)):
+    if missing := sorted(set(opened.folder.shapes) - set(tensors)):
         raise ValueError(f"{source} lacks what {missing[:3]} are made of: convert it again")
     _refuse_existing(target)
     files = {file: {n: tensors[n] for n in names} for file, names in record.files.items()}
@@ -140,93 +116,19 @@ def export_checkpoint(
     return target
 
 
-def write_shards(
-    folder: Path,
-    tensors: Mapping[str, LazyTensor],
-    shard_bytes: int,
-    on_progress: Progress | None = None,
-) -> None:
-    """Write weights into one file, or several and their index."""
-    shards: list[dict[str, LazyTensor]] = [{}]
-    size = 0
-    for name, tensor in tensors.items():
-        if shards[-1] and size + num_bytes(tensor) > shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = tensor
-        size += num_bytes(tensor)
-    names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    files = dict(zip([WEIGHTS_FILE] if len(shards) == 1 else names, shards, strict=True))
-    write_files(folder, files, {file: {"format": "pt"} for file in files}, on_progress)
-    write_index(folder, files)
-
-
-def write_index(folder: Path, files: Mapping[str, Mapping[str, LazyTensor]]) -> None:
-    """Write the index of files of weights; nothing where the one file is found without."""
-    if list(files) == [WEIGHTS_FILE]:
-        return
-    total = sum(num_bytes(tensor) for tensors in files.values() for tensor in tensors.values())
-    places = {name: file for file, tensors in files.items() for name in tensors}
-    index = {"metadata": {"total_size": total}, "weight_map": places}
-    (folder / INDEX_FILE).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def write_files(
-    folder: Path,
-    files: Mapping[str, Mapping[str, LazyTensor]],
-    metadata: Mapping[str, Mapping[str, str]],
-    on_progress: Progress | None = None,
-) -> None:
-    """Write files of weights one after the other.
-
-    Args:
-        folder: that they are written into.
-        files: file -> its tensors.
-        metadata: file -> what its header says beside them.
-        on_progress: called after each with (bytes written, bytes of all).
-    """
-    sizes = {file: sum(map(num_bytes, tensors.values())) for file, tensors in files.items()}
-    done = 0
-    for file, tensors in files.items():
-        write_file(folder / file, tensors, metadata.get(file))
-        done += sizes[file]
-        if on_progress is not None:
-            on_progress(done, sum(sizes.values()))
-
-
-def _write_record(folder: Path, opened: Converted) -> None:
-    """What the checkpoint was, every small file of it, and what the way back would not give."""
-    files = {
-        safe_name(file.path.name): {name: tensor.shape for name, tensor in file.tensors.items()}
-        for file in opened.files
-    }
-    metadata = {safe_name(file.path.name): file.metadata for file in opened.files}
-    record = asdict(ForeignRecord(opened.family.name, files, metadata))
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    rules = opened.family.rules(opened.folder, opened.config)
-    back, _ = converted(opened.tensors, rules, backwards=True)
-    lost = {n: tensor for n, tensor in by_name(opened.files).items() if n not in back}
-    if lost:
-        write_file(folder / KEPT_FILE, lost)
-    kept = folder / KEPT_FOLDER
-    kept.mkdir()
-    source = opened.folder.path
-    weights = {source / PICKLED_INDEX, *pickles_in(source)}
-    for path in source.iterdir():
-        if path.is_file() and path not in weights and path.suffix not in _WEIGHTS:
-            shutil.copy2(path, kept)
-
-
-def _read_record(folder: Path) -> ForeignRecord:
-    """The record of a converted checkpoint."""
-    path = folder / RECORD_FILE
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing: only what `unidiff convert` wrote knows the format that it came "
-            "from"
+def _with_pictures(source: Path, target: Path, pictures: ImageTokenizer | None) -> Path:
+    """Copy a converted folder, with the image tokenizer that it lacks."""
+    if pictures is None:
+        raise ValueError(
+            f"{source} is in UniDiff's format already; convert it again only to give it the image "
+            "tokenizer that it lacks: --image-tokenizer PATH"
         )
-    check_exists(folder / KEPT_FOLDER / "config.json")
-    return ForeignRecord(**read_json(path))
+    processor = processor_with_pictures(source, pictures)
+    _refuse_existing(target)
+    with whole_folder(target) as partial:
+        shutil.copytree(source, partial)
+        processor.save_pretrained(partial)
+    return target
 
 
 def _refuse_existing(target: Path) -> None:

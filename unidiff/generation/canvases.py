@@ -230,6 +230,12 @@ class Canvases:
         """(B, K) bool, masked positions inside the window."""
         return self.masked_BK & self.in_window_BK
 
+    @property
+    def is_real(self) -> Tensor:
+        """(B, K) bool, columns that a row's canvas has; what stands behind them is left over."""
+        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
+        return offset_K < self.length_B[:, None]
+
     def revisable(self, delivered_B: Tensor) -> Tensor:
         """(B, K) bool, revealed positions of the window that nobody has been given yet.
 
@@ -251,7 +257,5 @@ class Canvases:
             return torch.full_like(self.length_B, -1)
         is_end_BKE = self.ids_BK[:, :, None] == end_ids_BE[:, None, :]
         settled_BK = self.masked_BK.cumsum(1) == 0
-        offset_K = torch.arange(self.ids_BK.shape[1], device=self.ids_BK.device)
-        real_BK = offset_K < self.length_B[:, None]
-        is_end_BK = is_end_BKE.any(2) & settled_BK & real_BK & ~self.pinned_BK
+        is_end_BK = is_end_BKE.any(2) & settled_BK & self.is_real & ~self.pinned_BK
         return torch.where(is_end_BK.any(1), is_end_BK.int().argmax(1), -1)

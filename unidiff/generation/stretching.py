@@ -68,7 +68,7 @@ class Stretching(CanvasRows):
             return
         asks_BK = canvases.ids_BK == layout.expand_token_id
         asks_BK = (asks_BK | (canvases.ids_BK == layout.delete_token_id)) & ~canvases.masked_BK
-        asks_BK &= ~canvases.pinned_BK & canvases.in_window_BK
+        asks_BK &= ~canvases.pinned_BK & canvases.in_window_BK & canvases.is_real
         for index in torch.nonzero(asks_BK.any(1))[:, 0].tolist():
             if self.rows[index].given is not None:
                 self._stretch_row(index, np.flatnonzero(asks_BK[index].cpu().numpy()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from unidiff.tokens.checkpoint import REMEDY, check_exists, check_weights, read_json, some
-from unidiff.tokens.foreign import PICKLES
+from unidiff.tokens.foreign import PICKLE_ADVICE, PICKLES
 
 WEIGHTS_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 _TRAINERS = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
@@ -60,10 +60,8 @@ def pickles_in(folder: Path) -> list[Path]:
 def refuse_pickles(pickles: Sequence[Path]) -> NoReturn:
     """Raise the ValueError for weights in pickles that nobody has allowed."""
     raise ValueError(
-        f"{pickles[0].parent} has its weights in pickles ({some(path.name for path in pickles)}), "
-        "files that can hold code: to read the tensors in them, and nothing else, pass "
-        "use_safetensors=False to from_pretrained, allow_pickle=True to load_image_tokenizer, or "
-        "--allow-pickle to unidiff convert"
+        f"{pickles[0].parent} has its weights in pickles "
+        f"({some(path.name for path in pickles)}), {PICKLE_ADVICE}"
     )
 
 

@@ -194,11 +194,14 @@ class AnswerDecoder:
         return self.modality(modality).decode(select_codes(self.layout, modality, array, count))
 
     def _answer(self, ids: NDArray[np.int64], canvas: TokenSequence) -> Any:
-        """Answer of one filled canvas."""
+        """Answer of one filled canvas; a text that may have changed its length ends at its end."""
+        names = canvas_modalities(canvas, self.layout)
+        if names == ["text"] and self.layout.expand_token_id is not None:
+            return self.decode_text(ids)
         if len(ids) < len(canvas):
             raise ValueError(f"a canvas of {len(canvas)} tokens came back with {len(ids)}")
         answers = {}
-        for name in canvas_modalities(canvas, self.layout):
+        for name in names:
             here = canvas.modality_L == self.layout.modality_id(name)
             answers[name] = self.decode_value(name, ids[: len(canvas)][here])
         return next(iter(answers.values())) if len(answers) == 1 else answers

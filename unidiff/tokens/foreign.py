@@ -16,7 +16,13 @@ from .checkpoint import read_json
 OWN = "unidiff"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
+PICKLE_ADVICE = (  # of every message about weights in pickles
+    "files that can hold code: to read the tensors in them, and nothing else, pass "
+    "use_safetensors=False to from_pretrained, allow_pickle=True to load_image_tokenizer, or "
+    "--allow-pickle to unidiff convert and unidiff verify"
+)
+_SAFE = "*.safetensors"
+_FILES = ("*.json", "*.jinja", "*.model", "*.txt", _SAFE)
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ROOM = "unidiff.convert"
 
@@ -48,7 +54,8 @@ def local_folder(
 
     Raises:
         OSError: if the hub refuses, or cannot be reached.
-        ValueError: if the `config.json` there is damaged.
+        ValueError: if the `config.json` there is damaged, or the weights are pickles that were not
+            asked for.
     """
     folder = Path(source, subfolder)
     if folder.is_dir() or not _HUB_NAME.fullmatch(str(source)):
@@ -73,7 +80,14 @@ def local_folder(
     wanted = [f"{within}{pattern}" for pattern in (*_FILES, *more)]
     deeper = f"{within}*/*"  # other formats of the same weights
     snapshot = snapshot_download(name, allow_patterns=wanted, ignore_patterns=deeper, **options)
-    return Path(snapshot, subfolder)
+    folder = Path(snapshot, subfolder)
+    readable = (_SAFE, *PICKLES)  # of the latter some may have been fetched before
+    if not set(PICKLES) & set(more) and not any(any(folder.glob(one)) for one in readable):
+        raise ValueError(
+            f"{name} has no {_SAFE} on the hub: its weights, if it has any, are pickles "
+            f"({', '.join(PICKLES)}), {PICKLE_ADVICE}"
+        )
+    return folder
 
 
 def hub_options(keywords: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,10 @@ _KEPT, _BEGIN, _END, _CLOSE = "\ue000", "\ue001", "\ue002", "\ue003"
 _MARK = re.compile(f"([{_KEPT}{_BEGIN}{_END}])(\\d+){_CLOSE}")
 _SPEECH = re.compile(f"[{_BEGIN}{_END}]\\d+{_CLOSE}")
 _ONE_SPEECH = re.compile(f"{_BEGIN}(\\d+){_CLOSE}[^{_BEGIN}{_END}]*{_END}\\1{_CLOSE}")
+# Jinja's code, the strings in it, and how it reads a slot of ours.
+_CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
+_STRING = re.compile(r"(['\"])((?:\\.|(?!\1).)*)\1", re.DOTALL)
+_SLOT = re.compile(r"(?<=[\w)\]])(?:\[\s*['\"]slot['\"]\s*\]|\.slot\b|\.get\(\s*['\"]slot['\"])")
 Messages = list[dict[str, str]]
 Kept = list[str | TokenSequence]
 
@@ -162,10 +166,16 @@ class ForeignEncoder(SequenceEncoder):
 def encoder_for(
     tokenizer: PreTrainedTokenizerBase, layout: TokenLayout, chat_template: str
 ) -> SequenceEncoder:
-    """The encoder that a template is for: ours has slots for content parts."""
-    if "slot" in chat_template:
+    """The encoder that a template is for: ours reads `part['slot']` of content parts."""
+    codes = (_STRING.sub(_slot_alone, code) for code in _CODE.findall(chat_template))
+    if any(_SLOT.search(code) for code in codes):
         return SequenceEncoder(tokenizer, layout, chat_template)
     return ForeignEncoder(tokenizer, layout, chat_template)
+
+
+def _slot_alone(string: re.Match[str]) -> str:
+    """A string of a template's code, empty unless it is the name of a slot."""
+    return string[0] if string[2] == "slot" else "''"
 
 
 def _marked(messages: Messages, spaces_outside: bool) -> Messages:

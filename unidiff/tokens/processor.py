@@ -96,7 +96,8 @@ class UniDiffProcessor(
             if self._image_source is None:
                 raise ValueError(
                     "this processor has no image tokenizer: load it with from_pretrained from a "
-                    "checkpoint that has one, or set processor.image_tokenizer"
+                    "checkpoint that has one, pass image_tokenizer=... there for a checkpoint of "
+                    "others or one that was converted without, or set processor.image_tokenizer"
                 )
             source, options = self._image_source
             self.image_tokenizer = load_image_tokenizer(source, **options)
@@ -163,14 +164,15 @@ class UniDiffProcessor(
         Args:
             pretrained_model_name_or_path: folder or repository of the checkpoint.
             image_tokenizer: what codes pictures, or where it is (see `load_image_tokenizer`), for a
-                checkpoint of others that has rows for pictures; ours have theirs with them.
+                checkpoint of others that has rows for pictures, or one that was converted without;
+                ours have theirs with them.
             kwargs: of transformers' `from_pretrained`; `use_safetensors=False` allows weights in
                 pickles, as for the model: the image tokenizer's, and those whose shapes are read.
 
         Raises:
             FileNotFoundError: if a file is missing in a local folder.
             ValueError: if a file is damaged or cut short, or the image tokenizer has another number
-                of codes than the checkpoint, or belongs to none of others.
+                of codes than the checkpoint, or the checkpoint has its own.
         """
         allow_pickle, options = kwargs.pop("use_safetensors", None) is False, hub_options(kwargs)
         subfolder = kwargs.get("subfolder", "")
@@ -185,10 +187,10 @@ class UniDiffProcessor(
             )
             return foreign
         if image_tokenizer is not None:
-            raise ValueError(
-                f"{pretrained_model_name_or_path} is a checkpoint of ours, which has its image "
-                "tokenizer with it: leave image_tokenizer out, or set processor.image_tokenizer"
+            complete: UniDiffProcessor = converting("processor_with_pictures", "records")(
+                folder, image_tokenizer, cls
             )
+            return complete
         if folder.is_dir():
             check_processor_folder(folder)
         processor: UniDiffProcessor = super().from_pretrained(

@@ -70,6 +70,8 @@ class RequestBuilders:
             raise ValueError(
                 f"want must be 'text', or one or more of {tuple(names)}, each once; got {want!r}"
             )
+        for name in wanted:
+            self.layout.range_of(name)  # says what to do where there is none
         prompts = [
             self.encoder.conversation(self.coded(messages), True, wanted)
             for messages in as_batch(conversations)
@@ -126,7 +128,10 @@ class RequestBuilders:
     def for_text_infill(
         self, text: str | Sequence[str | int], hole_length: int = 4
     ) -> BatchFeature:
-        """Canvas of a text with holes.
+        """Canvas of a text with holes, of fixed length or, for DreamOn, of one to begin with.
+
+        Where the layout has an expand token, holes grow and shrink up to `max_infill_tokens` of
+        `generate()` together, and `post_process` gives the text that came of it.
 
         Args:
             text: a str with `<|hole|>` where a hole of `hole_length` tokens is; or a list of str
