@@ -59,12 +59,14 @@ class DecodingCache(Protocol):
         positions: (3, n) array of each row, where its committed tokens stand.
         tail: generated ids of each row that were never committed.
         adapters: name of the adapter that reads each row; None: what is active.
+        soft: (N, D) what stands at the soft positions of each row, in order; None: it has none.
     """
 
     token_ids: list[list[int]]
     positions: list[np.ndarray]
     tail: list[list[int]]
     adapters: list[str | None]
+    soft: list[Tensor | None]
 
     def select_rows(self, rows: Sequence[int]) -> Self:
         """A cache that holds copies of the given rows, in that order."""

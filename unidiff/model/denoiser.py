@@ -23,6 +23,7 @@ from .masks import decode_mask
 from .packing import packed_weights
 from .placement import Placement
 from .row_adapters import RowAdapters, check_row_adapters
+from .soft_positions import embedded
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -211,7 +212,7 @@ class ModelDenoiser:
         )
         with self.trunk_adapters.reading(cache.adapters):
             hidden_BQD = self.model.model(
-                input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
+                **self._inputs(cache, torch.cat([run.ids_BT for run in runs], dim=1)),
                 attention_mask=self._mask(placement, behind_BK),
                 position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
                 past_key_values=cache,
@@ -222,6 +223,15 @@ class ModelDenoiser:
             _record(cache, commit, hidden_BQD)
         start = _width(commit)
         return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
+
+    def _inputs(self, cache: BlockCache, ids_BQ: Tensor) -> dict[str, Tensor]:
+        """New tokens as ids, or as embeddings where some are features of pictures."""
+        if all(one is None for one in cache.soft):
+            return {"input_ids": ids_BQ}
+        token = self.layout.soft_token_id
+        before_B = [ids.count(token) for ids in cache.token_ids]
+        embed = self.model.model.embed_tokens
+        return {"inputs_embeds": embedded(embed, ids_BQ, ids_BQ == token, cache.soft, before_B)}
 
     def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
         """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
