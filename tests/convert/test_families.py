@@ -16,8 +16,9 @@ from .published_dit import DIT_TABLE
 from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
+from .published_soft import SOFT_TABLE
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON, *SOFT_TABLE)
 LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
 PUBLISHED = pytest.mark.parametrize(
     "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"

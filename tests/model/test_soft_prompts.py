@@ -337,9 +337,9 @@ def test_lora_leaves_the_tower_alone() -> None:
 def test_wrong_pictures_are_refused_by_name() -> None:
     model = soft_model("causal_context")
     ids, given = torch.tensor([prompt(model, 5, "p0", 9)]), pictures(model, [0])
-    with pytest.raises(ValueError, match="row 0 of input_ids has 14 positions .* pictures have 0"):
+    with pytest.raises(ValueError, match=r"row 0 of input_ids has 14 positions .* pictures have 0"):
         model.generate(ids)
-    with pytest.raises(ValueError, match="2 pictures of pixel_values .* do not get whole pictures"):
+    with pytest.raises(ValueError, match=r"the 2 pictures of pixel_values .*do not get whole"):
         model.generate(ids, **pictures(model, [0, 1]))
     with pytest.raises(ValueError, match=r"must have the shape \(5, 3, 28, 28\).*got \(4, 3, 28"):
         model.generate(ids, pixel_values=given["pixel_values"][1:], image_sizes=SIZE_0)
@@ -355,8 +355,8 @@ def test_wrong_pictures_are_refused_by_name() -> None:
         model.generate(
             ids, **given, guidance_scale=2.0, negative_input_ids=torch.tensor([[4, SOFT]])
         )
+    pinned = torch.tensor([[True, False]])
     with pytest.raises(ValueError, match="the canvas has 1 position"):
-        pinned = torch.tensor([[True, False]])
         model.generate(ids, **given, canvas=torch.tensor([[SOFT, 1]]), pinned_mask=pinned)
     blind = random_model(7, vocab_size=VOCAB)
     with pytest.raises(ValueError, match="this one has no tower"):

@@ -14,6 +14,7 @@ from .llama_like import (
     OPEN_DLLM,
     SDAR,
 )
+from .llava import LLADA_V
 from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
@@ -23,6 +24,7 @@ FAMILIES: dict[str, Family] = {
     "llada": LLADA,
     "illada": ILLADA,
     "mmada": MMADA,
+    "llava_llada": LLADA_V,
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,
