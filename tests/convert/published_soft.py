@@ -5,12 +5,25 @@ out here a second time, one feature after the other.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+)
+from transformers.models.qwen2_vl.configuration_qwen2_vl import (
+    Qwen2VLTextConfig,
+    Qwen2VLVisionConfig,
+)
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLTextModel,
+)
 
 from .published import HIDDEN, LLAMA, MASK, SPECIALS, WIDTH, Published, full, sizes
 
@@ -114,11 +127,63 @@ class PublishedSoft(Published):
     """A layout with a tower.
 
     Attributes:
+        soft: id of a position that stands for a feature.
+    """
+
+    soft: int = SOFT
+
+    def embeddings(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
+        """(1, L, D) embeddings of a prompt, the reference's features at their places."""
+        ids = inputs["input_ids"]
+        rows = model.language.get_input_embeddings()(ids)[0].clone()
+        with torch.no_grad():
+            rows[ids[0] == self.soft] = torch.cat(self.features(model, inputs))
+        return rows[None]
+
+    def features(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """(n, D) features of each picture."""
+        raise NotImplementedError
+
+    def logits(self, model: nn.Module, ids_BL: Tensor) -> Tensor:
+        """(B, L, V) logits of texts."""
+        return super().logits(model.language, ids_BL)
+
+    def logits_of(self, model: nn.Module, embeddings_BLD: Tensor, inputs: Any) -> Tensor:
+        """(B, L, V) logits of embeddings, the first of which are a prompt's."""
+        length = embeddings_BLD.shape[1]
+        mask = embeddings_BLD.new_zeros(1, 1, length, length)
+        mask.masked_fill_(~self.pattern(length), torch.finfo(mask.dtype).min)
+        places = self.positions(inputs, length)
+        with torch.no_grad():
+            return model.language(
+                inputs_embeds=embeddings_BLD, attention_mask=mask, position_ids=places
+            ).logits
+
+    def positions(self, inputs: Mapping[str, Tensor], length: int) -> Tensor | None:
+        """Positions of a prompt and what follows it; None: they are counted."""
+        del inputs, length
+        return None
+
+
+@dataclass(frozen=True)
+class PublishedTiles(PublishedSoft):
+    """A layout with a tower over tiles.
+
+    Attributes:
         most: tiles' worth of features that a picture keeps.
     """
 
     most: int | None = None
-    never: tuple[int, ...] = field(default=(SOFT,))
+
+    def features(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """(n, D) features of each picture."""
+        found, at = [], 0
+        for size in map(tuple, inputs["image_sizes"].tolist()):
+            across, down = best(size)
+            count = 1 + across * down // SIDE**2
+            found.append(model.features(inputs["pixel_values"][at : at + count], size, self.most))
+            at += count
+        return found
 
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights."""
@@ -143,17 +208,122 @@ class PublishedSoft(Published):
         found["model.image_newline"] = model.newline.detach().clone()
         return found
 
-    def logits(self, model: nn.Module, ids_BL: Tensor) -> Tensor:
-        """(B, L, V) logits of texts."""
-        return super().logits(model.language, ids_BL)
 
-    def logits_of(self, model: nn.Module, embeddings_BLD: Tensor) -> Tensor:
-        """(B, L, V) logits of embeddings."""
-        length = embeddings_BLD.shape[1]
-        mask = torch.zeros(1, 1, length, length)
-        mask.masked_fill_(~self.pattern(length), torch.finfo(mask.dtype).min)
-        with torch.no_grad():
-            return model.language(inputs_embeds=embeddings_BLD, attention_mask=mask).logits
+class QwenLanguage(nn.Module):
+    """Qwen2-VL's language model and a head."""
+
+    def __init__(self, config: Qwen2VLTextConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Qwen2VLTextModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.model.embed_tokens
+
+    def forward(self, input_ids: Tensor | None = None, **inputs: Any) -> Any:
+        """An output that has logits."""
+        output = self.model(input_ids=input_ids, use_cache=False, **inputs)
+        output.logits = self.lm_head(output.last_hidden_state)
+        return output
+
+
+class PatchReference(nn.Module):
+    """A language model, a tower of Qwen's, and two products between."""
+
+    def __init__(self, language: nn.Module, tower: nn.Module, activation: nn.Module) -> None:
+        super().__init__()
+        self.language = language
+        self.config = language.config
+        self.tower = tower
+        self.first, self.second = nn.Linear(TOWER_OUT, WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.activation = activation
+
+    def features(self, pixels: Tensor, grid: Tensor) -> Tensor:
+        """(n, D) features of pictures by themselves."""
+        found = self.tower(pixels, grid_thw=grid).pooler_output
+        return self.second(self.activation(self.first(found)))
+
+
+@dataclass(frozen=True)
+class PublishedPatches(PublishedSoft):
+    """A layout with a tower over patches.
+
+    Attributes:
+        prefix: of the names of the two products.
+        activation: between them.
+    """
+
+    prefix: str = "projector"
+    activation: type[nn.Module] = nn.GELU
+
+    def model(self, seed: int = 0) -> nn.Module:
+        """The reference with random weights."""
+        tower_class, config_class, fields = self.reference
+        torch.manual_seed(seed)
+        language = QwenLanguage(
+            Qwen2VLTextConfig(
+                vocab_size=self.rows,
+                hidden_size=WIDTH,
+                intermediate_size=HIDDEN,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                rms_norm_eps=1e-6,
+                tie_word_embeddings=False,
+                rope_parameters={
+                    "rope_type": "default",
+                    "rope_theta": 1_000_000.0,
+                    "mrope_section": SECTIONS,
+                },
+                attn_implementation="eager",
+            )
+        )
+        whole = PatchReference(language, tower_class(config_class(**fields)), self.activation())
+        for name, weight in whole.named_parameters():
+            is_norm = any(one in name for one in ("norm", "ln_q")) and name.endswith("weight")
+            wide = 0.25 if name.startswith("language") else 0.1
+            nn.init.normal_(weight, 1.0 if is_norm else 0.0, 0.1 if is_norm else wide)
+        return whole.eval()
+
+    def weights(self, model: nn.Module) -> dict[str, Tensor]:
+        """Language model, tower and products."""
+        found = super().weights(model.language)
+        for name, weight in model.tower.state_dict().items():
+            found[f"visual.{name}"] = weight.clone()
+        for number, product in ((1, model.first), (2, model.second)):
+            for name, weight in product.state_dict().items():
+                found[f"{self.prefix}.linear_{number}.{name}"] = weight.clone()
+        return found
+
+    def features(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """(n, D) features of each picture, one picture at a time."""
+        found, at = [], 0
+        for grid in inputs["image_grid_thw"]:
+            count = int(grid.prod())
+            found.append(model.features(inputs["pixel_values"][at : at + count], grid[None]))
+            at += count
+        return found
+
+    def positions(self, inputs: Mapping[str, Tensor], length: int) -> Tensor:
+        """(3, 1, length): a picture's grid, everything else behind the largest before it."""
+        row = inputs["input_ids"][0].tolist()
+        row += [0] * (length - len(row))
+        grids = iter(inputs["image_grid_thw"].tolist())
+        places: list[tuple[int, int, int]] = []
+        while len(places) < length:
+            start = max((max(place) for place in places), default=-1) + 1
+            if row[len(places)] != self.soft:
+                places.append((start, start, start))
+                continue
+            times, rows, columns = next(grids)
+            places += [
+                (start + time, start + down, start + across)
+                for time in range(times)
+                for down in range(rows // 2)
+                for across in range(columns // 2)
+            ]
+        return torch.tensor(places).T[:, None]
 
 
 PICTURES: dict[str, Any] = {
@@ -168,7 +338,7 @@ PICTURES: dict[str, Any] = {
     "image_aspect_ratio": "anyres_max_4",
     "image_grid_pinpoints": CANVASES,
 }
-LLADA_V = PublishedSoft(
+LLADA_V = PublishedTiles(
     "llada-v",
     sizes(
         model_type="llava_llada",
@@ -179,6 +349,76 @@ LLADA_V = PublishedSoft(
     ),
     LLAMA,
     full,
+    never=(SOFT,),
     most=4,
 )
-SOFT_TABLE = (LLADA_V,)
+TOWER_OUT, SECTIONS = 24, [1, 1, 2]
+QWEN_SPECIALS = ("<|begin|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+IMAGE_PAD = 256 + len(SPECIALS) + 3
+_QWEN2 = {
+    "depth": 2,
+    "embed_dim": 32,
+    "hidden_size": TOWER_OUT,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+}
+_QWEN2_5 = {
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": HIDDEN,
+    "out_hidden_size": TOWER_OUT,
+    "num_heads": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "window_size": 56,
+    "fullatt_block_indexes": [1],
+}
+DREAM_VL = PublishedPatches(
+    "dream-vl",
+    sizes(
+        model_type="dream-vl",
+        mask_token_id=MASK,
+        image_token_id=IMAGE_PAD,
+        full_attn_mask=True,
+        mrope_section=SECTIONS,
+        projector_hidden_act="gelu",
+        rope_scaling=None,
+        vision_config={
+            **_QWEN2,
+            "hidden_act": "quick_gelu",
+            "in_chans": 3,
+            "spatial_patch_size": 14,
+        },
+    ),
+    (Qwen2VisionTransformerPretrainedModel, Qwen2VLVisionConfig, _QWEN2),
+    full,
+    shift=1,
+    specials=QWEN_SPECIALS,
+    never=(IMAGE_PAD,),
+    soft=IMAGE_PAD,
+)
+DIMPLE = PublishedPatches(
+    "dimple",
+    sizes(
+        model_type="dimple",
+        mask_token_id=MASK,
+        image_token_id=IMAGE_PAD,
+        full_attn_mask=True,
+        mrope_section=SECTIONS,
+        rope_scaling=None,
+        vision_config={**_QWEN2_5, "hidden_act": "silu", "tokens_per_second": 2},
+    ),
+    (Qwen2_5_VisionTransformerPretrainedModel, Qwen2_5_VLVisionConfig, _QWEN2_5),
+    full,
+    shift=1,
+    specials=QWEN_SPECIALS,
+    never=(IMAGE_PAD,),
+    soft=IMAGE_PAD,
+    prefix="img_projector",
+    activation=nn.SiLU,
+)
+SOFT_TABLE = (LLADA_V, DREAM_VL, DIMPLE)

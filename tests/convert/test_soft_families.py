@@ -3,6 +3,7 @@
 Run: pytest tests/convert/test_soft_families.py
 """
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.convert.family import ForeignFolder
+from unidiff.convert.llava import canvases
 from unidiff.convert.writing import convert_checkpoint
+from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
+from unidiff.tokens.tiles import Tiles
 
 from . import reference_loops as loops
 from .published import write_json
-from .published_soft import CANVASES, LLADA_V, SIDE, SOFT, SOFT_TABLE, PublishedSoft
+from .published_soft import (
+    CANVASES,
+    DIMPLE,
+    DREAM_VL,
+    IMAGE_PAD,
+    LLADA_V,
+    SIDE,
+    SOFT,
+    SOFT_TABLE,
+    PublishedSoft,
+)
 
 SIZES = [(60, 50), (20, 130), (126, 126), (41, 43), (300, 90)]  # (height, width) of pictures
 EACH = pytest.mark.parametrize("published", SOFT_TABLE, ids=lambda one: one.name)
@@ -40,29 +56,6 @@ def chat(*parts: Any) -> list[dict[str, Any]]:
     return [{"role": "user", "content": content}]
 
 
-def embeddings(published: PublishedSoft, theirs: Any, inputs: Any) -> Tensor:
-    """(1, L, D) embeddings of a prompt, the reference's features at their places."""
-    ids = inputs["input_ids"]
-    rows = theirs.language.get_input_embeddings()(ids)[0].clone()
-    sizes, at = [tuple(size) for size in inputs["image_sizes"].tolist()], 0
-    features = []
-    for size in sizes:
-        canvas = best_tiles(size)
-        tiles = inputs["pixel_values"][at : at + canvas]
-        features.append(theirs.features(tiles, size, published.most))
-        at += canvas
-    rows[ids[0] == SOFT] = torch.cat(features)
-    return rows[None]
-
-
-def best_tiles(size: tuple[int, int]) -> int:
-    """Tiles of a picture, the squeezed one included."""
-    from .published_soft import best
-
-    width, height = best(size)
-    return 1 + width * height // SIDE**2
-
-
 @pytest.fixture(scope="module", params=SOFT_TABLE, ids=lambda one: one.name)
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     published = request.param
@@ -72,43 +65,54 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return published, theirs, ours, UniDiffProcessor.from_pretrained(folder), folder
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_features_equal_the_references(loaded: Any, size: tuple[int, int]) -> None:
+def test_features_equal_the_references(loaded: Any) -> None:
     published, theirs, ours, processor, _ = loaded
-    found = processor.soft_prompts(picture(size))
-    assert found.shape == size
+    found = [processor.soft_prompts(picture(size)) for size in SIZES]
+    inputs = picture_inputs(found, processor.soft_prompts.shape_name)
     with torch.no_grad():
-        own = ours.vision(found.pixel_values, torch.tensor([size]))[0]
-        expected = theirs.features(found.pixel_values, size, published.most)
-    assert found.num_positions == len(expected)
-    torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
+        own = ours.vision(*inputs.values())
+        expected = published.features(theirs, inputs)
+    assert [one.num_positions for one in found] == [len(one) for one in expected]
+    for one, other in zip(own, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_logits_of_a_chat_with_pictures_equal_the_references(loaded: Any) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_logits_of_a_chat_with_pictures_equal_the_references(
+    loaded: Any, dtype: torch.dtype
+) -> None:
     published, theirs, ours, processor, _ = loaded
-    inputs = processor.for_chat(chat(picture(SIZES[3]), "what", picture((42, 42), 1), "is it?"))
+    ours, theirs = (copy.deepcopy(model).to(dtype) for model in (ours, theirs))
+    talk = chat(picture(SIZES[3]), "what", picture(SIZES[0], 1), "is it?")
+    if dtype == torch.float32:  # short, for rounding adds up
+        talk = [{"role": "system", "content": "s"}, *chat(picture((42, 42)), "what?")]
+    inputs = processor.for_chat(talk)
+    inputs["pixel_values"] = inputs["pixel_values"].to(dtype)
     with torch.no_grad():
         logits = ours(**inputs).logits
-        expected = published.logits_of(theirs, embeddings(published, theirs, inputs))
-    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    expected = published.logits_of(theirs, published.embeddings(theirs, inputs), inputs)
+    bound = 1e-5 if dtype == torch.float32 else 1e-9
+    torch.testing.assert_close(logits, expected, rtol=bound, atol=bound)
 
 
 def test_a_chat_with_a_picture_decodes_as_the_references_loop(loaded: Any) -> None:
     published, theirs, ours, processor, _ = loaded
-    inputs = processor.for_chat(chat(picture(SIZES[0]), "what is it?"))
-    prompt = embeddings(published, theirs, inputs)[0]
+    inputs = processor.for_chat(chat(picture(SIZES[3]), "what is it?"))
+    prompt = published.embeddings(theirs, inputs)[0]
     table, length = theirs.language.get_input_embeddings(), len(prompt)
+    layout = ours.config.layout
 
     def logits(ids: Tensor) -> Tensor:
         rows = torch.cat([prompt, table(ids[0, length:])])
-        raw = published.logits_of(theirs, rows[None])[0]
-        raw[:, [SOFT, *ours.config.layout.reserved_token_ids]] = -torch.inf
-        return raw
+        raw = published.logits_of(theirs, rows[None], inputs)[0]
+        raw[:, [published.soft, *layout.reserved_token_ids]] = -torch.inf
+        return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 
     expected = loops.one_by_one(
         logits, inputs["input_ids"][0], 10, 4, published.mask, loops.highest_probability
     )
     options = {"block_length": 4, "eos_token_id": -1, "do_sample": False}
+    options |= {"unmasking_strategy": "static", "confidence_metric": "prob"}
     found = ours.generate(**inputs, max_new_tokens=10, **options)
     assert found[0].tolist() == expected.tolist()
 
@@ -162,9 +166,6 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
 
 def test_pixels_are_the_published_ones() -> None:
     """The squeezed picture, then the centred one on black, cut row by row; values in [-1, 1]."""
-    from unidiff.tokens.soft_prompts import TiledPictures
-    from unidiff.tokens.tiles import Tiles
-
     tiles = Tiles(SIDE, 3, tuple(map(tuple, CANVASES)), 4)
     one = picture((42, 60))
     found = TiledPictures(tiles)(one).pixel_values
@@ -199,31 +200,51 @@ def test_other_ways_to_read_are_refused(change: dict, message: str, tmp_path: Pa
 
 @EACH
 def test_missing_weights_of_the_tower_are_named(published: PublishedSoft, tmp_path: Path) -> None:
-    from safetensors.torch import save_file
-
-    folder, weights = published.write(tmp_path / "one", published.model()), {}
+    folder = published.write(tmp_path / "one", published.model())
     weights = published.weights(published.model())
-    lost = next(name for name in weights if "fc2.bias" in name)
+    lost = next(name for name in weights if "vis" in name and name.endswith("norm1.weight"))
     save_file(
         {name: weight for name, weight in weights.items() if name != lost},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ValueError, match=r"vision\.tower.*fc2\.bias missing"):
+    with pytest.raises(ValueError, match=r"vision\.tower\S*norm1\.weight missing"):
         UniDiffForBlockDiffusion.from_pretrained(folder)
     save_file(
         {name: weight for name, weight in weights.items() if "vis" not in name},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
-    with pytest.raises(ValueError, match=r"lacks .*patch_embed.*weights"):
+    with pytest.raises(ValueError, match=r"lacks .*patch_embed|vision\.tower.*missing"):
+        UniDiffForBlockDiffusion.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("published", [DREAM_VL, DIMPLE], ids=lambda one: one.name)
+def test_patches_stand_between_the_published_tokens(
+    published: PublishedSoft, tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 6, "image_mean": [0.1, 0.2, 0.3]}
+    write_json(folder / "preprocessor_config.json", pixels)
+    processor = UniDiffProcessor.from_pretrained(folder)
+    inputs = processor.for_chat(chat("see <|image_pad|>", picture((28, 28)), "?"))
+    ids = inputs["input_ids"][0].tolist()
+    assert inputs["image_grid_thw"].tolist() == [[1, 4, 4]]  # enlarged to four features
+    first = ids.index(IMAGE_PAD)
+    around = [IMAGE_PAD - 2, *[IMAGE_PAD] * 4, IMAGE_PAD - 1]
+    assert ids[first - 1 : first + 5] == around
+    assert ids.count(IMAGE_PAD) == 4  # what a user types is plain text
+    white = processor.soft_prompts(Image.new("RGB", (56, 56), "white")).pixel_values
+    clip = (0.26862954, 0.26130258, 0.27577711)
+    wanted = [(1 - mean) / std for mean, std in zip(pixels["image_mean"], clip, strict=True)]
+    for channel, value in zip(white.view(-1, 3, 2, 14, 14).unbind(1), wanted, strict=True):
+        torch.testing.assert_close(channel, torch.full_like(channel, value))
+    write_json(folder / "config.json", {**published.config, "full_attn_mask": False})
+    with pytest.raises(ValueError, match="full_attn_mask = False"):
         UniDiffForBlockDiffusion.from_pretrained(folder)
 
 
 def test_pinpoints_may_be_written_as_a_range() -> None:
-    from unidiff.convert.family import ForeignFolder
-    from unidiff.convert.llava import canvases
-
     said = {"image_grid_pinpoints": "(1x1),...,(2x3)"}
     found = canvases(ForeignFolder(Path(), said, {}), 10)
     assert found == ((10, 10), (10, 20), (10, 30), (20, 10), (20, 20), (20, 30))

@@ -39,7 +39,9 @@ TILED = {"kind": "tiles", "tower": TOWER, "tiles": TILES, "projector_depth": 2}
 PATCHED = {
     "kind": "patches",
     "tower": {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
-    "projector_depth": 0,
+    "tower_type": "qwen2_vl",
+    "projector_depth": 2,
+    "projector_activation": "silu",
 }
 SIZES = ((40, 60), (20, 20), (30, 90))  # of three pictures, (height, width)
 

@@ -1,6 +1,7 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
 from .dit import BD3LM, MDLM
+from .dream_vl import DIMPLE, DREAM_VL
 from .dreamon import DREAMON, expand_id
 from .family import Family, ForeignFolder
 from .llada import LLADA
@@ -25,6 +26,8 @@ FAMILIES: dict[str, Family] = {
     "illada": ILLADA,
     "mmada": MMADA,
     "llava_llada": LLADA_V,
+    "dream-vl": DREAM_VL,
+    "dimple": DIMPLE,
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,

@@ -13,6 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
+from transformers.activations import ACT2FN
+from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+)
 from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
@@ -20,6 +25,15 @@ from unidiff.tokens.patches import Patches
 from unidiff.tokens.tiles import Tiles
 
 _COLOURS = 3
+# Type of a tower over patches -> its configuration, itself, and the width that it gives.
+_PATCH_TOWERS: dict[str, tuple[Any, Any, str]] = {
+    "qwen2_vl": (Qwen2VLVisionConfig, Qwen2VisionTransformerPretrainedModel, "hidden_size"),
+    "qwen2_5_vl": (
+        Qwen2_5_VLVisionConfig,
+        Qwen2_5_VisionTransformerPretrainedModel,
+        "out_hidden_size",
+    ),
+}
 
 
 class TiledVision(nn.Module):
@@ -92,7 +106,7 @@ class TiledVision(nn.Module):
 
 
 class PatchedVision(nn.Module):
-    """Qwen2-VL's tower over the patches of a picture (Dream-VL, Dimple)."""
+    """A tower of Qwen's over the patches of a picture (Dream-VL, Dimple)."""
 
     shape_name: ClassVar[str] = "image_grid_thw"
 
@@ -100,18 +114,24 @@ class PatchedVision(nn.Module):
         """Fresh weights.
 
         Args:
-            settings: `tower`, fields of `Qwen2VLVisionConfig`; and `projector_depth`, products of
-                the network behind it, 0 for none.
+            settings: `tower_type`, "qwen2_vl" or "qwen2_5_vl"; `tower`, fields of transformers'
+                configuration of it; `projector_depth`, products of the network behind it; and
+                `projector_activation` between them.
             width: of the model's embeddings.
         """
         super().__init__()
-        config = Qwen2VLVisionConfig(**settings["tower"])
+        config_class, tower_class, width_name = _PATCH_TOWERS[settings["tower_type"]]
+        config = config_class(**settings["tower"])
         self.patches = Patches(
             config.patch_size, config.temporal_patch_size, config.spatial_merge_size
         )
-        self.tower = Qwen2VisionTransformerPretrainedModel(config)
-        depth = settings["projector_depth"]
-        self.projector = _projector(config.hidden_size, width, depth) if depth else None
+        self.tower = tower_class(config)
+        self.projector = _projector(
+            getattr(config, width_name),
+            width,
+            settings["projector_depth"],
+            settings["projector_activation"],
+        )
 
     def forward(self, pixel_values: Tensor, shapes: Tensor) -> list[Tensor]:
         """(n, D) features of each picture.
@@ -130,9 +150,7 @@ class PatchedVision(nn.Module):
         _check_pixels(pixel_values, (values,), counts)
         weight = self.tower.patch_embed.proj.weight
         features = self.tower(pixel_values.to(weight), shapes.to(weight.device)).pooler_output
-        if self.projector is not None:
-            features = self.projector(features)
-        return list(features.split(sizes))
+        return list(self.projector(features).split(sizes))
 
 
 VISIONS: dict[str, type[TiledVision] | type[PatchedVision]] = {
@@ -151,11 +169,11 @@ def vision_of(settings: Mapping[str, Any] | None, width: int) -> nn.Module | Non
     return None if settings is None else VISIONS[settings["kind"]](settings, width)
 
 
-def _projector(before: int, width: int, depth: int) -> nn.Sequential:
-    """Products with GELU between them; the numbers of its parts are names of tensors."""
+def _projector(before: int, width: int, depth: int, activation: str = "gelu") -> nn.Sequential:
+    """Products with an activation between; the numbers of its parts are names of tensors."""
     parts: list[nn.Module] = [nn.Linear(before, width)]
     for _ in range(depth - 1):
-        parts += [nn.GELU(), nn.Linear(width, width)]
+        parts += [ACT2FN[activation], nn.Linear(width, width)]
     return nn.Sequential(*parts)
 
 

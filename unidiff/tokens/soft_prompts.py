@@ -143,7 +143,8 @@ class PatchedPictures:
 
 def soft_prompts(values: Mapping[str, Any]) -> TiledPictures | PatchedPictures:
     """What `to_dict` wrote; raises ValueError if its kind is unknown."""
-    fields = dict(values)
+    colours = {name: tuple(values[name]) for name in ("mean", "std") if name in values}
+    fields = {**values, **colours}
     kind = fields.pop("kind", None)
     if kind == "tiles":
         return TiledPictures(**{**fields, "tiles": Tiles.from_dict(fields["tiles"])})
