@@ -25,7 +25,19 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VLTextModel,
 )
 
-from .published import HIDDEN, LLAMA, MASK, SPECIALS, WIDTH, Published, full, sizes
+from .published import (
+    HIDDEN,
+    LLADA_CONFIG,
+    LLAMA,
+    MASK,
+    SPECIALS,
+    TABLE,
+    WIDTH,
+    Published,
+    full,
+    llada_name,
+    sizes,
+)
 
 SOFT = 256 + len(SPECIALS)  # the first row that is no id of the tokenizer
 PATCH, SIDE, TOWER_WIDTH = 14, 42, 144  # 3 x 3 features of a tile; two heads of 72
@@ -53,10 +65,12 @@ class SoftReference(nn.Module):
         )
         self.newline = nn.Parameter(torch.zeros(width))
 
-    def features(self, tiles: Tensor, size: tuple[int, int], most: int | None) -> Tensor:
+    def features(self, tiles: Tensor, size: tuple[int, int], most: int | None, pool: int) -> Tensor:
         """(n, D) features of one picture of (height, width), by the published maths."""
         found = self.tower(tiles, output_hidden_states=True).hidden_states[-2]
         squares = self.network(found)  # (tiles, F * F, D)
+        if pool > 1:
+            squares = torch.stack([pooled(square, pool) for square in squares])
         return torch.stack([*squares[0], *self.lines(squares[1:], size, most)])
 
     def lines(self, squares: Tensor, size: tuple[int, int], most: int | None) -> list[Tensor]:
@@ -97,12 +111,17 @@ def best(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def thinned(sheet: list[list[Tensor]], most: int) -> list[list[Tensor]]:
-    """Fewer features by interpolation between neighbours, where there are too many."""
+    """Fewer features where there are too many."""
     down, across = len(sheet), len(sheet[0])
     times = math.sqrt(down * across / most)
     if times <= 1.1:
         return sheet
-    rows, columns = int(down // times), int(across // times)
+    return resampled(sheet, int(down // times), int(across // times))
+
+
+def resampled(sheet: list[list[Tensor]], rows: int, columns: int) -> list[list[Tensor]]:
+    """Another number of features by interpolation between neighbours."""
+    down, across = len(sheet), len(sheet[0])
 
     def at(place: int, of: int, have: int) -> tuple[int, int, float]:
         exact = max((place + 0.5) * have / of - 0.5, 0.0)
@@ -122,15 +141,32 @@ def thinned(sheet: list[list[Tensor]], most: int) -> list[list[Tensor]]:
     return lines
 
 
+def pooled(square: Tensor, pool: int) -> Tensor:
+    """(n, D) features of a tile of (F * F, D), of which `pool` along a side become one."""
+    side = math.isqrt(len(square))
+    fewer = math.ceil(side / pool)
+    sheet = [list(square[row * side : (row + 1) * side]) for row in range(side)]
+    return torch.stack([one for line in resampled(sheet, fewer, fewer) for one in line])
+
+
 @dataclass(frozen=True)
 class PublishedSoft(Published):
     """A layout with a tower.
 
     Attributes:
         soft: id of a position that stands for a feature.
+        hides: whether the prompt does not see the response.
     """
 
     soft: int = SOFT
+    hides: bool = False
+
+    def decoding_logits(self, model: nn.Module, ids_BL: Tensor, num_prompt: int) -> Tensor:
+        """(B, L, V) logits of texts as the loop reads them."""
+        if not self.hides:
+            return self.logits(model, ids_BL)
+        rows = model.language.get_input_embeddings()(ids_BL)
+        return self.logits_of(model, rows, {}, num_prompt)
 
     def embeddings(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
         """(1, L, D) embeddings of a prompt, the reference's features at their places."""
@@ -148,11 +184,15 @@ class PublishedSoft(Published):
         """(B, L, V) logits of texts."""
         return super().logits(model.language, ids_BL)
 
-    def logits_of(self, model: nn.Module, embeddings_BLD: Tensor, inputs: Any) -> Tensor:
+    def logits_of(
+        self, model: nn.Module, embeddings_BLD: Tensor, inputs: Any, num_prompt: int | None = None
+    ) -> Tensor:
         """(B, L, V) logits of embeddings, the first of which are a prompt's."""
         length = embeddings_BLD.shape[1]
         mask = embeddings_BLD.new_zeros(1, 1, length, length)
         mask.masked_fill_(~self.pattern(length), torch.finfo(mask.dtype).min)
+        if self.hides and num_prompt is not None:
+            mask[:, :, :num_prompt, num_prompt:] = torch.finfo(mask.dtype).min
         places = self.positions(inputs, length)
         with torch.no_grad():
             return model.language(
@@ -171,9 +211,11 @@ class PublishedTiles(PublishedSoft):
 
     Attributes:
         most: tiles' worth of features that a picture keeps.
+        pool: features along a side that become one.
     """
 
     most: int | None = None
+    pool: int = 1
 
     def features(self, model: nn.Module, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         """(n, D) features of each picture."""
@@ -181,7 +223,8 @@ class PublishedTiles(PublishedSoft):
         for size in map(tuple, inputs["image_sizes"].tolist()):
             across, down = best(size)
             count = 1 + across * down // SIDE**2
-            found.append(model.features(inputs["pixel_values"][at : at + count], size, self.most))
+            tiles = inputs["pixel_values"][at : at + count]
+            found.append(model.features(tiles, size, self.most, self.pool))
             at += count
         return found
 
@@ -204,7 +247,7 @@ class PublishedTiles(PublishedSoft):
             if not name.startswith((last, "head.")):
                 found[f"model.vision_tower.vision_tower.vision_model.{name}"] = weight.clone()
         for name, weight in model.network.state_dict().items():
-            found[f"model.mm_projector.{name}"] = weight.clone()
+            found[f"model.mm_projector.{name}"] = weight.detach().clone()
         found["model.image_newline"] = model.newline.detach().clone()
         return found
 
@@ -352,6 +395,33 @@ LLADA_V = PublishedTiles(
     never=(SOFT,),
     most=4,
 )
+_LAVIDA = {
+    **PICTURES,
+    "mm_vision_tower": "google/siglip-so400m-patch14-384",
+    "image_aspect_ratio": "anyres",
+    "image_grid_pinpoints": str([tuple(one) for one in CANVASES]),
+    "mm_spatial_pool_mode": "bilinear",
+}
+LAVIDA = PublishedTiles(
+    "lavida",
+    {**LLADA_CONFIG, "model_type": "llava_llada", **_LAVIDA},
+    LLAMA,
+    full,
+    llada_name,
+    never=(SOFT,),
+    pool=2,
+    hides=True,
+)
+LAVIDA_DREAM = PublishedTiles(
+    "lavida-dream",
+    sizes(model_type="llava_dream", mask_token_id=MASK, **_LAVIDA),
+    next(one for one in TABLE if one.name == "dream").reference,
+    full,
+    shift=1,
+    never=(SOFT,),
+    pool=2,
+    hides=True,
+)
 TOWER_OUT, SECTIONS = 24, [1, 1, 2]
 QWEN_SPECIALS = ("<|begin|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
 IMAGE_PAD = 256 + len(SPECIALS) + 3
@@ -421,4 +491,4 @@ DIMPLE = PublishedPatches(
     prefix="img_projector",
     activation=nn.SiLU,
 )
-SOFT_TABLE = (LLADA_V, DREAM_VL, DIMPLE)
+SOFT_TABLE = (LLADA_V, LAVIDA, LAVIDA_DREAM, DREAM_VL, DIMPLE)

@@ -90,7 +90,8 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
     theirs, mask = published.model(), published.mask
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
-        raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
+        known = ids.clamp(max=published.rows - 1)
+        raw = published.decoding_logits(theirs, known, len(prompt))[0]
         raw[:, published.num_text :] = -torch.inf
         raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw

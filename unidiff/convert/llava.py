@@ -1,8 +1,9 @@
-"""LLaDA-V: LLaDA under Llama's names that reads pictures through SigLIP, tile by tile.
+"""LLaDA-V and LaViDa: LLaDA or Dream that read pictures through SigLIP, tile by tile.
 
 The layout is LLaVA-NeXT's. Its `config.json` says nothing of the tower's sizes, which the authors'
 class has built in: what can be read off the tensors is, the rest is SigLIP so400m's. Names and
-maths: ML-GSAI/LLaDA-V's `llava_arch.py`, `siglip_encoder.py` and `mm_utils.py`, in own words.
+maths: `llava_arch.py`, `siglip_encoder.py` and `mm_utils.py` of ML-GSAI/LLaDA-V and of
+jacklishufan/LaViDa, in own words.
 """
 
 import ast
@@ -20,9 +21,11 @@ from unidiff.tokens.tiles import Tiles
 
 from .family import ForeignFolder
 from .keys import Renamed, Rule
-from .llada import LLADA
+from .llada import LLADA, TABLE
+from .llada import rules as llada_rules
+from .llada import settings as llada_settings
+from .llama_like import DREAM, dream, shape, spare_id
 from .llama_like import rules as llama_rules
-from .llama_like import shape, spare_id
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
 _OURS = "vision.tower."
@@ -47,32 +50,49 @@ _OPENING = (
 )
 
 
-def llava_llada(folder: ForeignFolder) -> dict[str, Any]:
-    """LLaDA with a tower; a row behind those of the tokenizer stands for a feature.
+def llada_v(folder: ForeignFolder) -> dict[str, Any]:
+    """LLaDA under Llama's names, with a tower.
 
     Raises:
         ValueError: for a tower or a way to lay out tiles that the model does not have.
     """
-    own = shape(folder)
     mask = folder.config.get("mask_token_id") or folder.special_ids.get("<|mdm_mask|>", _MASK)
+    own = {**shape(folder), "attention_pattern": "full", "canvas_length": 32, "mask_token_id": mask}
+    silent = (folder.special_ids[name] for name in _SILENT if name in folder.special_ids)
+    return _with_tower(folder, own, tuple(silent))
+
+
+def lavida(folder: ForeignFolder) -> dict[str, Any]:
+    """LLaDA under its own names; the prompt does not see the response, and features are pooled."""
+    return _with_tower(folder, {**llada_settings(folder), "attention_pattern": "prefix"}, pool=2)
+
+
+def lavida_dream(folder: ForeignFolder) -> dict[str, Any]:
+    """Dream, the same way."""
+    return _with_tower(folder, {**dream(folder), "attention_pattern": "prefix"}, pool=2)
+
+
+def _with_tower(
+    folder: ForeignFolder, own: dict[str, Any], silent: tuple[int, ...] = (), pool: int = 1
+) -> dict[str, Any]:
+    """Settings with a tower; a row behind those of the tokenizer stands for a feature.
+
+    Args:
+        folder: of the checkpoint.
+        own: settings of the language model.
+        silent: ids that no response has.
+        pool: features along a side that become one.
+    """
     layout = TokenLayout(
         ranges={"text": IdRange(0, own["vocab_size"])},
-        mask_token_id=mask,
+        mask_token_id=own["mask_token_id"],
         pad_token_id=own["pad_token_id"] or 0,
         end_token_ids=tuple(folder.end_ids),
-        reserved_token_ids=tuple(
-            folder.special_ids[name] for name in _SILENT if name in folder.special_ids
-        ),
+        reserved_token_ids=silent,
         soft_token_id=soft_id(folder, own["vocab_size"]),
     )
-    return {
-        **own,
-        "attention_pattern": "full",
-        "canvas_length": 32,
-        "mask_token_id": mask,
-        "token_layout": layout.to_dict(),
-        "vision": tower(folder, most=most_tiles(folder)),
-    }
+    vision = tower(folder, most_tiles(folder), pool)
+    return {**own, "token_layout": layout.to_dict(), "vision": vision}
 
 
 def soft_id(folder: ForeignFolder, rows: int) -> int:
@@ -98,7 +118,7 @@ def most_tiles(folder: ForeignFolder) -> int | None:
     return None if found[1] is None else int(found[1])
 
 
-def tower(folder: ForeignFolder, most: int | None, pool: int = 1) -> dict[str, Any]:
+def tower(folder: ForeignFolder, most: int | None, pool: int) -> dict[str, Any]:
     """`UniDiffConfig.vision` of a folder.
 
     Args:
@@ -111,6 +131,7 @@ def tower(folder: ForeignFolder, most: int | None, pool: int = 1) -> dict[str, A
     """
     folder.wants("mm_patch_merge_type", "spatial_unpad")
     folder.wants("mm_vision_select_feature", "patch")
+    folder.wants("mm_spatial_pool_mode", "bilinear")
     folder.wants("mm_vision_select_layer", -2)
     folder.wants("mm_use_im_start_end", False)
     projector = folder.config.get("mm_projector_type", "linear")
@@ -173,9 +194,14 @@ def tower_rules() -> list[Rule]:
     ]
 
 
-def rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
-    """Names of all tensors."""
+def llada_v_rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
+    """Names of all tensors of LLaDA-V, and of LaViDa over Dream."""
     return [*llama_rules(folder, config), *tower_rules()]
+
+
+def lavida_rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
+    """Names of all tensors of LaViDa over LLaDA."""
+    return [*llada_rules(folder, config), *tower_rules()]
 
 
 def prompts(folder: ForeignFolder, tokenizer: PreTrainedTokenizerBase, template: str) -> str:
@@ -192,10 +218,27 @@ def pictures(folder: ForeignFolder, config: UniDiffConfig) -> TiledPictures:
 
 
 LLADA_V = replace(
+    LLADA, name="llada-v", settings=llada_v, rules=llada_v_rules, prompts=prompts, pictures=pictures
+)
+LAVIDA = replace(
     LLADA,
-    name="llada-v",
-    settings=llava_llada,
-    rules=rules,
+    name="lavida",
+    settings=lavida,
+    rules=lavida_rules,
+    prompts=prompts,
+    pictures=pictures,
+    decoding={"max_new_tokens": 64, "block_length": 64, "unmasking_strategy": "static"},
+)
+LAVIDA_DREAM = replace(
+    DREAM,
+    name="lavida-dream",
+    settings=lavida_dream,
+    rules=llada_v_rules,
     prompts=prompts,
     pictures=pictures,
 )
+
+
+def has_llada_names(folder: ForeignFolder) -> bool:
+    """Whether the language model has LLaDA's own names: LaViDa's, under LLaDA-V's `model_type`."""
+    return TABLE in folder.shapes

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from unidiff.tokens.layout import TokenLayout
 
+WHOLE_PATTERNS = ("full", "prefix")  # whose response is one canvas, revealed window by window
+
 
 @dataclass(frozen=True)
 class Run:
@@ -85,7 +87,8 @@ class Denoiser(Protocol[CacheT]):
 
     Attributes:
         layout: id range of each modality.
-        attention_pattern: `causal_context`, `block_causal` or `full`.
+        attention_pattern: `causal_context`, `block_causal`, `full`, or `prefix`: full within the
+            prompt, which does not see the response, and the response sees everything.
         canvas_length: default canvas; the trained grid under `block_causal`.
         logits_shift: 0 if a canvas row predicts itself, 1 if it predicts its successor. The
             denoiser does the shifting; decoding only needs to know that a first token must exist.

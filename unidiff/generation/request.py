@@ -123,6 +123,8 @@ def start_cache(
             past.token_ids[index], past.positions[index], past.soft[index]
         )
         settled = len(row.context) // grid * grid
+        if denoiser.attention_pattern == "prefix":  # a longer prompt changes every key
+            shared = 0
         if needs_reading:
             shared = min(shared, settled - 1)
         row.context.num_cached = max(shared, 0) // grid * grid

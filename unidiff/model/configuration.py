@@ -13,7 +13,8 @@ from unidiff.diffusion.processes import NOISE_PROCESSES, UNIFORM_PREDICTIONS
 from unidiff.tokens.layout import IdRange, TokenLayout
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
+ATTENTION_PATTERNS = ("causal_context", "block_causal", "full", "prefix")
+_WHOLE = 1 << 40  # a grid whose first block holds any context
 ROUTER_SCORES = ("softmax", "sigmoid")
 NORM_TYPES = ("rms", "layer")
 MLP_TYPES = ("gated", "plain")
@@ -242,6 +243,11 @@ class UniDiffConfig(PreTrainedConfig):
     def grid(self) -> int | None:
         """Length of the blocks that context attends within; None where there is no grid."""
         return self.canvas_length if self.attention_pattern == "block_causal" else None
+
+    @property
+    def context_grid(self) -> int | None:
+        """Length of the blocks within which clean context attends; None where it is causal."""
+        return _WHOLE if self.attention_pattern == "prefix" else self.grid
 
     @property
     def layout(self) -> TokenLayout:

@@ -236,7 +236,7 @@ class ModelDenoiser:
     def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
         """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
         if behind_BK is None:
-            return decode_mask(placement, self.model.config.grid, self._additive)
+            return decode_mask(placement, self.model.config.context_grid, self._additive)
         rest = placement.widths[1] - behind_BK.shape[1]
         mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)))
         return mask if self._additive is None else additive_mask(mask, self._additive)

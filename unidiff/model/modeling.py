@@ -248,7 +248,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         index = real.long().cumsum(1) - 1
         sample = torch.where(real, 0, -1)
         stream = Stream(sample, index, torch.full_like(index, -1), index)
-        return keep_diagonal(context_mask(stream, self.config.grid)).unsqueeze(1)
+        return keep_diagonal(context_mask(stream, self.config.context_grid)).unsqueeze(1)
 
 
 def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
