@@ -24,7 +24,7 @@ from .keys import Renamed, Rule
 from .llada import LLADA, TABLE
 from .llada import rules as llada_rules
 from .llada import settings as llada_settings
-from .llama_like import DREAM, dream, shape, spare_id
+from .llama_like import DREAM, dream, shape
 from .llama_like import rules as llama_rules
 
 _TOWER = "model.vision_tower.vision_tower.vision_model."
@@ -96,8 +96,12 @@ def _with_tower(
 
 
 def soft_id(folder: ForeignFolder, rows: int) -> int:
-    """An id that no text has; raises ValueError where every row is one of the tokenizer's."""
-    found = spare_id(folder) if folder.num_ids is not None else rows - 1
+    """An id that no text has: the first behind the tokenizer's, without one the last row.
+
+    Raises:
+        ValueError: if every row is an id of the tokenizer.
+    """
+    found = rows - 1 if folder.num_ids is None else folder.num_ids
     if found >= rows:
         raise ValueError(
             f"{folder.path}: each of the {rows} rows of the embedding is an id of the tokenizer, "
@@ -218,7 +222,13 @@ def pictures(folder: ForeignFolder, config: UniDiffConfig) -> TiledPictures:
 
 
 LLADA_V = replace(
-    LLADA, name="llada-v", settings=llada_v, rules=llada_v_rules, prompts=prompts, pictures=pictures
+    LLADA,
+    name="llada-v",
+    settings=llada_v,
+    rules=llada_v_rules,
+    prompts=prompts,
+    pictures=pictures,
+    decoding={"max_new_tokens": 128, "block_length": 128, "unmasking_strategy": "static"},
 )
 LAVIDA = replace(
     LLADA,

@@ -23,7 +23,7 @@ from .masks import decode_mask
 from .packing import packed_weights
 from .placement import Placement
 from .row_adapters import RowAdapters, check_row_adapters
-from .soft_positions import embedded
+from .soft_positions import embedded, soft_mask
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -229,9 +229,12 @@ class ModelDenoiser:
         if all(one is None for one in cache.soft):
             return {"input_ids": ids_BQ}
         token = self.layout.soft_token_id
+        assert token is not None  # only rows with such positions have features
         before_B = [ids.count(token) for ids in cache.token_ids]
         embed = self.model.model.embed_tokens
-        return {"inputs_embeds": embedded(embed, ids_BQ, ids_BQ == token, cache.soft, before_B)}
+        return {
+            "inputs_embeds": embedded(embed, ids_BQ, soft_mask(ids_BQ, token), cache.soft, before_B)
+        }
 
     def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
         """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""

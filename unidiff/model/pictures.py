@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .configuration import UniDiffConfig
-from .soft_positions import embedded, pictures_of_rows
+from .soft_positions import embedded, pictures_of_rows, soft_mask
 from .vision import PatchedVision
 
 
@@ -78,6 +78,7 @@ class PictureMethods:
                 f"this model's pictures are pixel_values and {name}: pass both and no "
                 f"{next(iter(given))}, as the processor made them"
             )
+        shapes = torch.as_tensor(shapes)
         features = self.vision(pixel_values, shapes)
         places_B = self.is_soft(input_ids, attention_mask).sum(1).tolist()
         rows = pictures_of_rows(places_B, [len(one) for one in features])
@@ -86,7 +87,7 @@ class PictureMethods:
 
     def is_soft(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """(B, L) bool, real tokens that stand for features."""
-        is_soft_BL = input_ids == self.config.layout.soft_token_id
+        is_soft_BL = soft_mask(input_ids, self.config.layout.soft_token_id)
         return is_soft_BL if attention_mask is None else is_soft_BL & attention_mask.bool()
 
     def embed_pictures(

@@ -7,7 +7,13 @@ The k-th soft position of a row, counted from its first real token, holds the ro
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
+
+
+def soft_mask(ids: Tensor, token: int | None) -> Tensor:
+    """Bool tensor of the same shape: the ids of soft positions; none where there is no such id."""
+    return torch.zeros_like(ids, dtype=torch.bool) if token is None else torch.eq(ids, token)
 
 
 def embedded(

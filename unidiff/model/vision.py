@@ -72,7 +72,7 @@ class TiledVision(nn.Module):
         sizes = _shapes("image_sizes", shapes, 2)
         counts = [self.tiles.num_tiles(size) for size in sizes]
         _check_pixels(pixel_values, (_COLOURS, self.tiles.side, self.tiles.side), counts)
-        pixels = pixel_values.to(self.projector[0].weight)
+        pixels = pixel_values.to(self.tower.embeddings.patch_embedding.weight)
         hidden = self.tower.encoder(inputs_embeds=self.tower.embeddings(pixels)).last_hidden_state
         squares_NDFF = self._pooled(self.projector(hidden))
         return [

@@ -78,8 +78,9 @@ class UniDiffProcessor(
         )
         self.action_bins = _as_bins(action_bins)
         self.state_bins = _as_bins(state_bins)
-        is_written = isinstance(soft_prompts, Mapping)
-        self.soft_prompts = as_soft_prompts(soft_prompts) if is_written else soft_prompts
+        if isinstance(soft_prompts, Mapping):
+            soft_prompts = as_soft_prompts(soft_prompts)
+        self.soft_prompts: SoftPrompts | None = soft_prompts
         self._image_tokenizer: ImageTokenizer | None = None
         self._image_source: tuple[str, dict[str, Any]] | None = None
         self._modalities = {}

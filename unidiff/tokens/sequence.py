@@ -174,6 +174,7 @@ class SequenceEncoder:
             dropped = self._id_of("<|uncond|>")
             return run_of([] if dropped is None else [dropped], "text")
         if "soft" in part:
+            assert self.layout.soft_token_id is not None  # the processor has read the picture
             return run_of([self.layout.soft_token_id] * part["soft"].num_positions, "text")
         if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)

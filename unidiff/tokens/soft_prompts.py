@@ -40,20 +40,28 @@ class SoftPrompts(Protocol):
     """How a checkpoint reads pictures.
 
     Attributes:
-        opening: template text before a picture's positions.
-        closing: template text behind them.
         shape_name: keyword of `generate()` that the pictures' shapes are passed as.
     """
 
-    opening: str
-    closing: str
     shape_name: ClassVar[str]
+
+    @property
+    def opening(self) -> str:
+        """Template text before a picture's positions."""
+        ...
+
+    @property
+    def closing(self) -> str:
+        """Template text behind them."""
+        ...
 
     def __call__(self, picture: Image.Image) -> SoftPicture:
         """A picture ready for the tower."""
+        ...
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for `processor_config.json`."""
+        ...
 
 
 @dataclass(frozen=True)
