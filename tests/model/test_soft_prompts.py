@@ -33,7 +33,6 @@ TILES = {
     "canvases": [[28, 28], [56, 28], [28, 56], [56, 56]],
     "most": 4,
     "pool": 1,
-    "newline": True,
 }
 TILED = {"kind": "tiles", "tower": TOWER, "tiles": TILES, "projector_depth": 2}
 PATCHED = {
@@ -215,9 +214,15 @@ def test_a_further_turn_keeps_the_same_picture_and_reads_another() -> None:
     first = model.generate(ids, **pictures(model, [0]), **options)
     second = torch.cat([first.sequences, torch.tensor([prompt(model, 8, "p1", 7)])], dim=1)
     given = pictures(model, [0, 1])
+    counts: list[int] = []
+    model.model.embed_tokens.register_forward_hook(
+        lambda module, args, output: counts.append(args[0].numel())
+    )
     fresh = model.generate(second, **given, **options)
+    num_fresh, counts[:] = sum(counts), []
     again = model.generate(second, **given, past_key_values=first.past_key_values, **options)
     assert again.sequences.tolist() == fresh.sequences.tolist()
+    assert sum(counts) == num_fresh - len(ids[0])  # the first prompt was not read again
 
     other = dict(given, pixel_values=given["pixel_values"].flip(0))
     fresh = model.generate(second, **other, **options)
@@ -334,6 +339,11 @@ def test_lora_leaves_the_tower_alone() -> None:
     plain = model.generate(ids, **given, **options)[0].tolist()
     assert mixed == [tuned, plain]
     assert tuned != plain
+
+
+def test_no_response_holds_a_soft_position() -> None:
+    assert not layout().allowed_ids("text", VOCAB)[SOFT]
+    assert TokenLayout.from_dict(layout().to_dict()).soft_token_id == SOFT
 
 
 def test_wrong_pictures_are_refused_by_name() -> None:

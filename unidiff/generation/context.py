@@ -42,18 +42,14 @@ class Context:
 
     @classmethod
     def of(
-        cls,
-        ids: Sequence[int],
-        layout: TokenLayout,
-        positions: np.ndarray | None = None,
-        soft: Tensor | None = None,
+        cls, ids: Sequence[int], layout: TokenLayout, positions: np.ndarray | None = None
     ) -> "Context":
         """Context of a prompt; `positions` (3, n) as the caller gave them, None to derive them."""
         modality = layout.modality_ids(np.asarray(ids, dtype=np.int64))
         given = 0 if positions is None else len(ids)
         if positions is None:
             positions, _ = sequence_positions(modality, layout)
-        return cls(layout, list(ids), modality.tolist(), positions, given, len(ids), soft=soft)
+        return cls(layout, list(ids), modality.tolist(), positions, given, len(ids))
 
     def copy(self) -> "Context":
         """The same tokens; what happens to one of the two leaves the other alone."""

@@ -84,7 +84,7 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         if isinstance(module, UniDiffExperts):
             stacks = [getattr(module, name) for name in STACKS]
         elif isinstance(module, TiledVision):
-            stacks = [] if module.newline is None else [module.newline]
+            stacks = [module.newline]
         elif isinstance(module, UniDiffRouter):
             stacks = [module.weight]
             if module.expert_bias is not None:

@@ -57,7 +57,7 @@ class TiledVision(nn.Module):
         config = SiglipVisionConfig(**settings["tower"], vision_use_head=False)
         self.tower = SiglipVisionModel(config)
         self.projector = _projector(config.hidden_size, width, settings["projector_depth"])
-        self.newline = nn.Parameter(torch.zeros(width)) if self.tiles.newline else None
+        self.newline = nn.Parameter(torch.zeros(width))
 
     def forward(self, pixel_values: Tensor, shapes: Tensor) -> list[Tensor]:
         """(n, D) features of each picture.
@@ -99,9 +99,8 @@ class TiledVision(nn.Module):
         fewer = self.tiles.thinned(*sheet_DRC.shape[1:])
         if fewer != tuple(sheet_DRC.shape[1:]):
             sheet_DRC = nn.functional.interpolate(sheet_DRC[None], fewer, mode="bilinear")[0]
-        if self.newline is not None:
-            ends = self.newline[:, None, None].expand(-1, sheet_DRC.shape[1], 1)
-            sheet_DRC = torch.cat([sheet_DRC, ends], dim=2)
+        ends = self.newline[:, None, None].expand(-1, sheet_DRC.shape[1], 1)
+        sheet_DRC = torch.cat([sheet_DRC, ends], dim=2)
         return torch.cat([first.flatten(1), sheet_DRC.flatten(1)], dim=1).T
 
 

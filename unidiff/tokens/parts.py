@@ -128,6 +128,8 @@ class PartCoder:
 
     def _soft_part(self, part: Mapping[str, Any], soft_prompts: SoftPrompts) -> dict[str, Any]:
         """The part of a picture that is read as features."""
+        if part.get("codes") is not None:
+            raise ValueError("this checkpoint reads pictures as features: pass the image, no codes")
         picture = self.picture(_value_of("image", part))
         around = soft_prompts.opening, soft_prompts.closing
         return {"type": "image", "soft": soft_prompts(picture), "around": around}

@@ -3,8 +3,8 @@
 A picture is fitted into the one of several canvases that keeps most of it, centred, and cut into
 square tiles; the whole picture, squeezed into one tile, comes first. A tower gives each tile a
 square of features. Those of the tiles are laid side by side, the canvas's margins are cut off, and
-where many are left they are thinned out. Source: haotian-liu/LLaVA's and ML-GSAI/LLaDA-V's
-`mm_utils.py` and `llava_arch.py`, in own words.
+where many are left they are thinned out. A learned feature ends each row of the canvas. Source:
+ML-GSAI/LLaDA-V's `mm_utils.py` and `llava_arch.py`, in own words.
 """
 
 import math
@@ -28,7 +28,6 @@ class Tiles:
         most: tiles' worth of features that a picture keeps at most besides the first tile; None:
             all are kept.
         pool: features along a side that become one by interpolation; 1: none do.
-        newline: whether a learned feature stands behind each row of the canvas.
     """
 
     side: int
@@ -36,7 +35,6 @@ class Tiles:
     canvases: tuple[tuple[int, int], ...]
     most: int | None = None
     pool: int = 1
-    newline: bool = True
 
     def __post_init__(self) -> None:
         """Check that canvases are made of whole tiles."""
@@ -95,7 +93,7 @@ class Tiles:
         """Features of a picture of (height, width) pixels."""
         down, across = self.kept(size)
         rows, columns = self.thinned(down.stop - down.start, across.stop - across.start)
-        return self.pooled**2 + rows * (columns + self.newline)
+        return self.pooled**2 + rows * (columns + 1)
 
 
 def best_canvas(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> tuple[int, int]:
