@@ -5,6 +5,7 @@ Run: pytest tests/convert/test_soft_families.py
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
+from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert.family import ForeignFolder
 from unidiff.convert.llava import canvases
 from unidiff.convert.writing import convert_checkpoint
+from unidiff.model.vision import TiledVision
 from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
 from unidiff.tokens.tiles import Tiles
 
@@ -32,6 +35,7 @@ from .published_soft import (
     SIDE,
     SOFT,
     SOFT_TABLE,
+    TOWER,
     PublishedSoft,
 )
 
@@ -247,3 +251,23 @@ def test_pinpoints_may_be_written_as_a_range() -> None:
     said = {"image_grid_pinpoints": "(1x1),...,(2x3)"}
     found = canvases(ForeignFolder(Path(), said, {}), 10)
     assert found == ((10, 10), (10, 20), (10, 30), (20, 10), (20, 20), (20, 30))
+
+
+def test_the_layout_of_tiles_is_transformers_own() -> None:
+    """LLaVA-OneVision lays tiles out alike; its canvases are (height, width)."""
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(image_size=SIDE, patch_size=14),
+        image_grid_pinpoints=[[height, width] for width, height in CANVASES],
+    )
+    vision = {"kind": "tiles", "tower": TOWER.to_dict(), "projector_depth": 2}
+    vision["tiles"] = Tiles(SIDE, 3, tuple(map(tuple, CANVASES)), 4).to_dict()
+    vision["tower"].pop("vision_use_head")
+    ours = TiledVision(vision, 8)
+    torch.nn.init.normal_(ours.newline)
+    for size in SIZES:
+        features = torch.randn(ours.tiles.num_tiles(size), 9, 8)
+        expected, _ = LlavaOnevisionModel.pack_image_features(
+            SimpleNamespace(config=config), [features], [size], ours.newline, "anyres_max_4"
+        )
+        found = ours._arranged(ours._pooled(features), size)
+        torch.testing.assert_close(found, expected[0])
