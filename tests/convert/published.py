@@ -115,6 +115,11 @@ class Published:
         with torch.no_grad():
             return model(ids_BL, attention_mask=mask.expand(len(ids_BL), -1, -1, -1)).logits
 
+    def decoding_logits(self, model: nn.Module, ids_BL: Tensor, num_prompt: int) -> Tensor:
+        """(B, L, V) logits as the family's loop reads them."""
+        del num_prompt
+        return self.logits(model, ids_BL)
+
 
 def full(length: int) -> Tensor:
     """Everybody attends to everybody."""

@@ -16,8 +16,9 @@ from .published_dit import DIT_TABLE
 from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
+from .published_soft import SOFT_TABLE
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON, *SOFT_TABLE)
 LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
 PUBLISHED = pytest.mark.parametrize(
     "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
@@ -89,7 +90,8 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
     theirs, mask = published.model(), published.mask
 
     def logits(ids: torch.Tensor) -> torch.Tensor:
-        raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
+        known = ids.clamp(max=published.rows - 1)
+        raw = published.decoding_logits(theirs, known, len(prompt))[0]
         raw[:, published.num_text :] = -torch.inf
         raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw

@@ -23,10 +23,11 @@ class ListCache:
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
         self.adapters: list[str | None] = [None] * num_rows
+        self.soft: list[Tensor | None] = [None] * num_rows
 
     def select_rows(self, rows: Sequence[int]) -> Self:
         chosen = type(self)(len(rows))
-        for name in ("token_ids", "positions", "tail"):
+        for name in ("token_ids", "positions", "tail", "soft"):
             setattr(chosen, name, [getattr(self, name)[row] for row in rows])
         return chosen
 
@@ -86,6 +87,7 @@ class TableDenoiser:
             joined.token_ids += cache.token_ids
             joined.positions += cache.positions
             joined.tail += cache.tail
+            joined.soft += cache.soft
         return joined
 
     def _known(self, cache: ListCache) -> Tensor:

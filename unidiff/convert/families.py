@@ -1,6 +1,7 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
 from .dit import BD3LM, MDLM
+from .dream_vl import DIMPLE, DREAM_VL
 from .dreamon import DREAMON, expand_id
 from .family import Family, ForeignFolder
 from .llada import LLADA
@@ -14,6 +15,7 @@ from .llama_like import (
     OPEN_DLLM,
     SDAR,
 )
+from .llava import LAVIDA, LAVIDA_DREAM, LLADA_V, has_llada_names
 from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
@@ -23,6 +25,10 @@ FAMILIES: dict[str, Family] = {
     "llada": LLADA,
     "illada": ILLADA,
     "mmada": MMADA,
+    "llava_llada": LLADA_V,
+    "llava_dream": LAVIDA_DREAM,
+    "dream-vl": DREAM_VL,
+    "dimple": DIMPLE,
     "Dream": DREAM,
     "sdar": SDAR,
     "Fast_dLLM_Qwen": FAST_DLLM,
@@ -42,7 +48,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3": AUTOREGRESSIVE,
 }
 # Known by other things than `model_type`.
-_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, DREAMON, LUMINA)
+_WITHOUT_NAME = (OPEN_DLLM, DREAM_REASONER, DREAMON, LUMINA, LAVIDA)
 
 
 def family_of(folder: ForeignFolder) -> Family:
@@ -56,6 +62,8 @@ def family_of(folder: ForeignFolder) -> Family:
         return LLADA_MOE  # published under the name of the dense model
     if kind == "llada" and ARCHITECTURE in (folder.config.get("architectures") or ()):
         return LUMINA
+    if kind == "llava_llada" and has_llada_names(folder):
+        return LAVIDA
     if kind == "Dream" and "block_size" in folder.config:
         return DREAM_REASONER  # another model under the same name
     if kind == "Dream" and expand_id(folder) is not None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
 from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
+from unidiff.tokens.soft_prompts import SoftPrompts
 
 from .keys import Rule
 
@@ -138,8 +139,10 @@ class Family:
         decoding: keywords of `generate()` by which its authors decode.
         template: chat template, where the tokenizer's files have none.
         prompts: the template with what pictures need around it, from a folder, its tokenizer and
-            the template of conversations without; None where a picture is a part like a text.
+            the template of conversations without; None where they need nothing.
         tokenizer: repository of the tokenizer, where checkpoints are published without one.
+        pictures: how a folder's pictures are read as features, by our configuration of it; None
+            where they are not.
         own_inputs: what the published class must be given beside ids to read a row of a length
             under the pattern; for `unidiff verify`.
         own_settings: fields of `config.json` that it needs for that and is published without.
@@ -152,6 +155,7 @@ class Family:
     template: str | None = None
     prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
     tokenizer: str | None = None
+    pictures: Callable[[ForeignFolder, UniDiffConfig], SoftPrompts] | None = None
     own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
     own_settings: Mapping[str, Any] = field(default_factory=dict)
 

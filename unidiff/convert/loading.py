@@ -142,7 +142,15 @@ def processor_of(
         layout = replace(
             layout, ranges=text, delimiters=around, closes_canvas=False, row_end_token_id=None
         )
-        return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
+        pictures = opened.family.pictures
+        if pictures is not None and opened.family.prompts is not None:
+            template = opened.family.prompts(opened.folder, tokenizer, template or "")
+        return cls(
+            tokenizer=tokenizer,
+            chat_template=template,
+            token_layout=layout,
+            soft_prompts=None if pictures is None else pictures(opened.folder, opened.config),
+        )
     if "image" not in layout.ranges:
         raise ValueError(
             f"{opened.folder.path} has no rows for pictures: {opened.family.name} knows text only"

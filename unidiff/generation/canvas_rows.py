@@ -11,7 +11,7 @@ from torch import Tensor
 from .branches import Branches, num_settled
 from .canvases import Canvas, Canvases
 from .confidence import Workspace
-from .denoiser import Denoiser
+from .denoiser import WHOLE_PATTERNS, Denoiser
 from .held import HeldLogits
 from .lockstep import LockStep, Policy
 from .rows import Row
@@ -49,8 +49,8 @@ class CanvasRows(LockStep):
 
     @property
     def is_whole(self) -> bool:
-        """Whether prompt and response are one canvas (`full` attention)."""
-        return self.denoiser.attention_pattern == "full"
+        """Whether the response is one canvas, to which under `full` the prompt belongs as well."""
+        return self.denoiser.attention_pattern in WHOLE_PATTERNS
 
     @property
     def window(self) -> int | None:

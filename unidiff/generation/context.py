@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import Tensor
 
 from unidiff.tokens.layout import MODALITY_IDS, TokenLayout
 from unidiff.tokens.positions import sequence_positions
+
+from .soft import same_features
 
 _TEXT = MODALITY_IDS["text"]
 
@@ -25,6 +28,7 @@ class Context:
         num_given: leading tokens whose positions the caller gave; the rest continue after them.
         num_prompt: leading tokens that were not generated.
         num_cached: leading tokens that the cache holds.
+        soft: (N, D) what stands at its soft positions, in order; None: there are none.
     """
 
     layout: TokenLayout
@@ -34,6 +38,7 @@ class Context:
     num_given: int = 0
     num_prompt: int = 0
     num_cached: int = 0
+    soft: Tensor | None = None
 
     @classmethod
     def of(
@@ -95,9 +100,13 @@ class Context:
         start, self.num_cached = self.num_cached, stop
         return self.ids[start:stop], self.positions[:, start:stop]
 
-    def common_prefix(self, ids: Sequence[int], positions: np.ndarray) -> int:
-        """How many leading tokens equal the given ones, in id and in position."""
+    def common_prefix(
+        self, ids: Sequence[int], positions: np.ndarray, soft: Tensor | None = None
+    ) -> int:
+        """How many leading tokens equal the given ones, in id, position and feature."""
         length = min(len(self), len(ids))
-        same = np.asarray(self.ids[:length]) == np.asarray(ids[:length])
+        own = np.asarray(self.ids[:length])
+        same = own == np.asarray(ids[:length])
         same &= (self.positions[:, :length] == positions[:, :length]).all(0)
+        same &= same_features(own, self.layout.soft_token_id, self.soft, soft)
         return length if same.all() else int(np.argmin(same))

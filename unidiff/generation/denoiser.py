@@ -16,6 +16,8 @@ from torch import Tensor
 
 from unidiff.tokens.layout import TokenLayout
 
+WHOLE_PATTERNS = ("full", "prefix")  # whose response is one canvas, revealed window by window
+
 
 @dataclass(frozen=True)
 class Run:
@@ -59,12 +61,14 @@ class DecodingCache(Protocol):
         positions: (3, n) array of each row, where its committed tokens stand.
         tail: generated ids of each row that were never committed.
         adapters: name of the adapter that reads each row; None: what is active.
+        soft: (N, D) what stands at the soft positions of each row, in order; None: it has none.
     """
 
     token_ids: list[list[int]]
     positions: list[np.ndarray]
     tail: list[list[int]]
     adapters: list[str | None]
+    soft: list[Tensor | None]
 
     def select_rows(self, rows: Sequence[int]) -> Self:
         """A cache that holds copies of the given rows, in that order."""
@@ -83,7 +87,8 @@ class Denoiser(Protocol[CacheT]):
 
     Attributes:
         layout: id range of each modality.
-        attention_pattern: `causal_context`, `block_causal` or `full`.
+        attention_pattern: `causal_context`, `block_causal`, `full`, or `prefix`: full within the
+            prompt, which does not see the response, and the response sees everything.
         canvas_length: default canvas; the trained grid under `block_causal`.
         logits_shift: 0 if a canvas row predicts itself, 1 if it predicts its successor. The
             denoiser does the shifting; decoding only needs to know that a first token must exist.

@@ -10,7 +10,7 @@ from unidiff.tokens.layout import MODALITY_IDS
 from .blocks import Blocks
 from .branches import check_branches
 from .constraints import LogitsProcessor
-from .denoiser import Denoiser
+from .denoiser import WHOLE_PATTERNS, Denoiser
 from .guidance import guidance_of
 from .inputs import GenerationInputs
 from .lockstep import Policy
@@ -39,6 +39,11 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
             f"weights, got {block_length}: leave it out"
         )
     check_reuse(pattern, options)
+    if pattern == "prefix" and options["prefill_chunk_length"] is not None:
+        raise ValueError(
+            "prefill_chunk_length cuts a prompt whose tokens see all of it under "
+            "attention_pattern='prefix': leave it out"
+        )
     mode = options["decoding_mode"]
     if mode != "diffusion" and pattern != "causal_context":
         raise ValueError(
@@ -268,15 +273,15 @@ def _blocks(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> Blocks:
             "block_delimiters need weights without a trained grid, this checkpoint is "
             "'block_causal': leave them out, or move borders inside a block by sub_block_length"
         )
-    if sub_length is not None and pattern == "full":
+    if sub_length is not None and pattern in WHOLE_PATTERNS:
         raise ValueError(
             "sub_block_length divides a block that is committed whole; with "
-            "attention_pattern='full' block_length itself is what is revealed together"
+            f"attention_pattern={pattern!r} block_length itself is what is revealed together"
         )
-    if options["first_alone"] and pattern == "full":
+    if options["first_alone"] and pattern in WHOLE_PATTERNS:
         raise ValueError(
             "first_alone takes the first token of a block from the block before, which "
-            "attention_pattern='full' never finishes: leave it out"
+            f"attention_pattern={pattern!r} never finishes: leave it out"
         )
     if sub_length is not None and sub_length > length:
         raise ValueError(f"sub_block_length={sub_length} is longer than the block of {length}")

@@ -19,6 +19,7 @@ from .denoiser import Denoiser
 from .guidance import guidance_of
 from .options import BASE
 from .rows import GivenCanvas, Row, RowSettings
+from .soft import check_soft, soft_for
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class GenerationInputs:
         negative_attention_mask: of the same shapes, non-zero at real tokens.
         canvas_allowed_ids: ids that each canvas position may take, see `allowed.allowed_masks`.
         tokenizer: what a grammar's text is written with.
+        soft: (N, D) what stands at each row's soft positions, in order; None: no row has any.
+        negative_position_ids: (3, B, M) int of each weaker prompt; None: as `position_ids`.
     """
 
     input_ids: Tensor
@@ -54,6 +57,8 @@ class GenerationInputs:
     negative_attention_mask: Tensor | Sequence[Tensor | None] | None = None
     canvas_allowed_ids: Any = None
     tokenizer: Any = None
+    soft: Sequence[Tensor | None] | None = None
+    negative_position_ids: Sequence[Tensor | None] | None = None
 
 
 def build_rows(
@@ -67,9 +72,9 @@ def build_rows(
             checkpoint cannot do, or a row has no token to start from.
     """
     for name, value in vars(inputs).items():
-        if name in ("canvas_allowed_ids", "tokenizer"):
+        if name in ("canvas_allowed_ids", "tokenizer", "soft"):
             continue
-        for tensor in _as_list(value) if name.startswith("negative") else [value]:
+        for tensor in as_list(value) if name.startswith("negative") else [value]:
             if tensor is not None and not isinstance(tensor, Tensor):
                 raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     _check_ids(inputs.input_ids, "input_ids", denoiser, 2)
@@ -79,6 +84,9 @@ def build_rows(
     contexts = _contexts(
         denoiser, options, inputs.input_ids, inputs.attention_mask, inputs.position_ids
     )
+    for index, context in enumerate(contexts):
+        context.soft = None if inputs.soft is None else inputs.soft[index]
+        check_soft(context.ids, context.soft, denoiser.layout, f"row {index} of input_ids")
     _check_draft(options, inputs)
     canvases = _given_canvases(denoiser, inputs, num_rows)
     twins = _twins(denoiser, options, inputs, num_rows)
@@ -179,6 +187,7 @@ def _given_canvases(
         pinned = torch.zeros_like(modality, dtype=torch.bool)
     assert canvas is not None
     _check_ids(canvas, "canvas", denoiser, 2)
+    check_soft(canvas.flatten().tolist(), None, denoiser.layout, "the canvas")
     if pinned is None:
         raise ValueError("canvas needs pinned_mask: True where its tokens are known")
     if pinned.dtype != torch.bool:
@@ -240,22 +249,29 @@ def _twins(
     scales = guidance_of(options).scales
     if not scales:
         return [[] for _ in range(num_rows)]
-    negatives = _as_list(inputs.negative_input_ids)
-    masks = _as_list(inputs.negative_attention_mask) or [None] * len(negatives)
+    negatives = as_list(inputs.negative_input_ids)
+    masks = as_list(inputs.negative_attention_mask) or [None] * len(negatives)
     if len(negatives) != len(scales) or len(masks) != len(scales):
         raise ValueError(
             f"guidance_scale={options['guidance_scale']} needs negative_input_ids: one prompt of a "
             f"weaker condition for each of its {len(scales)} scales, got {len(negatives)} and "
             f"{len(masks)} masks"
         )
+    positions = as_list(inputs.negative_position_ids) or [None] * len(negatives)
     branches = [
-        _branch(denoiser, options, negative, mask, num_rows)
-        for negative, mask in zip(negatives, masks, strict=True)
+        _branch(denoiser, options, negative, mask, num_rows, position)
+        for negative, mask, position in zip(negatives, masks, positions, strict=True)
     ]
-    return [list(twins) for twins in zip(*branches, strict=True)]
+    twins = [list(row) for row in zip(*branches, strict=True)]
+    for index, row in enumerate(twins):
+        own = None if inputs.soft is None else inputs.soft[index]
+        for twin in row:  # a weaker prompt shows its row's pictures or none
+            twin.soft = soft_for(twin.ids, own, denoiser.layout)
+            check_soft(twin.ids, twin.soft, denoiser.layout, f"row {index} of negative_input_ids")
+    return twins
 
 
-def _as_list(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """A list as it is, None as the empty one, anything else alone in one."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
 
@@ -266,6 +282,7 @@ def _branch(
     negative: Tensor,
     mask: Tensor | None,
     num_rows: int,
+    position_ids: Tensor | None,
 ) -> list[Context]:
     """Contexts of one weaker branch; a single prompt holds for all rows."""
     _check_ids(negative, "negative_input_ids", denoiser, 2)
@@ -276,7 +293,7 @@ def _branch(
         raise ValueError(
             f"negative_input_ids has {negative.shape[0]} rows, the prompts have {num_rows}"
         )
-    return _contexts(denoiser, options, negative, mask, None)
+    return _contexts(denoiser, options, negative, mask, position_ids)
 
 
 def _settings(

@@ -19,6 +19,7 @@ from .guidance import Guidance
 from .order import UnmaskingStrategy
 from .revision import Revision
 from .rows import Row, RowTensors
+from .soft import give_soft
 
 _COMPACT_AT = 0.25  # share of finished rows at which copying the cache pays
 
@@ -193,9 +194,12 @@ class LockStep(ABC):
         names = [row.settings.adapter for row in self.rows]
         num_seats = len(self.contexts)
         self.cache = self.denoiser.new_cache(num_seats, names * (num_seats // len(names)))
+        give_soft(self.cache, self.contexts)
         if self.asleep is not None:
             num_twins = self.policy.guidance.num_branches - 1
             self.asleep = self.denoiser.new_cache(num_twins * len(names), names * num_twins)
+            twins = [row.contexts[1 + n] for n in range(num_twins) for row in self.rows]
+            give_soft(self.asleep, twins)
 
     def _seat_branches(self) -> None:
         """Put the weaker branches into the cache if a row reads them, take them out if none does.

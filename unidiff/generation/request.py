@@ -9,6 +9,7 @@ from .denoiser import Denoiser
 from .inputs import GenerationInputs
 from .output import UniDiffGenerateOutput, assemble
 from .rows import Row
+from .soft import give_soft
 
 
 class Request:
@@ -113,15 +114,22 @@ def start_cache(
             is always computed.
     """
     if past is None:
-        return denoiser.new_cache(len(rows), [row.settings.adapter for row in rows])
+        cache = denoiser.new_cache(len(rows), [row.settings.adapter for row in rows])
+        give_soft(cache, [row.context for row in rows])
+        return cache
     grid = denoiser.canvas_length if denoiser.attention_pattern == "block_causal" else 1
     for index, row in enumerate(rows):
-        shared = row.context.common_prefix(past.token_ids[index], past.positions[index])
+        shared = row.context.common_prefix(
+            past.token_ids[index], past.positions[index], past.soft[index]
+        )
         settled = len(row.context) // grid * grid
+        if denoiser.attention_pattern == "prefix":  # a longer prompt changes every key
+            shared = 0
         if needs_reading:
             shared = min(shared, settled - 1)
         row.context.num_cached = max(shared, 0) // grid * grid
     past.crop([row.context.num_cached for row in rows])
+    give_soft(past, [row.context for row in rows])
     return past
 
 

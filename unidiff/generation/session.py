@@ -30,6 +30,7 @@ from .request import Request, finish_at_once, start_cache
 from .rows import Row
 from .rule_building import attach_rules
 from .self_speculative import SelfSpeculative
+from .soft import give_soft
 from .streaming import Delivery, StoppingCriterion, Streamer, streamers_of
 from .uniform_noise import uniform_loop
 
@@ -270,7 +271,10 @@ class DecodingSession:
             rows += new
         if num_twins := sum(len(row.twins) for row in rows):
             names = [row.settings.adapter for row in rows] * (num_twins // len(rows))
-            caches.append(self.denoiser.new_cache(num_twins, names))
+            twins = self.denoiser.new_cache(num_twins, names)
+            branches = zip(*(row.twins for row in rows), strict=True)
+            give_soft(twins, [twin for branch in branches for twin in branch])
+            caches.append(twins)
         cache = caches[0] if len(caches) == 1 else self.denoiser.join_caches(caches)
         self._loop.admit(rows, cache)
         self._shown.update((row.index, row) for row in rows if row.index in self._shown)

@@ -32,6 +32,8 @@ class BlockCache:
         last_hidden_BD: (B, D) output of each row's last committed token, whose reading predicts the
             next one; None before the first commit and after `crop`.
         adapters: name of the adapter that reads each row; None: what is active.
+        soft: (N, D) features of each row's pictures, at its soft positions in order; None: no
+            picture.
         weights_key: fingerprint (`fingerprint.py`) of the weights that computed it; "" if unknown.
     """
 
@@ -42,6 +44,7 @@ class BlockCache:
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
         self.adapters: list[str | None] = [None] * num_rows
+        self.soft: list[Tensor | None] = [None] * num_rows
         self.last_hidden_BD: Tensor | None = None
         self.weights_key = ""
         self._keys: list[Tensor | None] = [None] * num_layers
@@ -117,6 +120,7 @@ class BlockCache:
         chosen.positions = [self.positions[row] for row in rows]
         chosen.tail = [list(self.tail[row]) for row in rows]
         chosen.adapters = [self.adapters[row] for row in rows]
+        chosen.soft = [self.soft[row] for row in rows]
         chosen._refresh()
         if self.last_hidden_BD is not None:
             chosen.last_hidden_BD = self.last_hidden_BD[index]
@@ -146,6 +150,7 @@ class BlockCache:
             joined.positions += cache.positions
             joined.tail += [list(ids) for ids in cache.tail]
             joined.adapters += cache.adapters
+            joined.soft += cache.soft
         joined._refresh()
         joined.last_hidden_BD = _joined_hidden(caches)
         for layer in range(len(joined._keys)):

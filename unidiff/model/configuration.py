@@ -13,10 +13,12 @@ from unidiff.diffusion.processes import NOISE_PROCESSES, UNIFORM_PREDICTIONS
 from unidiff.tokens.layout import IdRange, TokenLayout
 
 ROPE_TYPES = ("default", "linear", "llama3", "yarn")
-ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
+ATTENTION_PATTERNS = ("causal_context", "block_causal", "full", "prefix")
+_WHOLE = 1 << 40  # a grid whose first block holds any context
 ROUTER_SCORES = ("softmax", "sigmoid")
 NORM_TYPES = ("rms", "layer")
 MLP_TYPES = ("gated", "plain")
+VISION_KINDS = ("tiles", "patches")
 
 
 @strict
@@ -30,6 +32,7 @@ class UniDiffConfig(PreTrainedConfig):
 
     model_type = "unidiff"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["past_key_values"]
+    ignore_keys_at_rope_validation: ClassVar[set[str]] = {"mrope_section"}
 
     vocab_size: int = 512  # rows of the embedding
     hidden_size: int = 64  # width of the residual stream
@@ -52,7 +55,8 @@ class UniDiffConfig(PreTrainedConfig):
     tie_word_embeddings: bool = True
     use_cache: bool = True
     rope_parameters: dict | None = None  # {"rope_type": "default", "rope_theta": ...}, and
-    # "partial_rotary_factor": share of each head, from its start, that positions turn
+    # "partial_rotary_factor": share of each head, from its start, that positions turn; and
+    # "mrope_section": how many frequencies turn with time, row and column, one after the other
     num_experts: int | None = None  # of each mixture; None: every layer is dense
     num_experts_per_tok: int = 2  # experts that a token is given to
     moe_intermediate_size: int | None = None  # width inside an expert; None: intermediate_size
@@ -70,6 +74,7 @@ class UniDiffConfig(PreTrainedConfig):
     logits_shift: int = 0  # 0: a canvas row predicts itself; 1: its successor
     mask_token_id: int = 1
     token_layout: dict | None = None  # TokenLayout.to_dict(); None: text only
+    vision: dict | None = None  # tower that reads pictures as features, see `vision.py`; None: none
     bidirectional_spans: list[str] | None = None  # modalities whose span attends within itself
     trained_on_visible: bool = False  # visible canvas rows carry a trained prediction
     noise_process: str = "absorbing"  # or "uniform": what the canvas was corrupted with
@@ -101,6 +106,7 @@ class UniDiffConfig(PreTrainedConfig):
         self._check_noise()
         self._check_experts()
         self._check_block()
+        self._check_vision()
         # Both were filled in __post_init__.
         assert self.num_key_value_heads is not None
         assert self.rope_parameters is not None
@@ -113,6 +119,12 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(
                 "head_dim must be even for rotary positions, and so must the share of it that "
                 f"turns; got {self.head_dim} and {self.rotary_dim}"
+            )
+        section = self.rope_parameters.get("mrope_section")
+        if section is not None and (len(section) != 3 or 2 * sum(section) != self.rotary_dim):
+            raise ValueError(
+                f"mrope_section must be three numbers that add up to half of the "
+                f"{self.rotary_dim} dimensions that turn, got {section}"
             )
         if self.logits_shift not in (0, 1):
             raise ValueError(f"logits_shift must be 0 or 1, got {self.logits_shift}")
@@ -152,6 +164,19 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(f"mlp_type must be one of {MLP_TYPES}, got {self.mlp_type!r}")
         if self.modulation_dim is not None and self.modulation_dim < 1:
             raise ValueError(f"modulation_dim must be >= 1 or None, got {self.modulation_dim}")
+
+    def _check_vision(self) -> None:
+        """Raise ValueError unless a tower is of a known kind and has an id for its features."""
+        if self.vision is None:
+            return
+        if self.vision.get("kind") not in VISION_KINDS:
+            raise ValueError(
+                f"vision must have a kind of {VISION_KINDS}, got {self.vision.get('kind')!r}"
+            )
+        if self.layout.soft_token_id is None:
+            raise ValueError(
+                "vision needs a token_layout with a soft_token_id, which stands for a feature"
+            )
 
     def _check_noise(self) -> None:
         """Raise ValueError unless the noise process and the head's reading fit together."""
@@ -218,6 +243,11 @@ class UniDiffConfig(PreTrainedConfig):
     def grid(self) -> int | None:
         """Length of the blocks that context attends within; None where there is no grid."""
         return self.canvas_length if self.attention_pattern == "block_causal" else None
+
+    @property
+    def context_grid(self) -> int | None:
+        """Length of the blocks within which clean context attends; None where it is causal."""
+        return _WHOLE if self.attention_pattern == "prefix" else self.grid
 
     @property
     def layout(self) -> TokenLayout:

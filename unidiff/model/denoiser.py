@@ -23,6 +23,7 @@ from .masks import decode_mask
 from .packing import packed_weights
 from .placement import Placement
 from .row_adapters import RowAdapters, check_row_adapters
+from .soft_positions import embedded, soft_mask
 
 if TYPE_CHECKING:
     from .modeling import UniDiffForBlockDiffusion
@@ -211,7 +212,7 @@ class ModelDenoiser:
         )
         with self.trunk_adapters.reading(cache.adapters):
             hidden_BQD = self.model.model(
-                input_ids=torch.cat([run.ids_BT for run in runs], dim=1),
+                **self._inputs(cache, torch.cat([run.ids_BT for run in runs], dim=1)),
                 attention_mask=self._mask(placement, behind_BK),
                 position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
                 past_key_values=cache,
@@ -223,10 +224,22 @@ class ModelDenoiser:
         start = _width(commit)
         return hidden_BQD[:, : widths[0]], hidden_BQD[:, start : start + widths[1]]
 
+    def _inputs(self, cache: BlockCache, ids_BQ: Tensor) -> dict[str, Tensor]:
+        """New tokens as ids, or as embeddings where some are features of pictures."""
+        if all(one is None for one in cache.soft):
+            return {"input_ids": ids_BQ}
+        token = self.layout.soft_token_id
+        assert token is not None  # only rows with such positions have features
+        before_B = [ids.count(token) for ids in cache.token_ids]
+        embed = self.model.model.embed_tokens
+        return {
+            "inputs_embeds": embedded(embed, ids_BQ, soft_mask(ids_BQ, token), cache.soft, before_B)
+        }
+
     def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
         """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
         if behind_BK is None:
-            return decode_mask(placement, self.model.config.grid, self._additive)
+            return decode_mask(placement, self.model.config.context_grid, self._additive)
         rest = placement.widths[1] - behind_BK.shape[1]
         mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)))
         return mask if self._additive is None else additive_mask(mask, self._additive)

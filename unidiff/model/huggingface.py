@@ -17,11 +17,12 @@ from transformers.generation import StopStringCriteria
 
 from unidiff.generation.config import UniDiffGenerationConfig, resolve_options
 from unidiff.generation.generate import generate as generate_rows
-from unidiff.generation.inputs import GenerationInputs
+from unidiff.generation.inputs import GenerationInputs, as_list
 from unidiff.generation.options import plain_option
 from unidiff.generation.output import UniDiffGenerateOutput
 from unidiff.generation.session import DecodingSession
 
+from .pictures import RowPictures
 from .reuse import denoiser_for
 from .row_adapters import names_from_peft
 
@@ -65,6 +66,9 @@ class UniDiffGenerationMixin(GenerationMixin):
         past_key_values: Any = None,
         canvas_allowed_ids: Any = None,
         tokenizer: Any = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
         **kwargs: Any,
     ) -> Tensor | UniDiffGenerateOutput:
         """Continue prompts with text, or fill one canvas of any modality.
@@ -91,6 +95,10 @@ class UniDiffGenerationMixin(GenerationMixin):
             canvas_allowed_ids: (B, K, V) or (K, V) bool, ids that each canvas position may take; or
                 a list of ids (None: any) for each position; or one such list per row.
             tokenizer: needed by `stop_strings`, `regex`, `json_schema` and `choices`.
+            pixel_values: pieces of the pictures whose features stand at the prompts' soft
+                positions; a negative prompt shows its row's pictures or none.
+            image_sizes: (P, 2) int64, see `PictureMethods.read_pictures`.
+            image_grid_thw: (P, 3) int64, see there.
             kwargs: options of `unidiff.generation.options.OPTIONS`. Those in `PER_ROW` there may be
                 lists with one value per row. A `seed` that is a number is expanded to one key per
                 row; a list or tensor holds the keys themselves, as `row_seeds` of an output does.
@@ -109,19 +117,25 @@ class UniDiffGenerationMixin(GenerationMixin):
             raise ValueError("max_new_tokens does not apply to a canvas: leave it out")
         options = self._options(generation_config, kwargs)
         prompt_BL = self._prompt(inputs, input_ids, options)
+        pictures = self.read_pictures(  # type: ignore[attr-defined]
+            prompt_BL, attention_mask, pixel_values, image_sizes, image_grid_thw
+        )
         output = generate_rows(
             denoiser_for(self, options),
             options,
             GenerationInputs(
-                input_ids=prompt_BL,
-                attention_mask=attention_mask,
-                position_ids=position_ids,
+                **self._with_pictures(
+                    pictures,
+                    input_ids=prompt_BL,
+                    attention_mask=attention_mask,
+                    position_ids=position_ids,
+                    negative_input_ids=negative_input_ids,
+                    negative_attention_mask=negative_attention_mask,
+                ),
                 canvas=canvas,
                 pinned_mask=pinned_mask,
                 draft_mask=draft_mask,
                 canvas_modality_ids=canvas_modality_ids,
-                negative_input_ids=negative_input_ids,
-                negative_attention_mask=negative_attention_mask,
                 canvas_allowed_ids=canvas_allowed_ids,
                 tokenizer=tokenizer,
             ),
@@ -169,6 +183,22 @@ class UniDiffGenerationMixin(GenerationMixin):
             max_rows=max_rows,
             tokenizer=tokenizer,
         )
+
+    def _with_pictures(self, pictures: list[RowPictures] | None, **prompts: Any) -> dict[str, Any]:
+        """Fields of `GenerationInputs` for prompts and their pictures, which may say positions."""
+        if pictures is None:
+            return prompts
+        positions: Any = self.picture_positions  # type: ignore[attr-defined]
+        prompts["soft"] = [row.soft for row in pictures]
+        if prompts["position_ids"] is None:
+            own = prompts["input_ids"], prompts["attention_mask"]
+            prompts["position_ids"] = positions(*own, pictures)
+        weaker = as_list(prompts["negative_input_ids"])
+        masks = as_list(prompts["negative_attention_mask"]) or [None] * len(weaker)
+        prompts["negative_position_ids"] = [
+            positions(ids, mask, pictures) for ids, mask in zip(weaker, masks, strict=False)
+        ]
+        return prompts
 
     def _options(
         self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]

@@ -68,7 +68,8 @@ class UniDiffRotaryEmbedding(nn.Module):
     """Cosines and sines of three-section positions; frequency i turns with section i mod 3.
 
     With equal sections this is ordinary one-dimensional RoPE (arXiv 2104.09864). Interleaving gives
-    every section fast and slow frequencies. Checked in tests/model/test_layers.py.
+    every section fast and slow frequencies. Checked in tests/model/test_layers.py. With
+    `mrope_section` frequencies turn with one section after the other (Qwen2-VL, arXiv 2409.12191).
     """
 
     def __init__(self, config: UniDiffConfig) -> None:
@@ -91,11 +92,19 @@ class UniDiffRotaryEmbedding(nn.Module):
         exponent = torch.arange(0, dim, 2, device=device).float() / dim
         return self.theta**-exponent, 1.0
 
+    def _sections(self, num_frequencies: int) -> Tensor:
+        """(F,) int64, the section that each frequency turns with."""
+        assert self.config.rope_parameters is not None  # filled by the configuration
+        counts = self.config.rope_parameters.get("mrope_section")
+        if counts is None:
+            return torch.arange(num_frequencies) % 3
+        return torch.arange(3).repeat_interleave(torch.tensor(counts))
+
     @torch.no_grad()
     def forward(self, position_ids: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosine and sine, each (B, 1, Q, R), of (3, B, Q) positions."""
         frequency_F, factor = self.inverse_frequencies(position_ids.device)
-        section = torch.arange(len(frequency_F), device=position_ids.device) % 3
+        section = self._sections(len(frequency_F)).to(position_ids.device)
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
         angle_BQF = position_BQF * frequency_F
         angle_BQR = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)

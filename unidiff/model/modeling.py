@@ -41,8 +41,10 @@ from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
 from .modulation import Part, UniDiffCondition
 from .packing import PackedWeights
+from .pictures import PictureMethods
 from .placement import Placement
 from .routing import UniDiffRouter
+from .vision import TiledVision, vision_of
 
 
 @dataclass
@@ -81,6 +83,8 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         stacks: list[Any] = []
         if isinstance(module, UniDiffExperts):
             stacks = [getattr(module, name) for name in STACKS]
+        elif isinstance(module, TiledVision):
+            stacks = [module.newline]
         elif isinstance(module, UniDiffRouter):
             stacks = [module.weight]
             if module.expert_bias is not None:
@@ -244,7 +248,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         index = real.long().cumsum(1) - 1
         sample = torch.where(real, 0, -1)
         stream = Stream(sample, index, torch.full_like(index, -1), index)
-        return keep_diagonal(context_mask(stream, self.config.grid)).unsqueeze(1)
+        return keep_diagonal(context_mask(stream, self.config.context_grid)).unsqueeze(1)
 
 
 def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -255,8 +259,13 @@ def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tens
     return torch.arange(length, device=hidden_BQD.device).expand(hidden_BQD.shape[0], length)
 
 
-class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGenerationMixin):
-    """The transformer with its token head; `generate`, `nll` and the denoiser build on it."""
+class UniDiffForBlockDiffusion(
+    AdapterMethods, PictureMethods, UniDiffPreTrainedModel, UniDiffGenerationMixin
+):
+    """The transformer with its token head; `generate`, `nll` and the denoiser build on it.
+
+    A checkpoint that reads pictures as features has a tower besides (`vision.py`).
+    """
 
     # PreTrainedModel's own comes first among the bases.
     generation_config_class = UniDiffGenerationConfig
@@ -267,6 +276,7 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
         super().__init__(config)
         self.model = UniDiffModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=config.head_bias)
+        self.vision = vision_of(config.vision, config.hidden_size)
         self.post_init()
 
     def forward(
@@ -280,6 +290,9 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
         logits_at: Tensor | None = None,
         id_range: tuple[int, int] | None = None,
         placement: Placement | None = None,
+        pixel_values: Tensor | None = None,
+        image_sizes: Tensor | None = None,
+        image_grid_thw: Tensor | None = None,
         **kwargs: object,
     ) -> UniDiffOutput:
         """Logits, or per-token losses when `labels` are given.
@@ -295,8 +308,23 @@ class UniDiffForBlockDiffusion(AdapterMethods, UniDiffPreTrainedModel, UniDiffGe
             logits_at: (B, Q) bool, positions whose logits are wanted; None: all.
             id_range: (start, stop) of the ids whose logits are wanted; None: all.
             placement: see there.
+            pixel_values: pieces of the pictures at the soft positions of `input_ids`.
+            image_sizes: see `PictureMethods.read_pictures`.
+            image_grid_thw: see there.
             kwargs: ignored.
+
+        Raises:
+            ValueError: if pictures and their places do not fit together.
         """
+        if input_ids is not None:
+            pictures = self.read_pictures(
+                input_ids, attention_mask, pixel_values, image_sizes, image_grid_thw
+            )
+            if pictures is not None:
+                if position_ids is None:
+                    position_ids = self.picture_positions(input_ids, attention_mask, pictures)
+                inputs_embeds = self.embed_pictures(input_ids, attention_mask, pictures)
+                input_ids = None
         output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,

@@ -31,6 +31,8 @@ class ReuseCache:
         positions: empty arrays, likewise.
         tail: empty lists, likewise.
         adapters: None for each row: rows of several adapters are refused.
+        soft: (N, D) features of each row's pictures, at its soft positions in order; None: no
+            picture.
         ids_BW: (B, W) int64, ids at each row's last probe, `NO_ID` before it.
         asked_BW: (B, W) bool, positions asked for at it.
         step_B: (B,) int64, probes of each row so far.
@@ -45,6 +47,7 @@ class ReuseCache:
         self.positions = [np.zeros((3, 0), dtype=np.int64) for _ in range(num_rows)]
         self.tail: list[list[int]] = [[] for _ in range(num_rows)]
         self.adapters: list[str | None] = [None] * num_rows
+        self.soft: list[Tensor | None] = [None] * num_rows
         count_B = torch.zeros(num_rows, dtype=torch.int64, device=device)
         self.ids_BW = torch.zeros(num_rows, 0, dtype=torch.int64, device=device)
         self.asked_BW = self.ids_BW.bool()
@@ -130,6 +133,7 @@ class ReuseCache:
         """A cache that holds copies of the given rows, in that order."""
         index = torch.as_tensor(list(rows), dtype=torch.int64, device=self.ids_BW.device)
         chosen = ReuseCache(len(index), self.ids_BW.device)
+        chosen.soft = [self.soft[row] for row in rows]
         for name in ("ids_BW", "asked_BW", "step_B", "start_B", "stop_B", "num_prompt_B"):
             setattr(chosen, name, getattr(self, name)[index])
         chosen._wide = {name: value[index] for name, value in self._wide.items()}
@@ -147,6 +151,7 @@ class ReuseCache:
             raise ValueError("concatenate needs one or more caches, got none")
         num_rows, width = sum(c.num_rows for c in caches), max(c.width for c in caches)
         joined = cls(num_rows, caches[0].ids_BW.device)
+        joined.soft = [one for cache in caches for one in cache.soft]
         copies = [cache.select_rows(range(cache.num_rows)) for cache in caches]
         for copy in copies:
             copy._resize(width)

@@ -31,6 +31,7 @@ from .reuse_layers import (
 )
 from .reuse_rules import ElasticReuse, IntervalReuse, ReuseRule, Situation
 from .reuse_statistics import ReuseStatistics
+from .soft_positions import embedded, soft_mask
 
 if TYPE_CHECKING:
     from .modeling import UniDiffModel
@@ -84,8 +85,12 @@ class Step:
 
     def embedded(self, flat_N: Tensor) -> Tensor:
         """(N, D) embeddings of some tokens."""
-        ids_N = self.cache.ids_BW.view(-1).index_select(0, flat_N)
-        embedding: Tensor = self.network.embed_tokens(ids_N)
+        ids_BW, soft = self.cache.ids_BW, self.cache.soft
+        if any(one is not None for one in soft):
+            is_soft_BW = soft_mask(ids_BW, self.network.config.layout.soft_token_id)
+            whole_BWD = embedded(self.network.embed_tokens, ids_BW, is_soft_BW, soft)
+            return whole_BWD.flatten(0, 1).index_select(0, flat_N)
+        embedding: Tensor = self.network.embed_tokens(ids_BW.view(-1).index_select(0, flat_N))
         return embedding
 
     def places(self, flat_N: Tensor) -> Tensor:

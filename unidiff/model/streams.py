@@ -247,6 +247,11 @@ def check_trainable(
         )
     if config.logits_shift and not allows_shift:
         raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
+    if config.attention_pattern == "prefix":
+        raise ValueError(
+            "attention_pattern='prefix' is for decoding: in the context of a training row its "
+            "tokens would see what they are to be predicted from"
+        )
     is_real = batch["sample_ids"] >= 0
     is_apart = batch["context_mask"] | (batch["block_ids"] != 0)
     if config.attention_pattern == "full" and bool((is_apart & is_real).any()):

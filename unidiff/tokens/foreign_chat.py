@@ -15,7 +15,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from .layout import TokenLayout
-from .sequence import SequenceEncoder, TokenSequence, check_role, join, run_of
+from .sequence import SequenceEncoder, TokenSequence, between, check_role, join, run_of
 from .text import encode_plain
 
 # Private characters around the number of what was taken out, or of what the assistant says.
@@ -90,7 +90,8 @@ class ForeignEncoder(SequenceEncoder):
             if part.get("type") == "text":
                 texts[-1] += part["text"]
             else:
-                values.append(take_out(self.part(part, message["role"] == "assistant")))
+                value = take_out(self.part(part, message["role"] == "assistant"))
+                values.append(between(part, value))
                 texts.append("")
         safe = [self._unsafe.sub(lambda found: take_out(found[0]), text) for text in texts]
         return "".join(one for pair in zip(safe, [*values, ""], strict=True) for one in pair)

@@ -71,6 +71,8 @@ class TokenLayout:
         expand_token_id: id by which a position of a text canvas asks for a second one beside it;
             None: canvases keep their length.
         delete_token_id: id by which such a position leaves; there are both or none.
+        soft_token_id: id of a prompt position that stands for a feature of a picture in place of
+            its own embedding (`soft_prompts.py`); it counts as text and no canvas may contain it.
     """
 
     ranges: Mapping[str, IdRange]
@@ -87,6 +89,7 @@ class TokenLayout:
     is_straight: bool = False
     expand_token_id: int | None = None
     delete_token_id: int | None = None
+    soft_token_id: int | None = None
     _allowed: dict[tuple[str, int], Tensor] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -160,7 +163,8 @@ class TokenLayout:
         """Smallest vocabulary that holds every range and special id."""
         stops = [id_range.stop for id_range in self.ranges.values()]
         stops += [max(pair) + 1 for pair in self.delimiters.values()]
-        return max([*stops, self.mask_token_id + 1, self.pad_token_id + 1])
+        soft = [] if self.soft_token_id is None else [self.soft_token_id + 1]
+        return max([*stops, *soft, self.mask_token_id + 1, self.pad_token_id + 1])
 
     def holds(self, other: "TokenLayout") -> bool:
         """Whether every modality of another layout is in this one, with the same ids and grid."""
@@ -289,6 +293,7 @@ class TokenLayout:
             blocked = [self.mask_token_id]
             if modality == "text":
                 blocked += self.reserved_token_ids
+                blocked += [] if self.soft_token_id is None else [self.soft_token_id]
             allowed[[i for i in blocked if i < vocab_size]] = False
             self._allowed[key] = allowed
         return self._allowed[key]
@@ -352,7 +357,7 @@ class TokenLayout:
 _LISTS = ("end_token_ids", "reserved_token_ids", "image_grid", "action_grid")
 _KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
 _PAIR_KEYS = ("grids", "delimiters")
-_ID_KEYS = ("row_end_token_id", "expand_token_id", "delete_token_id")
+_ID_KEYS = ("row_end_token_id", "expand_token_id", "delete_token_id", "soft_token_id")
 _FLAG_KEYS = ("closes_canvas", "is_straight")
 _FURTHER_KEYS = {*_PAIR_KEYS, *_ID_KEYS, *_FLAG_KEYS}
 

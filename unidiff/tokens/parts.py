@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from .action_tokenizer import ActionTokenizer
 from .decoding import as_ids
 from .image_processing import UniDiffImageProcessor
 from .image_tokenizer import ImageTokenizer
 from .layout import TokenLayout
+from .soft_prompts import SoftPrompts, picture_inputs
 
 _MOST_KNOWN = 20_000  # pictures whose codes are kept: a data set is read many times
 _VALUE_NAMES = {"image": ("image", "path"), "state": ("state",), "action": ("action",)}
@@ -34,6 +36,7 @@ class PartCoder:
     action_bins: ActionTokenizer | None
     state_bins: ActionTokenizer | None
     modality: Callable[[str], Any]
+    soft_prompts: SoftPrompts | None
     _known_codes: dict[bytes, NDArray[np.int64]]
 
     def image_codes(self, image: Any) -> NDArray[np.int64]:
@@ -101,12 +104,35 @@ class PartCoder:
             raise TypeError(f"a text part needs a str under 'text', got {part.get('text')!r}")
         if kind == "text" or kind not in self.layout.modalities:
             return dict(part)
+        if kind == "image" and self.soft_prompts is not None:
+            return self._soft_part(part, self.soft_prompts)
         codes = part.get("codes")
         codes = as_ids(self._codes_of(kind, part) if codes is None else codes).reshape(-1)
         count = self._num_codes(kind)
         if count is not None and len(codes) != count:
             raise ValueError(f"{kind} needs {count} codes, got {len(codes)}")
         return {"type": kind, "codes": codes}
+
+    def soft_inputs(self, coded: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, Tensor]:
+        """Arguments of `generate()` for the pictures of coded conversations; often none."""
+        pictures = [
+            part["soft"]
+            for messages in coded
+            for message in messages
+            for part in message["content"]
+            if "soft" in part
+        ]
+        if self.soft_prompts is None:
+            return {}
+        return picture_inputs(pictures, self.soft_prompts.shape_name)
+
+    def _soft_part(self, part: Mapping[str, Any], soft_prompts: SoftPrompts) -> dict[str, Any]:
+        """The part of a picture that is read as features."""
+        if part.get("codes") is not None:
+            raise ValueError("this checkpoint reads pictures as features: pass the image, no codes")
+        picture = self.picture(_value_of("image", part))
+        around = soft_prompts.opening, soft_prompts.closing
+        return {"type": "image", "soft": soft_prompts(picture), "around": around}
 
     def bins_of(self, modality: str) -> ActionTokenizer:
         """Tokenizer of "action" or "state"; raises ValueError if the checkpoint has none."""
@@ -119,12 +145,7 @@ class PartCoder:
 
     def _codes_of(self, kind: str, part: Mapping[str, Any]) -> NDArray[np.int64]:
         """Codes of the value that a part carries."""
-        names = _VALUE_NAMES.get(kind, (kind,))
-        value = next((part[name] for name in names if part.get(name) is not None), None)
-        if value is None:
-            raise ValueError(
-                f"a part of type {kind!r} needs one of {(*names, 'codes')}, got {sorted(part)}"
-            )
+        value = _value_of(kind, part)
         if kind == "image":
             return self.image_codes(value)
         coder = self.bins_of(kind) if kind in _VALUE_NAMES else self.modality(kind)
@@ -138,6 +159,17 @@ class PartCoder:
         if grid is not None:
             return math.prod(grid)
         return self.bins_of(kind).num_tokens if kind in _VALUE_NAMES else None
+
+
+def _value_of(kind: str, part: Mapping[str, Any]) -> Any:
+    """The value that a part carries; raises ValueError if there is none."""
+    names = _VALUE_NAMES.get(kind, (kind,))
+    value = next((part[name] for name in names if part.get(name) is not None), None)
+    if value is None:
+        raise ValueError(
+            f"a part of type {kind!r} needs one of {(*names, 'codes')}, got {sorted(part)}"
+        )
+    return value
 
 
 def _opened(path: str | Path) -> Image.Image:

@@ -34,6 +34,8 @@ from .parts import PartCoder
 from .prompts import batch_prompts, converted, layout_for_tokenizer, left_padded
 from .requests import Conversation, RequestBuilders, as_batch, is_conversation, turns
 from .sequence import CHAT_TEMPLATE
+from .soft_prompts import SoftPrompts
+from .soft_prompts import soft_prompts as as_soft_prompts
 
 
 class UniDiffProcessor(
@@ -50,6 +52,8 @@ class UniDiffProcessor(
             and a fixed number of codes, or its dictionary; None without actions.
         state_bins: `BinTokenizer` without horizon, or its dictionary; None without states.
         image_model: the image tokenizer; None without images, or to set `image_tokenizer` later.
+        soft_prompts: how pictures are read as features of a tower, or its dictionary; None: they
+            are not.
 
     Raises:
         TypeError: if a part is of the wrong class.
@@ -65,6 +69,7 @@ class UniDiffProcessor(
         action_bins: ActionTokenizer | Mapping[str, Any] | None = None,
         state_bins: ActionTokenizer | Mapping[str, Any] | None = None,
         image_model: ImageTokenizer | None = None,
+        soft_prompts: SoftPrompts | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
             image_processor or UniDiffImageProcessor(),
@@ -73,6 +78,9 @@ class UniDiffProcessor(
         )
         self.action_bins = _as_bins(action_bins)
         self.state_bins = _as_bins(state_bins)
+        if isinstance(soft_prompts, Mapping):
+            soft_prompts = as_soft_prompts(soft_prompts)
+        self.soft_prompts: SoftPrompts | None = soft_prompts
         self._image_tokenizer: ImageTokenizer | None = None
         self._image_source: tuple[str, dict[str, Any]] | None = None
         self._modalities = {}
@@ -129,6 +137,7 @@ class UniDiffProcessor(
             "image_processor": self.image_processor.to_dict(),
             "token_layout": self.layout.to_dict(),
             **{name: None if one is None else one.to_dict() for name, one in bins.items()},
+            **({} if self.soft_prompts is None else {"soft_prompts": self.soft_prompts.to_dict()}),
         }
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> list[str]:
@@ -271,14 +280,12 @@ class UniDiffProcessor(
             TypeError: if a value is of the wrong class.
             ValueError: if a conversation is empty, or a role, part or value is not valid.
         """
-        rows = [
-            self.encoder.conversation(self.coded(messages), add_generation_prompt)
-            for messages in as_batch(conversation)
-        ]
+        coded = [self.coded(messages) for messages in as_batch(conversation)]
+        rows = [self.encoder.conversation(messages, add_generation_prompt) for messages in coded]
         if not tokenize:
             texts = [self.decode(row.ids_L, skip_special_tokens=False) for row in rows]
             return texts[0] if is_conversation(conversation) else texts
-        data = batch_prompts(rows, self.layout)
+        data = batch_prompts(rows, self.layout) | self.soft_inputs(coded)
         if return_assistant_tokens_mask:
             masks = left_padded([row.is_wanted_L for row in rows], data["input_ids"].shape[1], 0)
             data["assistant_masks"] = torch.from_numpy(masks)

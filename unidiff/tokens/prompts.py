@@ -19,6 +19,7 @@ from .layout import CANVAS_PADDING, TokenLayout, contiguous_layout
 from .sequence import TokenSequence, in_rows, run_of
 from .text import SPECIAL_TOKENS
 
+PICTURE_FIELDS = ("pixel_values", "image_sizes", "image_grid_thw")  # read as features
 CANVAS_FIELDS = ("canvas", "pinned_mask", "canvas_modality_ids")
 
 
@@ -135,9 +136,15 @@ def stacked(requests: Sequence[Mapping[str, Any]], layout: TokenLayout) -> Batch
             real = ids[mask.bool()].cpu().numpy()
             prompts.append(TokenSequence(real, layout.modality_ids(real), real < 0))
     if "canvas" not in requests[0]:
-        return BatchFeature(batch_prompts(prompts, layout))
+        return BatchFeature(batch_prompts(prompts, layout) | _joined_pictures(requests))
     canvases = [canvas for request in requests for canvas in canvases_of(request)]
     return prompts_with_canvases(prompts, canvases, layout)
+
+
+def _joined_pictures(requests: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """The pictures of several requests, in order."""
+    found = {name: [one[name] for one in requests if name in one] for name in PICTURE_FIELDS}
+    return {name: torch.cat(values) for name, values in found.items() if values}
 
 
 def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:

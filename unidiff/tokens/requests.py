@@ -34,6 +34,7 @@ class RequestBuilders:
     layout: TokenLayout
     image_processor: UniDiffImageProcessor
     coded: Callable[[Conversation], list[dict[str, Any]]]
+    soft_inputs: Callable[[Sequence[Sequence[Mapping[str, Any]]]], dict[str, Any]]
     picture: Callable[[Any], Image.Image]
     image_codes: Callable[[Any], NDArray[np.int64]]
 
@@ -58,7 +59,8 @@ class RequestBuilders:
 
         Returns:
             `BatchFeature` of input_ids and attention_mask, (B, L); unless text is wanted also
-            canvas, pinned_mask and canvas_modality_ids, (B, K).
+            canvas, pinned_mask and canvas_modality_ids, (B, K). Where pictures are read as features
+            also pixel_values and their shapes.
 
         Raises:
             ValueError: if `want` is unknown or a conversation is empty or malformed.
@@ -72,12 +74,10 @@ class RequestBuilders:
             )
         for name in wanted:
             self.layout.range_of(name)  # says what to do where there is none
-        prompts = [
-            self.encoder.conversation(self.coded(messages), True, wanted)
-            for messages in as_batch(conversations)
-        ]
+        coded = [self.coded(messages) for messages in as_batch(conversations)]
+        prompts = [self.encoder.conversation(messages, True, wanted) for messages in coded]
         if wanted == ["text"]:
-            return BatchFeature(batch_prompts(prompts, self.layout))
+            return BatchFeature(batch_prompts(prompts, self.layout) | self.soft_inputs(coded))
         opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
         return prompts_with_canvases(
             [prompt + opening for prompt in prompts],

@@ -103,6 +103,12 @@ def in_rows(codes: TokenSequence, modality: str, layout: TokenLayout) -> TokenSe
     return join([part for row in rows for part in (row, row_end)])
 
 
+def between(part: Mapping[str, Any], slot: str) -> str:
+    """A part's place in a template, between what the template writes around such parts."""
+    opening, closing = part.get("around", ("", ""))
+    return f"{opening}{slot}{closing}"
+
+
 def check_role(message: Mapping[str, Any]) -> str:
     """The role of a message; raises ValueError unless it is one of `ROLES`."""
     role = message["role"]
@@ -154,6 +160,7 @@ class SequenceEncoder:
     def part(self, part: Mapping[str, Any], wanted: bool) -> TokenSequence:
         """One content part: {"type": "text", "text": ...} or {"type": modality, "codes": ...}.
 
+        A picture read as features is {"type": "image", "soft": `SoftPicture`}: its positions.
         `{"type": "uncond"}` stands for a dropped condition; where the tokenizer has no token for
         it, as others' have none, nothing is said.
 
@@ -166,6 +173,9 @@ class SequenceEncoder:
         if kind == "uncond":
             dropped = self._id_of("<|uncond|>")
             return run_of([] if dropped is None else [dropped], "text")
+        if "soft" in part:
+            assert self.layout.soft_token_id is not None  # the processor has read the picture
+            return run_of([self.layout.soft_token_id] * part["soft"].num_positions, "text")
         if kind in self.layout.modalities:
             return self.codes(kind, part["codes"], wanted)
         raise ValueError(
@@ -209,7 +219,8 @@ class SequenceEncoder:
                 content = [{"type": "text", "text": content}]
             slots = []
             for part in content:
-                slots.append({"type": part.get("type"), "slot": f"\ue000{len(parts)}\ue001"})
+                slot = between(part, f"\ue000{len(parts)}\ue001")
+                slots.append({"type": part.get("type"), "slot": slot})
                 parts.append(self.part(part, wanted=role == "assistant"))
             slotted.append({"role": role, "content": slots})
         options = {"add_generation_prompt": add_generation_prompt, "want": list(want)}

@@ -13,6 +13,7 @@ from unidiff.plugins.task import LoRADefaults
 
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 _EXPERTS = "experts."  # before the name of a stack of experts' weights
+_TOWER = "vision."  # before the names of what reads pictures, which is never adapted
 _KEYS = ("r", "alpha", "dropout", "targets", "layers")
 
 
@@ -112,6 +113,7 @@ def add_lora(model: Any, options: LoRAOptions, name: str = "default", seed: int 
         layers_to_transform=None if options.layers is None else list(options.layers),
         layers_pattern=None if options.layers is None else "layers",
         trainable_token_indices=list(options.new_ids) or None,
+        exclude_modules=None if model.vision is None else rf"{_TOWER}.*",
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -155,7 +157,11 @@ def _targets(model: Any, options: LoRAOptions) -> tuple[str, ...]:
     Raises:
         ValueError: if something named is not in the model, or experts would have a dropout.
     """
-    known = {n.rpartition(".")[2] for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    known = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith(_TOWER)
+    }
     if any(isinstance(module, UniDiffMixture) for module in model.modules()):
         known |= {f"{_EXPERTS}{name}" for name in STACKS}
     targets = options.target_modules
