@@ -12,12 +12,13 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
+from .published_bert import BERTS
 from .published_dit import DIT_TABLE
 from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, *BERTS, LUMINA, DREAMON)
 LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
 PUBLISHED = pytest.mark.parametrize(
     "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unidiff.tokens.infill import (
-    INFILL_PROMPT_LENGTH,
+    infill_prompt_length,
     infill_sequence,
     masked_ids,
     split_at_markers,
@@ -59,7 +59,7 @@ def test_an_image_comes_before_the_text_between_pinned_delimiters(encoder):
     assert row.ids_L.tolist() == [BOS, INFILL, IMAGE, *codes, IMAGE_END, letter, END]
     assert np.flatnonzero(row.is_wanted_L).tolist() == [3, 6]
     assert row.modality_L.tolist() == [0, 0, 0, 1, 1, 1, 1, 0, 0, 0]
-    assert not row.is_wanted_L[:INFILL_PROMPT_LENGTH].any()
+    assert not row.is_wanted_L[: infill_prompt_length(encoder.layout)].any()
 
 
 def test_without_holes_nothing_is_wanted(encoder):

@@ -1,5 +1,6 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
+from .bert import BERT, ROBERTA
 from .dit import BD3LM, MDLM
 from .dreamon import DREAMON, expand_id
 from .family import Family, ForeignFolder
@@ -37,6 +38,8 @@ FAMILIES: dict[str, Family] = {
     "llada2_moe_veomni": LLADA2,
     "sdar_moe": SDAR_MOE,
     "qwen3_moe": QWEN3_MOE,
+    "bert": BERT,
+    "roberta": ROBERTA,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,

@@ -24,7 +24,13 @@ from .keys import converted
 from .pickles import weight_files
 from .tensors import LazyTensor, TensorFile, by_name
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -140,8 +146,9 @@ def processor_of(
     layout = opened.config.layout
     if image_tokenizer is None:
         text = {"text": layout.range_of("text")}
+        around = {name: pair for name, pair in layout.delimiters.items() if name in text}
         layout = replace(
-            layout, ranges=text, delimiters={}, closes_canvas=False, row_end_token_id=None
+            layout, ranges=text, delimiters=around, closes_canvas=False, row_end_token_id=None
         )
         return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)
     if "image" not in layout.ranges:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unidiff.tokens.actions import BinTokenizer
-from unidiff.tokens.infill import INFILL_PROMPT_LENGTH, infill_sequence
+from unidiff.tokens.infill import infill_prompt_length, infill_sequence
 from unidiff.tokens.sequence import SequenceEncoder, join, run_of
 from unidiff.tokens.text import decode_plain
 
@@ -54,7 +54,8 @@ class RowMaker:
     def infill(self, parts: Sequence[Any]) -> TrainingRow:
         """Row of one canvas behind `<|bos|><|infill|>`, known parts pinned."""
         sequence = infill_sequence(self.encoder, parts)
-        return one_block_row(sequence, self.encoder.layout, first=INFILL_PROMPT_LENGTH)
+        layout = self.encoder.layout
+        return one_block_row(sequence, layout, first=infill_prompt_length(layout))
 
 
 def image_messages(codes: np.ndarray, turns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
-By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`), and its MLP two
-plain products: the block of a diffusion transformer.
+By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`) and stand behind
+attention and MLP or once before both, and its MLP may be two plain products: the blocks of
+diffusion transformers, of BERT and of Phi.
 
 Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
 are those of Qwen3.
@@ -22,46 +23,9 @@ from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .experts import UniDiffMixture
 from .modulation import Part
+from .norms import fresh_norm
 from .packing import PackedLayer
 from .placement import Placement
-
-
-class UniDiffRMSNorm(nn.Module):
-    """Root-mean-square normalisation, computed in float32 (arXiv 1910.07467)."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        """Scale of ones for the last dimension of `size`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalised tensor of the same shape and dtype."""
-        return nn.functional.rms_norm(
-            hidden, self.weight.shape, self.weight.to(hidden.dtype), self.eps
-        )
-
-
-class UniDiffLayerNorm(nn.Module):
-    """Normalisation to mean 0 and variance 1, computed in float32, with a scale and no shift."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        """Scale of ones for the last dimension of `size`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalised tensor of the same shape and dtype."""
-        scale = self.weight.float()
-        normal = nn.functional.layer_norm(hidden.float(), scale.shape, scale, None, self.eps)
-        return normal.to(hidden.dtype)
-
-
-def stream_norm(config: UniDiffConfig) -> nn.Module:
-    """A fresh norm of the residual stream."""
-    kind = UniDiffRMSNorm if config.norm_type == "rms" else UniDiffLayerNorm
-    return kind(config.hidden_size, config.rms_norm_eps)
 
 
 class UniDiffRotaryEmbedding(nn.Module):
@@ -105,6 +69,8 @@ class UniDiffRotaryEmbedding(nn.Module):
 def rotate(heads_BHQE: Tensor, cosine_B1QR: Tensor, sine_B1QR: Tensor) -> Tensor:
     """Heads whose first R dimensions are turned by their positions; same shape."""
     dim = cosine_B1QR.shape[-1]
+    if dim == 0:
+        return heads_BHQE
     if dim < heads_BHQE.shape[-1]:
         turned = rotate(heads_BHQE[..., :dim], cosine_B1QR, sine_B1QR)
         return torch.cat([turned, heads_BHQE[..., dim:]], dim=-1)
@@ -128,10 +94,10 @@ class UniDiffAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
-        self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=config.output_bias)
         norm = config.use_qk_norm
-        self.q_norm = UniDiffRMSNorm(dim, config.rms_norm_eps) if norm else nn.Identity()
-        self.k_norm = UniDiffRMSNorm(dim, config.rms_norm_eps) if norm else nn.Identity()
+        self.q_norm = fresh_norm(config, dim) if norm else nn.Identity()
+        self.k_norm = fresh_norm(config, dim) if norm else nn.Identity()
 
     def forward(
         self,
@@ -244,25 +210,34 @@ def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
 
 
 class UniDiffLayer(GradientCheckpointingLayer):
-    """One pre-norm transformer layer."""
+    """One transformer layer: attention and an MLP, which norms stand around."""
 
     def __init__(self, config: UniDiffConfig, layer_index: int) -> None:
-        """Attention, and an MLP or a mixture of experts, each behind its norm."""
+        """Attention, and an MLP or a mixture of experts, each with its norm or with one of both."""
         super().__init__()
+        self.placement = config.norm_placement
         self.self_attn = UniDiffAttention(config, layer_index)
         self.mlp = _feed_forward(config, layer_index)
-        self.input_layernorm = stream_norm(config)
-        self.post_attention_layernorm = stream_norm(config)
+        self.input_layernorm = fresh_norm(config, config.hidden_size)
+        if self.placement != "parallel":
+            self.post_attention_layernorm = fresh_norm(config, config.hidden_size)
         size = config.modulation_dim
         self.modulation = None if size is None else nn.Linear(size, 6 * config.hidden_size)
 
     def parts(self, condition_C: Tensor | None) -> tuple[Part, Part]:
         """What stands around attention and MLP; `condition_C` of adaptive norms, else None."""
+        if self.placement == "parallel":
+            return Part(self.input_layernorm), Part(self.input_layernorm)
         norms = self.input_layernorm, self.post_attention_layernorm
         if self.modulation is None:
-            return Part(norms[0]), Part(norms[1])
+            is_behind = self.placement == "post"
+            return Part(norms[0], is_behind=is_behind), Part(norms[1], is_behind=is_behind)
         vectors = self.modulation(condition_C).chunk(6)
         return Part(norms[0], *vectors[:3]), Part(norms[1], *vectors[3:])
+
+    def mlp_stream(self, before: Tensor, behind: Tensor) -> Tensor:
+        """(..., D) what the MLP reads of: the stream behind the attention, or that before it."""
+        return before if self.placement == "parallel" else behind
 
     def forward(
         self,
@@ -276,6 +251,6 @@ class UniDiffLayer(GradientCheckpointingLayer):
         output_BQD = self.self_attn(
             around_attention.enter(hidden_BQD), *attention_inputs, packed=packed
         )
-        hidden_BQD = hidden_BQD + around_attention.leave(output_BQD)
-        output_BQD = self.mlp(around_mlp.enter(hidden_BQD), packed)
-        return hidden_BQD + around_mlp.leave(output_BQD)
+        joined_BQD = around_attention.join(hidden_BQD, output_BQD)
+        read_BQD = self.mlp_stream(hidden_BQD, joined_BQD)
+        return around_mlp.join(joined_BQD, self.mlp(around_mlp.enter(read_BQD), packed))

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
@@ -36,10 +37,12 @@ from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
 from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
-from .layers import UniDiffLayer, UniDiffRotaryEmbedding, stream_norm
+from .inputs import UniDiffInputs
+from .layers import UniDiffLayer, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal
 from .modulation import Part, UniDiffCondition
+from .norms import fresh_norm
 from .packing import PackedWeights
 from .placement import Placement
 from .routing import UniDiffRouter
@@ -158,14 +161,17 @@ class UniDiffModel(UniDiffPreTrainedModel):
     def __init__(self, config: UniDiffConfig) -> None:
         """Fresh weights from the configuration."""
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        width = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.embed_inputs = None if config.num_positions is None else UniDiffInputs(config)
         self.layers = nn.ModuleList(
             UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
         )
-        self.norm = stream_norm(config)
+        self.transform = nn.Linear(width, width) if config.head_transform else None
+        self.norm = fresh_norm(config, width)
         size = config.modulation_dim
         self.condition = None if size is None else UniDiffCondition(size)
-        self.modulation = None if size is None else nn.Linear(size, 2 * config.hidden_size)
+        self.modulation = None if size is None else nn.Linear(size, 2 * width)
         self.rotary = UniDiffRotaryEmbedding(config)
         self.gradient_checkpointing = False
         self.post_init()
@@ -196,8 +202,8 @@ class UniDiffModel(UniDiffPreTrainedModel):
             kwargs: ignored (transformers passes `use_cache`, `return_dict`).
 
         Raises:
-            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or a cache
-                comes without `placement`.
+            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, a cache
+                comes without `placement`, or a row is longer than a table of learned positions.
         """
         del kwargs
         if (input_ids is None) == (inputs_embeds is None):
@@ -207,6 +213,8 @@ class UniDiffModel(UniDiffPreTrainedModel):
             position_ids = default_positions(hidden, attention_mask)
         if position_ids.ndim == 2:
             position_ids = position_ids.expand(3, *position_ids.shape)
+        if self.embed_inputs is not None:
+            hidden = self.embed_inputs(hidden, position_ids[0])
         if placement is None:
             if past_key_values is not None and past_key_values.num_slots:
                 raise ValueError(
@@ -230,6 +238,8 @@ class UniDiffModel(UniDiffPreTrainedModel):
 
     def finish(self, hidden: Tensor, condition_C: Tensor | None) -> Tensor:
         """(..., D) hidden states for the head, of the (..., D) residual stream."""
+        if self.transform is not None:
+            hidden = ACT2FN[self.config.hidden_act](self.transform(hidden))
         if self.modulation is None:
             return Part(self.norm).enter(hidden)
         return Part(self.norm, *self.modulation(condition_C).chunk(2)).enter(hidden)

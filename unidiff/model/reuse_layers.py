@@ -142,6 +142,13 @@ def attention_weights(query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | N
     return score_BGQW.softmax(-1).view(batch, heads, rows, -1)
 
 
-def feed_forward(layer: UniDiffLayer, around: Part, hidden_ND: Tensor) -> Tensor:
-    """(N, D) what the layer's MLP or mixture adds to the residual stream."""
-    return around.leave(layer.mlp(around.enter(hidden_ND)))
+def feed_forward(layer: UniDiffLayer, around: Part, before_ND: Tensor, behind_ND: Tensor) -> Tensor:
+    """(N, D) output of the layer's MLP or mixture.
+
+    Args:
+        layer: it.
+        around: what stands around its MLP.
+        before_ND: residual stream before the attention.
+        behind_ND: and behind it.
+    """
+    return layer.mlp(around.enter(layer.mlp_stream(before_ND, behind_ND)))

@@ -7,7 +7,7 @@ import numpy as np
 from transformers import BatchFeature
 
 from unidiff.data.blocks import TrainingRow, one_block_row
-from unidiff.tokens.infill import INFILL_PROMPT_LENGTH, infill_sequence
+from unidiff.tokens.infill import infill_prompt_length, infill_sequence
 from unidiff.tokens.prompts import infill_inputs
 
 from .task import Example, Task
@@ -40,4 +40,5 @@ class InfillTask(Task):
         """The canvas with its answer, the holes wanted."""
         del rng
         sequence = infill_sequence(processor.encoder, self.parts(processor, example))
-        return one_block_row(sequence, processor.layout, first=INFILL_PROMPT_LENGTH)
+        first = infill_prompt_length(processor.layout)
+        return one_block_row(sequence, processor.layout, first=first)

@@ -15,7 +15,7 @@ from .checkpoint import read_json
 
 OWN = "unidiff"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.th", "*.ckpt")
 _FILES = ("*.json", "*.jinja", "*.model", "*.txt", "*.safetensors")
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ROOM = "unidiff.convert"

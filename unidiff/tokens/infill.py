@@ -1,8 +1,9 @@
 """Infilling as one canvas: the known part is pinned, the holes are wanted.
 
 The sequence is `<|bos|><|infill|>` and then one canvas: first the image, if there is one, as
-`<|image|>`, its codes, `<|/image|>`; then the text, if there is one; then `<|end|>`. Training and
-the processor build it here, so both see the same tokens. Knows nothing of models.
+`<|image|>`, its codes, `<|/image|>`; then the text, if there is one; then `<|end|>`. A checkpoint
+of others whose texts have ids of their own around them has these in place of the specials. Training
+and the processor build it here, so both see the same tokens. Knows nothing of models.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,6 @@ import numpy as np
 from .layout import TokenLayout
 from .sequence import SequenceEncoder, TokenSequence, join, run_of
 
-INFILL_PROMPT_LENGTH = 2  # <|bos|><|infill|>
 HOLE_MARKER = "<|hole|>"
 
 
@@ -30,14 +30,22 @@ def infill_sequence(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]
             hole of that many tokens whose ids are the mask id. Without `is_hole` nothing is wanted.
 
     Returns:
-        `TokenSequence` whose first `INFILL_PROMPT_LENGTH` tokens are the prompt.
+        `TokenSequence` whose first `infill_prompt_length` tokens are the prompt.
 
     Raises:
         ValueError: if a part's type is unknown, its shapes differ or a hole's length is below 1.
     """
     canvas = [_part(encoder, part) for part in parts]
+    if "text" in encoder.layout.delimiters:
+        opening, closing = (run_of([one], "text") for one in encoder.layout.delimiters["text"])
+        return join([opening, *canvas, closing])
     prompt = run_of([encoder.special("<|bos|>"), encoder.special("<|infill|>")], "text")
     return join([prompt, *canvas, run_of([encoder.special("<|end|>")], "text")])
+
+
+def infill_prompt_length(layout: TokenLayout) -> int:
+    """Tokens of the prompt of an infilling: `<|bos|><|infill|>`, or what begins a text."""
+    return 1 if "text" in layout.delimiters else 2
 
 
 def masked_ids(sequence: TokenSequence, layout: TokenLayout) -> np.ndarray:

@@ -61,7 +61,7 @@ class TokenLayout:
             any length, like a state.
         delimiters: ids of the opening and the closing token of each further modality. They lie in
             no range, count as text, and no canvas may contain them. Others' checkpoints have some
-            for pictures too, among the ids of text.
+            for pictures too, among the ids of text, or for texts, around the whole of one.
         closes_canvas: whether a canvas ends with the closing token of what is in it, where
             everything attends to everything and was trained so.
         row_end_token_id: id behind each row of a picture's codes, which counts as text and is known

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import BatchFeature
 
-from .infill import INFILL_PROMPT_LENGTH, masked_ids
+from .infill import infill_prompt_length, masked_ids
 from .layout import CANVAS_PADDING, TokenLayout, contiguous_layout
 from .sequence import TokenSequence, in_rows, run_of
 from .text import SPECIAL_TOKENS
@@ -142,9 +142,8 @@ def stacked(requests: Sequence[Mapping[str, Any]], layout: TokenLayout) -> Batch
 
 def infill_inputs(sequence: TokenSequence, layout: TokenLayout) -> BatchFeature:
     """Arguments of `generate()` for one sequence of `infill_sequence`."""
-    return prompts_with_canvases(
-        [sequence[:INFILL_PROMPT_LENGTH]], [sequence[INFILL_PROMPT_LENGTH:]], layout
-    )
+    length = infill_prompt_length(layout)
+    return prompts_with_canvases([sequence[:length]], [sequence[length:]], layout)
 
 
 def canvas_modalities(canvas: TokenSequence, layout: TokenLayout) -> list[str]:

@@ -180,6 +180,8 @@ class SequenceEncoder:
     def beginning(self) -> TokenSequence:
         """What every text begins with; nothing, where the tokenizer has no such token."""
         begin = self.tokenizer.bos_token_id
+        if "text" in self.layout.delimiters:
+            begin = self.layout.delimiters["text"][0]
         return run_of([] if begin is None else [begin], "text")
 
     def conversation(
