@@ -17,12 +17,11 @@ from .published_dit import DIT_TABLE
 from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
+from .published_showo import SHOWOS
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, *BERTS, LUMINA, DREAMON)
-LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
-PUBLISHED = pytest.mark.parametrize(
-    "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
-)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, *BERTS, *SHOWOS, LUMINA, DREAMON)
+LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe", "show-o")
+PUBLISHED = pytest.mark.parametrize("published", EVERY, ids=lambda one: f"{one.name}-{one.kind}")
 
 
 def random_ids(seed: int = 0) -> torch.Tensor:
@@ -93,7 +92,8 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
         raw = published.logits(theirs, ids.clamp(max=published.rows - 1))[0]
         raw[:, published.num_text :] = -torch.inf
         raw[:, published.never] = -torch.inf
-        return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
+        reads_successors = published.shift or published.name in LEFT_TO_RIGHT
+        return torch.cat([raw[:1], raw[:-1]]) if reads_successors else raw
 
     if published.name in LEFT_TO_RIGHT:
         return loops.left_to_right(logits, prompt, new, mask)

@@ -18,8 +18,9 @@ from .llama_like import (
 from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
+from .showo import SHOWO
 
-# `model_type` of config.json -> family.
+# `model_type` of config.json, or its class where it has none -> family.
 FAMILIES: dict[str, Family] = {
     "llada": LLADA,
     "illada": ILLADA,
@@ -40,6 +41,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_moe": QWEN3_MOE,
     "bert": BERT,
     "roberta": ROBERTA,
+    "Showo": SHOWO,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
@@ -54,7 +56,7 @@ def family_of(folder: ForeignFolder) -> Family:
     Raises:
         ValueError: if it is of none that can be loaded.
     """
-    kind = folder.config.get("model_type")
+    kind = folder.config.get("model_type") or folder.config.get("_class_name")
     if kind == "llada" and folder.config.get("num_experts"):
         return LLADA_MOE  # published under the name of the dense model
     if kind == "llada" and ARCHITECTURE in (folder.config.get("architectures") or ()):

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_utils import PILImageResampling
 
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
@@ -111,7 +112,7 @@ class ForeignFolder:
 
     @cached_property
     def _words(self) -> list[str]:
-        """The words that are a BERT's tokenizer; none where there is no such list or a newer file."""
+        """The words that are a BERT's tokenizer; none where there is no list or a newer file."""
         path = self.path / "vocab.txt"
         if self._tokenizer is not None or not path.is_file():
             return []
@@ -154,6 +155,8 @@ class Family:
         prompts: the template with what pictures need around it, from a folder, its tokenizer and
             the template of conversations without; None where a picture is a part like a text.
         tokenizer: repository of the tokenizer, where checkpoints are published without one.
+        added_tokens: special tokens that its authors add to that one, in the order of their ids.
+        resample: filter by which its authors scale pictures.
         own_inputs: what the published class must be given beside ids to read a row of a length
             under the pattern; for `unidiff verify`.
     """
@@ -165,6 +168,8 @@ class Family:
     template: str | None = None
     prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
     tokenizer: str | None = None
+    added_tokens: tuple[str, ...] = ()
+    resample: PILImageResampling = PILImageResampling.BICUBIC
     own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:

@@ -117,6 +117,9 @@ def start_cache(
     grid = denoiser.canvas_length if denoiser.attention_pattern == "block_causal" else 1
     for index, row in enumerate(rows):
         shared = row.context.common_prefix(past.token_ids[index], past.positions[index])
+        layout, held = denoiser.layout, past.token_ids[index]
+        if shared < max(layout.prefix_length(row.context.ids), layout.prefix_length(held)):
+            shared = 0  # those before the border have seen what stands there
         settled = len(row.context) // grid * grid
         if needs_reading:
             shared = min(shared, settled - 1)

@@ -40,7 +40,7 @@ from .huggingface import UniDiffGenerationMixin
 from .inputs import UniDiffInputs
 from .layers import UniDiffLayer, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
-from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .masks import Stream, context_mask, full_mask, keep_diagonal, prefix_mask
 from .modulation import Part, UniDiffCondition
 from .norms import fresh_norm
 from .packing import PackedWeights
@@ -173,6 +173,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         self.condition = None if size is None else UniDiffCondition(size)
         self.modulation = None if size is None else nn.Linear(size, 2 * width)
         self.rotary = UniDiffRotaryEmbedding(config)
+        self.prefix_end = config.layout.prefix_end_token_id
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -221,7 +222,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
                     "past_key_values need a placement of the new tokens: decode with generate()"
                 )
             if attention_mask is None or attention_mask.ndim == 2:
-                attention_mask = self.clean_mask(hidden, attention_mask)
+                attention_mask = self.clean_mask(hidden, attention_mask, input_ids)
         rotation = self.rotary(position_ids, hidden.dtype)
         packed_layers = packed.layers if packed else [None] * len(self.layers)
         condition_C = self.condition_vector()
@@ -244,7 +245,9 @@ class UniDiffModel(UniDiffPreTrainedModel):
             return Part(self.norm).enter(hidden)
         return Part(self.norm, *self.modulation(condition_C).chunk(2)).enter(hidden)
 
-    def clean_mask(self, hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def clean_mask(
+        self, hidden_BQD: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None
+    ) -> Tensor:
         """(B, 1, Q, Q) mask of the checkpoint's pattern over clean, possibly padded rows."""
         if attention_mask is None:
             attention_mask = hidden_BQD.new_ones(hidden_BQD.shape[:2], dtype=torch.bool)
@@ -254,7 +257,12 @@ class UniDiffModel(UniDiffPreTrainedModel):
         index = real.long().cumsum(1) - 1
         sample = torch.where(real, 0, -1)
         stream = Stream(sample, index, torch.full_like(index, -1), index)
-        return keep_diagonal(context_mask(stream, self.config.grid)).unsqueeze(1)
+        mask = context_mask(stream, self.config.grid)
+        if self.prefix_end is not None and input_ids is not None:
+            is_end = real & (input_ids == self.prefix_end)
+            first = torch.where(is_end, index, index.shape[1]).amin(1)
+            mask |= prefix_mask(stream, torch.where(is_end.any(1), first + 1, 0))
+        return keep_diagonal(mask).unsqueeze(1)
 
 
 def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -248,6 +248,12 @@ def check_trainable(
     if config.logits_shift and not allows_shift:
         raise ValueError(f"this needs a model with logits_shift=0, got {config.logits_shift}")
     is_real = batch["sample_ids"] >= 0
+    end = config.layout.prefix_end_token_id
+    if end is not None and bool((batch["context_mask"] & (batch["input_ids"] == end)).any()):
+        raise ValueError(
+            f"a prompt up to token {end} attends within itself in this checkpoint, which the "
+            "training pass does not do: train on rows without pictures in their context"
+        )
     is_apart = batch["context_mask"] | (batch["block_ids"] != 0)
     if config.attention_pattern == "full" and bool((is_apart & is_real).any()):
         raise ValueError(

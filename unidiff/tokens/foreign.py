@@ -94,5 +94,6 @@ def converting(name: str, module: str = "loading") -> Any:
 
 def _says_foreign(path: Path) -> bool:
     """Whether a `config.json` is of another format."""
-    kind = read_json(path).get("model_type")
+    config = read_json(path)
+    kind = config.get("model_type") or config.get("_class_name")  # the latter is diffusers'
     return kind is not None and not str(kind).startswith(OWN)

@@ -77,11 +77,12 @@ class RequestBuilders:
         if wanted == ["text"]:
             return BatchFeature(batch_prompts(prompts, self.layout))
         opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
-        return prompts_with_canvases(
-            [prompt + opening for prompt in prompts],
-            [self._empty_canvas(wanted)] * len(prompts),
-            self.layout,
-        )
+        canvas = self._empty_canvas(wanted)
+        if self.layout.opens_canvas:
+            canvas = opening + canvas
+        else:
+            prompts = [prompt + opening for prompt in prompts]
+        return prompts_with_canvases(prompts, [canvas] * len(prompts), self.layout)
 
     def for_chat(self, messages: Conversation | Sequence[Conversation]) -> BatchFeature:
         """Prompt of a text answer to a conversation, or to each of several."""
