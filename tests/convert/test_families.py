@@ -18,8 +18,9 @@ from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
 from .published_showo import SHOWOS
+from .published_unidisc import UNIDISC
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, *BERTS, *SHOWOS, LUMINA, DREAMON)
+EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, *BERTS, *SHOWOS, UNIDISC, LUMINA, DREAMON)
 LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe", "show-o")
 PUBLISHED = pytest.mark.parametrize("published", EVERY, ids=lambda one: f"{one.name}-{one.kind}")
 

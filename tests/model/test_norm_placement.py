@@ -42,7 +42,15 @@ PHI: dict[str, Any] = {
         "partial_rotary_factor": 0.5,
     },
 }
-BLOCKS = pytest.mark.parametrize("block", [BERT, PHI], ids=["bert", "phi"])
+UNIDISC: dict[str, Any] = {
+    "norm_placement": "sandwich",
+    "qk_norm_type": "all_heads",
+    "mlp_type": "plain",
+    "hidden_act": "gelu_pytorch_tanh",
+    "head_bias": True,
+    "picture_axes": True,
+}
+BLOCKS = pytest.mark.parametrize("block", [BERT, PHI, UNIDISC], ids=["bert", "phi", "unidisc"])
 
 
 def random(block: dict[str, Any], pattern: str) -> UniDiffForBlockDiffusion:
@@ -125,6 +133,8 @@ def test_fresh_norms_change_nothing(block: dict[str, Any]) -> None:
         ({"norm_placement": "post", "modulation_dim": 4}, "modulation_dim moves norms"),
         ({"num_positions": 64, "max_position_embeddings": 64, "first_position": 1}, "= 65 rows"),
         ({"norm_bias": True}, "norm_bias"),
+        ({"qk_norm_type": "row"}, "qk_norm_type must be one of"),
+        ({"num_positions": 4096, "picture_axes": True}, "picture_axes are rotary positions"),
     ],
 )
 def test_what_contradicts_itself_is_refused(fields: dict[str, Any], words: str) -> None:

@@ -19,6 +19,7 @@ from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
 from .showo import SHOWO
+from .unidisc import UNIDISC
 
 # `model_type` of config.json, or its class where it has none -> family.
 FAMILIES: dict[str, Family] = {
@@ -42,6 +43,7 @@ FAMILIES: dict[str, Family] = {
     "bert": BERT,
     "roberta": ROBERTA,
     "Showo": SHOWO,
+    "unidisc": UNIDISC,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,

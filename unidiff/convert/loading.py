@@ -152,6 +152,7 @@ def processor_of(
             delimiters=around,
             closes_canvas=False,
             opens_canvas=False,
+            has_bare_pictures=False,
             row_end_token_id=None,
         )
         return cls(tokenizer=tokenizer, chat_template=template, token_layout=layout)

@@ -16,7 +16,8 @@ ROPE_TYPES = ("default", "linear", "llama3", "yarn")
 ATTENTION_PATTERNS = ("causal_context", "block_causal", "full")
 ROUTER_SCORES = ("softmax", "sigmoid")
 NORM_TYPES = ("rms", "layer")
-NORM_PLACEMENTS = ("pre", "post", "parallel")
+NORM_PLACEMENTS = ("pre", "post", "parallel", "sandwich")
+QK_NORM_TYPES = ("head", "all_heads")
 MLP_TYPES = ("gated", "plain")
 
 
@@ -47,11 +48,17 @@ class UniDiffConfig(PreTrainedConfig):
     norm_type: str = "rms"  # or "layer": LayerNorm
     norm_bias: bool = False  # a LayerNorm shifts as well as scales
     norm_placement: str = "pre"  # before attention and MLP; "post": behind each of their sums with
-    # the residual stream (BERT); "parallel": once before both, which read the same (Phi)
+    # the residual stream (BERT); "parallel": once before both, which read the same (Phi);
+    # "sandwich": before each, and behind its output (UniDisc)
     modulation_dim: int | None = None  # size of the vector of adaptive norms (DiT); None: none
     attention_bias: bool = False  # bias on the q, k, v projections (Qwen2)
     output_bias: bool = False  # bias on what leaves the attention
     use_qk_norm: bool = True  # norm of each query and key head (Qwen3)
+    qk_norm_type: str = "head"  # each by itself, as `norm_type`; "all_heads": one LayerNorm of all
+    picture_axes: bool = False  # a picture's positions are its own rows and columns, and what is a
+    # picture has an embedding; see `TokenLayout.has_bare_pictures`
+    picture_rope_factor: float = 1.0  # that rows and columns are divided by
+    num_picture_numbers: int = 0  # rows of a table of the first picture, the second, ...; 0: none
     num_positions: int | None = None  # rows of a table of learned positions; None: rotary ones
     first_position: int = 0  # row of the first position
     num_segments: int = 1  # rows of the table beside that one, of which the first is read
@@ -164,6 +171,12 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(
                 f"norm_placement must be one of {NORM_PLACEMENTS}, got {self.norm_placement!r}"
             )
+        if self.qk_norm_type not in QK_NORM_TYPES:
+            raise ValueError(
+                f"qk_norm_type must be one of {QK_NORM_TYPES}, got {self.qk_norm_type!r}"
+            )
+        if self.picture_axes and self.num_positions is not None:
+            raise ValueError("picture_axes are rotary positions: leave num_positions out")
         if self.modulation_dim is not None and self.modulation_dim < 1:
             raise ValueError(f"modulation_dim must be >= 1 or None, got {self.modulation_dim}")
         if self.modulation_dim is not None and self.norm_placement != "pre":

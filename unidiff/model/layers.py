@@ -23,7 +23,7 @@ from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .experts import UniDiffMixture
 from .modulation import Part
-from .norms import fresh_norm
+from .norms import UniDiffLayerNorm, fresh_norm
 from .packing import PackedLayer
 from .placement import Placement
 
@@ -62,8 +62,17 @@ class UniDiffRotaryEmbedding(nn.Module):
         section = torch.arange(len(frequency_F), device=position_ids.device) % 3
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
         angle_BQF = position_BQF * frequency_F
+        if self.config.picture_axes:
+            picture_BQF = self._picture_angles(position_ids, frequency_F)
+            angle_BQF = torch.where(position_ids[0, ..., None] < 0, picture_BQF, angle_BQF)
         angle_BQR = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
         return (angle_BQR.cos() * factor).to(dtype), (angle_BQR.sin() * factor).to(dtype)
+
+    def _picture_angles(self, position_ids: Tensor, frequency_F: Tensor) -> Tensor:
+        """(B, Q, F) radians along a picture's rows and columns, which share every frequency."""
+        slot = torch.arange(len(frequency_F), device=position_ids.device)
+        axis_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., 1 + slot % 2]
+        return axis_BQF * frequency_F[slot - slot % 2] / self.config.picture_rope_factor
 
 
 def rotate(heads_BHQE: Tensor, cosine_B1QR: Tensor, sine_B1QR: Tensor) -> Tensor:
@@ -95,9 +104,8 @@ class UniDiffAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
         self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=config.output_bias)
-        norm = config.use_qk_norm
-        self.q_norm = fresh_norm(config, dim) if norm else nn.Identity()
-        self.k_norm = fresh_norm(config, dim) if norm else nn.Identity()
+        self.q_norm = _head_norm(config, heads)
+        self.k_norm = _head_norm(config, groups)
 
     def forward(
         self,
@@ -122,8 +130,8 @@ class UniDiffAttention(nn.Module):
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
         query, key, value = (packed.project.split if packed else self.project)(hidden_BQD)
-        query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
-        key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
+        query = rotate(self.heads(self.q_norm, query).transpose(1, 2), *rotation)
+        key = rotate(self.heads(self.k_norm, key).transpose(1, 2), *rotation)
         value = value.view(shape).transpose(1, 2)
         implementation = self.config._attn_implementation
         if cache is not None and placement is not None:
@@ -143,9 +151,25 @@ class UniDiffAttention(nn.Module):
         output_BQD = output.reshape(batch, length, -1)
         return packed.attention_out(output_BQD) if packed else self.o_proj(output_BQD)
 
+    def heads(self, norm: nn.Module, projected: Tensor) -> Tensor:
+        """(..., heads, E) normalised queries or keys of their (..., heads times E) projection."""
+        size = (-1, self.config.head_dim)
+        if self.config.qk_norm_type == "all_heads":
+            return norm(projected).unflatten(-1, size)
+        return norm(projected.unflatten(-1, size))
+
     def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, Q, heads times E)."""
         return self.q_proj(hidden_BQD), self.k_proj(hidden_BQD), self.v_proj(hidden_BQD)
+
+
+def _head_norm(config: UniDiffConfig, num_heads: int) -> nn.Module:
+    """The norm of queries or keys of as many heads."""
+    if not config.use_qk_norm:
+        return nn.Identity()
+    if config.qk_norm_type == "all_heads":
+        return UniDiffLayerNorm(num_heads * config.head_dim, 1e-5, has_shift=True)
+    return fresh_norm(config, config.head_dim)
 
 
 class UniDiffMLP(nn.Module):
@@ -221,6 +245,9 @@ class UniDiffLayer(GradientCheckpointingLayer):
         self.input_layernorm = fresh_norm(config, config.hidden_size)
         if self.placement != "parallel":
             self.post_attention_layernorm = fresh_norm(config, config.hidden_size)
+        if self.placement == "sandwich":
+            self.attention_out_layernorm = fresh_norm(config, config.hidden_size)
+            self.mlp_out_layernorm = fresh_norm(config, config.hidden_size)
         size = config.modulation_dim
         self.modulation = None if size is None else nn.Linear(size, 6 * config.hidden_size)
 
@@ -229,6 +256,9 @@ class UniDiffLayer(GradientCheckpointingLayer):
         if self.placement == "parallel":
             return Part(self.input_layernorm), Part(self.input_layernorm)
         norms = self.input_layernorm, self.post_attention_layernorm
+        if self.placement == "sandwich":
+            after = self.attention_out_layernorm, self.mlp_out_layernorm
+            return Part(norms[0], after=after[0]), Part(norms[1], after=after[1])
         if self.modulation is None:
             is_behind = self.placement == "post"
             return Part(norms[0], is_behind=is_behind), Part(norms[1], is_behind=is_behind)

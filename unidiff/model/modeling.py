@@ -37,7 +37,7 @@ from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
 from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
-from .inputs import UniDiffInputs
+from .inputs import fresh_inputs
 from .layers import UniDiffLayer, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
 from .masks import Stream, context_mask, full_mask, keep_diagonal, prefix_mask
@@ -163,7 +163,7 @@ class UniDiffModel(UniDiffPreTrainedModel):
         super().__init__(config)
         width = config.hidden_size
         self.embed_tokens = nn.Embedding(config.vocab_size, width)
-        self.embed_inputs = None if config.num_positions is None else UniDiffInputs(config)
+        self.embed_inputs = fresh_inputs(config)
         self.layers = nn.ModuleList(
             UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
         )

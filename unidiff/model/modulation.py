@@ -45,6 +45,7 @@ class Part:
         scale_D: (D,) the normalised input counts 1 + scale times.
         gate_D: (D,) factor on the part's output; None: 1.
         is_behind: whether the norm stands behind the part; then nothing is moved.
+        after: norm of the part's output; None: there is none.
     """
 
     norm: nn.Module
@@ -52,6 +53,7 @@ class Part:
     scale_D: Tensor | None = None
     gate_D: Tensor | None = None
     is_behind: bool = False
+    after: nn.Module | None = None
 
     def enter(self, hidden: Tensor) -> Tensor:
         """(..., D) input of the part, of the (..., D) residual stream."""
@@ -64,5 +66,7 @@ class Part:
 
     def join(self, hidden: Tensor, output: Tensor) -> Tensor:
         """(..., D) residual stream behind the part, of that before it and the part's output."""
+        if self.after is not None:
+            output = self.after(output)
         total = hidden + (output if self.gate_D is None else output * self.gate_D)
         return self.norm(total) if self.is_behind else total

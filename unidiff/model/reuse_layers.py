@@ -78,14 +78,12 @@ class Tokens:
 
 def queries(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, H, E) rotated queries of normalised hidden states."""
-    heads = attention.q_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
-    return rotate(attention.q_norm(heads), *turned)
+    return rotate(attention.heads(attention.q_norm, attention.q_proj(hidden_ND)), *turned)
 
 
 def keys(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, G, E) rotated keys of normalised hidden states."""
-    heads = attention.k_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
-    return rotate(attention.k_norm(heads), *turned)
+    return rotate(attention.heads(attention.k_norm, attention.k_proj(hidden_ND)), *turned)
 
 
 def values(attention: UniDiffAttention, hidden_ND: Tensor) -> Tensor:

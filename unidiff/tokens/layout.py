@@ -71,6 +71,9 @@ class TokenLayout:
             in a canvas; None: rows follow each other.
         is_straight: whether a token stands one position behind the one before it whatever it is, as
             in checkpoints that know no grids.
+        has_bare_pictures: whether pictures stand without delimiters, at positions of their own: rows
+            and columns from 0, at the time -1 for the first picture, -2 for the second, ...; a text
+            goes on behind one by its place in the sequence.
         expand_token_id: id by which a position of a text canvas asks for a second one beside it;
             None: canvases keep their length.
         delete_token_id: id by which such a position leaves; there are both or none.
@@ -90,6 +93,7 @@ class TokenLayout:
     prefix_end_token_id: int | None = None
     row_end_token_id: int | None = None
     is_straight: bool = False
+    has_bare_pictures: bool = False
     expand_token_id: int | None = None
     delete_token_id: int | None = None
     _allowed: dict[tuple[str, int], Tensor] = field(
@@ -366,7 +370,7 @@ _ID_KEYS = (
     "expand_token_id",
     "delete_token_id",
 )
-_FLAG_KEYS = ("closes_canvas", "opens_canvas", "is_straight")
+_FLAG_KEYS = ("closes_canvas", "opens_canvas", "is_straight", "has_bare_pictures")
 _FURTHER_KEYS = {*_PAIR_KEYS, *_ID_KEYS, *_FLAG_KEYS}
 
 

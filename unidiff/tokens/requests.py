@@ -76,8 +76,10 @@ class RequestBuilders:
         ]
         if wanted == ["text"]:
             return BatchFeature(batch_prompts(prompts, self.layout))
-        opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
         canvas = self._empty_canvas(wanted)
+        if self.layout.has_bare_pictures:
+            return prompts_with_canvases(prompts, [canvas] * len(prompts), self.layout)
+        opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
         if self.layout.opens_canvas:
             canvas = opening + canvas
         else:
