@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .published import HEADS, LAYERS, ROWS, WIDTH, Published, full
+from .published import HEADS, LAYERS, ROWS, Published, full
 
 FIRST = 300  # of the codes; the mask is before it
 SIDE = 3  # codes along each side of a picture

@@ -83,6 +83,18 @@ def test_pictures_stand_along_axes_of_their_own(model: UniDiffForBlockDiffusion)
         assert own[1:].T.tolist() == [[r, c] for r in range(SIDE) for c in range(SIDE)]
 
 
+def test_logits_beside_pictures_equal_the_reference(model: UniDiffForBlockDiffusion) -> None:
+    generator = torch.Generator().manual_seed(2)
+    codes = torch.randint(FIRST, FIRST + 50, (2 * CODES,), generator=generator).tolist()
+    row = torch.tensor([BOS, 7, *codes[:CODES], 9, MASK, *codes[CODES:], MASK])
+    kinds = model.config.layout.modality_ids(row.numpy())
+    positions, _ = sequence_positions(kinds, model.config.layout)
+    with torch.no_grad():
+        found = model(row[None], position_ids=torch.from_numpy(positions)[:, None]).logits[0]
+    expected = reference_logits(row, (2, 4 + CODES))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_drawing_equals_the_published_maths(
     processor: UniDiffProcessor, model: UniDiffForBlockDiffusion
 ) -> None:

@@ -1,9 +1,9 @@
 """UniDisc: a diffusion transformer over text and pictures, which stand bare in one sequence.
 
 It is published as a file of tensors (`.pt`) without `config.json`; beside it belongs one that says
-`{"model_type": "unidisc"}` and, where they differ from the published run's, the fields that are read
-below by the names of its own configuration. Sizes are read off the tensors. Weights that are told
-the time, or that project the picture tokenizer's vectors, are other models.
+`{"model_type": "unidisc"}` and, where they differ from the published run's, the fields that are
+read below by the names of its own configuration. Sizes are read off the tensors. Weights that are
+told the time, or that project the picture tokenizer's vectors, are other models.
 
 Layout and maths: alexanderswerdlow's `models/dit.py`, `model.py` and `configs/`, in own words.
 """

@@ -71,9 +71,9 @@ class TokenLayout:
             in a canvas; None: rows follow each other.
         is_straight: whether a token stands one position behind the one before it whatever it is, as
             in checkpoints that know no grids.
-        has_bare_pictures: whether pictures stand without delimiters, at positions of their own: rows
-            and columns from 0, at the time -1 for the first picture, -2 for the second, ...; a text
-            goes on behind one by its place in the sequence.
+        has_bare_pictures: whether pictures stand without delimiters, at positions of their own:
+            rows and columns from 0, at the time -1 for the first picture, -2 for the second, ...; a
+            text goes on behind one by its place in the sequence.
         expand_token_id: id by which a position of a text canvas asks for a second one beside it;
             None: canvases keep their length.
         delete_token_id: id by which such a position leaves; there are both or none.
