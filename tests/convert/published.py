@@ -69,6 +69,11 @@ class Published:
     rows: int = ROWS
     never: tuple[int, ...] = ()
 
+    @property
+    def kind(self) -> str:
+        """What `config.json` says that it is."""
+        return str(self.config.get("model_type", self.config.get("_class_name")))
+
     def model(self, seed: int = 0) -> nn.Module:
         """The reference with random weights, biases and norms included."""
         kind, config_class, fields = self.reference

@@ -12,17 +12,28 @@ from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from . import reference_loops as loops
 from .published import ROWS, TABLE, Published
+from .published_bert import BERTS
 from .published_dit import DIT_TABLE
 from .published_dreamon import DREAMON
 from .published_lumina import LUMINA
 from .published_moe import MIXTURES
+from .published_showo import SHOWOS
 from .published_soft import SOFT_TABLE
+from .published_unidisc import UNIDISC
 
-EVERY = (*TABLE, *MIXTURES, *DIT_TABLE, LUMINA, DREAMON, *SOFT_TABLE)
-LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe")
-PUBLISHED = pytest.mark.parametrize(
-    "published", EVERY, ids=lambda one: f"{one.name}-{one.config['model_type']}"
+EVERY = (
+    *TABLE,
+    *MIXTURES,
+    *DIT_TABLE,
+    *BERTS,
+    *SHOWOS,
+    *SOFT_TABLE,
+    UNIDISC,
+    LUMINA,
+    DREAMON,
 )
+LEFT_TO_RIGHT = ("autoregressive", "qwen3-moe", "show-o")
+PUBLISHED = pytest.mark.parametrize("published", EVERY, ids=lambda one: f"{one.name}-{one.kind}")
 
 
 def random_ids(seed: int = 0) -> torch.Tensor:
@@ -94,7 +105,8 @@ def expected_row(published: Published, prompt: torch.Tensor, new: int) -> torch.
         raw = published.decoding_logits(theirs, known, len(prompt))[0]
         raw[:, published.num_text :] = -torch.inf
         raw[:, published.never] = -torch.inf
-        return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
+        reads_successors = published.shift or published.name in LEFT_TO_RIGHT
+        return torch.cat([raw[:1], raw[:-1]]) if reads_successors else raw
 
     if published.name in LEFT_TO_RIGHT:
         return loops.left_to_right(logits, prompt, new, mask)

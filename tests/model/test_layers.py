@@ -16,10 +16,10 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.layers import (
     UniDiffAttention,
     UniDiffMLP,
-    UniDiffRMSNorm,
     UniDiffRotaryEmbedding,
     rotate,
 )
+from unidiff.model.norms import UniDiffRMSNorm
 
 
 def rotary(head_dim: int = 12) -> UniDiffRotaryEmbedding:

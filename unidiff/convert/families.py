@@ -1,5 +1,6 @@
 """Which family a checkpoint is of: the table of what can be loaded."""
 
+from .bert import BERT, ROBERTA
 from .dit import BD3LM, MDLM
 from .dream_vl import DIMPLE, DREAM_VL
 from .dreamon import DREAMON, expand_id
@@ -19,8 +20,10 @@ from .llava import LAVIDA, LAVIDA_DREAM, LLADA_V, has_llada_names
 from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
+from .showo import SHOWO
+from .unidisc import UNIDISC
 
-# `model_type` of config.json -> family.
+# `model_type` of config.json, or its class where it has none -> family.
 FAMILIES: dict[str, Family] = {
     "llada": LLADA,
     "illada": ILLADA,
@@ -43,6 +46,10 @@ FAMILIES: dict[str, Family] = {
     "llada2_moe_veomni": LLADA2,
     "sdar_moe": SDAR_MOE,
     "qwen3_moe": QWEN3_MOE,
+    "bert": BERT,
+    "roberta": ROBERTA,
+    "Showo": SHOWO,
+    "unidisc": UNIDISC,
     "llama": AUTOREGRESSIVE,
     "qwen2": AUTOREGRESSIVE,
     "qwen3": AUTOREGRESSIVE,
@@ -57,7 +64,7 @@ def family_of(folder: ForeignFolder) -> Family:
     Raises:
         ValueError: if it is of none that can be loaded.
     """
-    kind = folder.config.get("model_type")
+    kind = folder.config.get("model_type") or folder.config.get("_class_name")
     if kind == "llada" and folder.config.get("num_experts"):
         return LLADA_MOE  # published under the name of the dense model
     if kind == "llada" and ARCHITECTURE in (folder.config.get("architectures") or ()):

@@ -1,5 +1,6 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.image_utils import PILImageResampling
 
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.tokens.checkpoint import check_exists, read_json
@@ -21,6 +23,7 @@ Configuration = TypeVar("Configuration", bound=PreTrainedConfig)
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|role_end|>", "<|dlm_pad|>")
+_BRACKETED = re.compile(r"\[[A-Z]+\]").fullmatch  # a special token in a list of words
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class ForeignFolder:
         """Ids of the special tokens by their text, read from the tokenizer's files."""
         decoder = self._named.get("added_tokens_decoder", {}).items()
         added = (self._tokenizer or {}).get("added_tokens", [])
+        listed = {word: index for index, word in enumerate(self._words) if _BRACKETED(word)}
         return {
+            **listed,
             **{token["content"]: int(index) for index, token in decoder},
             **{token["content"]: int(token["id"]) for token in added},
             **(self._file("added_tokens.json") or {}),
@@ -74,6 +79,8 @@ class ForeignFolder:
             ids = words.values() if isinstance(words, Mapping) else [len(words) - 1]
         elif self.sentencepiece_model is not None:
             ids = [num_pieces(self.sentencepiece_model) - 1]
+        elif self._words:
+            ids = [len(self._words) - 1]
         else:
             return None
         return max([*ids, *self.special_ids.values()]) + 1
@@ -103,6 +110,14 @@ class ForeignFolder:
     def _tokenizer(self) -> Mapping[str, Any] | None:
         """`tokenizer.json`; several megabytes of a large vocabulary, so read once."""
         return self._file("tokenizer.json")
+
+    @cached_property
+    def _words(self) -> list[str]:
+        """The words that are a BERT's tokenizer; none where there is no list or a newer file."""
+        path = self.path / "vocab.txt"
+        if self._tokenizer is not None or not path.is_file():
+            return []
+        return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
     @cached_property
     def _named(self) -> Mapping[str, Any]:
@@ -143,6 +158,8 @@ class Family:
         tokenizer: repository of the tokenizer, where checkpoints are published without one.
         pictures: how a folder's pictures are read as features, by our configuration of it; None
             where they are not.
+        added_tokens: special tokens that its authors add to that one, in the order of their ids.
+        resample: filter by which its authors scale pictures.
         own_inputs: what the published class must be given beside ids to read a row of a length
             under the pattern; for `unidiff verify`.
         own_settings: fields of `config.json` that it needs for that and is published without.
@@ -156,6 +173,8 @@ class Family:
     prompts: Callable[[ForeignFolder, PreTrainedTokenizerBase, str], str] | None = None
     tokenizer: str | None = None
     pictures: Callable[[ForeignFolder, UniDiffConfig], SoftPrompts] | None = None
+    added_tokens: tuple[str, ...] = ()
+    resample: PILImageResampling = PILImageResampling.BICUBIC
     own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
     own_settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -62,6 +62,22 @@ class Renamed:
 
 
 @dataclass(frozen=True)
+class Copied:
+    """A second copy of a tensor of theirs, which another rule reads."""
+
+    theirs: str
+    ours: str
+
+    def forwards(self, theirs: Tensors) -> Conversion:
+        """Nothing of ours."""
+        return Conversion({}, _renamed(theirs, self.theirs, self.ours).used)
+
+    def backwards(self, ours: Tensors) -> Conversion:
+        """The copy, made of ours."""
+        return _renamed(ours, self.ours, self.theirs)
+
+
+@dataclass(frozen=True)
 class Linear:
     """The weight of a linear map, in ours a 1 x 1 convolution's: (out, in) and (out, in, 1, 1)."""
 

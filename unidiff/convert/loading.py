@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from transformers import AutoTokenizer, PreTrainedModel
-from transformers.image_utils import PILImageResampling
 
 from unidiff.generation.config import UniDiffGenerationConfig
 from unidiff.model.configuration import UniDiffConfig
@@ -24,7 +23,13 @@ from .keys import converted
 from .pickles import weight_files
 from .tensors import LazyTensor, TensorFile, by_name
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "vocab.json",
+    "vocab.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,13 @@ def processor_of(
         text = {"text": layout.range_of("text")}
         around = {name: pair for name, pair in layout.delimiters.items() if name in text}
         layout = replace(
-            layout, ranges=text, delimiters=around, closes_canvas=False, row_end_token_id=None
+            layout,
+            ranges=text,
+            delimiters=around,
+            closes_canvas=False,
+            opens_canvas=False,
+            has_bare_pictures=False,
+            row_end_token_id=None,
         )
         pictures = opened.family.pictures
         if pictures is not None and opened.family.prompts is not None:
@@ -158,7 +169,7 @@ def processor_of(
     if opened.family.prompts is not None:
         template = opened.family.prompts(opened.folder, tokenizer, template or "")
     return cls(
-        image_processor=_image_processor(layout.image_grid, image_tokenizer),
+        image_processor=_image_processor(opened, image_tokenizer),
         tokenizer=tokenizer,
         chat_template=template,
         token_layout=layout,
@@ -184,13 +195,14 @@ def _template_of(opened: Converted, tokenizer: Any) -> str | None:
     return str(found.get("default") or next(iter(found.values())))
 
 
-def _image_processor(grid: tuple[int, int], model: ImageTokenizer) -> UniDiffImageProcessor:
+def _image_processor(opened: Converted, model: ImageTokenizer) -> UniDiffImageProcessor:
     """Pictures as others prepare them: the shorter side fitted, the rest of the longer cut off."""
+    grid = opened.config.layout.image_grid
     height, width = (side * model.config.downsample_factor for side in grid)
     return UniDiffImageProcessor(
         size={"height": height, "width": width},
         crop_to_size=True,
-        resample=PILImageResampling.BICUBIC,
+        resample=opened.family.resample,
     )
 
 
@@ -206,12 +218,14 @@ def tokenizer_of(opened: Converted) -> Any:
     if published is None or any((path / name).is_file() for name in _TOKENIZER_FILES):
         return AutoTokenizer.from_pretrained(path, config=opened.config, trust_remote_code=False)
     try:
-        return AutoTokenizer.from_pretrained(published)
+        tokenizer = AutoTokenizer.from_pretrained(published)
     except OSError as error:
         raise FileNotFoundError(
             f"{path} has no tokenizer, and that of {published!r}, which {opened.family.name} was "
             "trained with, could not be had: put its files into the folder"
         ) from error
+    tokenizer.add_tokens(list(opened.family.added_tokens), special_tokens=True)
+    return tokenizer
 
 
 def check_complete(

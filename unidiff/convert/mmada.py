@@ -44,7 +44,7 @@ _PROMPTS = """\
 {%- endfor -%}
 {%- if 'image' in want -%}
 {%- if read.pictures -%}
-{{ raise_exception('MMaDA draws from text, not from pictures') }}
+{{ raise_exception('MODEL draws from text, not from pictures') }}
 {%- endif -%}
 {{ 'DRAW' + bos_token + read.wish + eos_token }}
 {%- else -%}
@@ -103,10 +103,23 @@ def prompts(folder: ForeignFolder, tokenizer: PreTrainedTokenizerBase, template:
         tokenizer: its tokenizer, which spells the ids of the tasks.
         template: of conversations without pictures.
     """
-    text = _PROMPTS
-    for task, name in (("DRAW", "<|t2i|>"), ("READ", "<|mmu|>")):
-        spelled = tokenizer.convert_ids_to_tokens(special_id(folder, name))
-        text = text.replace(f"'{task}'", repr(spelled))
+    draw, read = (
+        tokenizer.convert_ids_to_tokens(special_id(folder, name)) for name in ("<|t2i|>", "<|mmu|>")
+    )
+    return drawing_prompts("MMaDA", draw, read, template)
+
+
+def drawing_prompts(model: str, draw: str, read: str, template: str) -> str:
+    """A template of conversations with pictures.
+
+    Args:
+        model: its name, for errors.
+        draw: the token that asks for a picture.
+        read: the token before pictures that are asked about.
+        template: of conversations without pictures.
+    """
+    text = _PROMPTS.replace("MODEL", model)
+    text = text.replace("'DRAW'", repr(draw)).replace("'READ'", repr(read))
     return text.replace("CONVERSATION", template)
 
 

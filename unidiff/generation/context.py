@@ -64,7 +64,9 @@ class Context:
             start = int(self.positions[0, -1]) + 1
             if all(kind == _TEXT for kind in modality):
                 return np.tile(np.arange(start, start + len(modality)), (3, 1))
-            return sequence_positions(np.asarray(modality, dtype=np.int64), self.layout, start)[0]
+            if not self.layout.has_bare_pictures:  # whose numbers count from the first one
+                kinds = np.asarray(modality, dtype=np.int64)
+                return sequence_positions(kinds, self.layout, start)[0]
         start = int(self.positions[:, : self.num_given].max()) + 1 if self.num_given else 0
         following = [*self.modality[self.num_given :], *modality]
         positions, _ = sequence_positions(np.asarray(following, dtype=np.int64), self.layout, start)

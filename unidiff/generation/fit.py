@@ -45,6 +45,11 @@ def check_options(denoiser: Denoiser[Any], options: Mapping[str, Any]) -> bool:
             "attention_pattern='prefix': leave it out"
         )
     mode = options["decoding_mode"]
+    if mode == "ar_text":
+        raise ValueError(
+            "decoding_mode='ar_text' goes by what a call of generate() asks for: in a session say "
+            "'ar' for texts or 'diffusion' for canvases"
+        )
     if mode != "diffusion" and pattern != "causal_context":
         raise ValueError(
             f"decoding_mode={mode!r} continues text with attention_pattern='causal_context'; this "
@@ -232,6 +237,11 @@ def policy_of(
 ) -> Policy:
     """Choices shared by all rows."""
     chunk = options["prefill_chunk_length"]
+    if chunk is not None and denoiser.layout.prefix_end_token_id is not None:
+        raise ValueError(
+            f"prefill_chunk_length={chunk} cuts prompts, and the first tokens of this checkpoint's "
+            "prompts see each other: leave it out"
+        )
     if chunk is not None and denoiser.attention_pattern == "block_causal":
         chunk = max(1, chunk // denoiser.canvas_length) * denoiser.canvas_length
     return Policy(

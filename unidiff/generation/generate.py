@@ -36,6 +36,9 @@ def generate(
         ValueError: if options, tensors and checkpoint do not fit together.
         TypeError: if a tensor has the wrong dtype, or `past` is no cache of the denoiser's.
     """
+    if options["decoding_mode"] == "ar_text":
+        has_canvas = inputs.canvas is not None or inputs.canvas_modality_ids is not None
+        options = {**options, "decoding_mode": "diffusion" if has_canvas else "ar"}
     session = DecodingSession(denoiser, options, processors=processors)
     request = session.submit(inputs, criteria=criteria, streamer=streamer, past=past)
     try:

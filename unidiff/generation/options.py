@@ -28,7 +28,7 @@ UNIFORM_STRATEGIES = ("ancestral",)  # only under uniform noise
 REVISIONS = ("secondary", "resample", "edit", "renoise")
 GUIDANCE_LEVELS = ("logits", "posterior")
 REMDM_SCHEDULES = ("cap", "rescale", "confidence", "loop")
-DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto")
+DECODING_MODES = ("diffusion", "ar", "self_speculative", "auto", "ar_text")
 CACHE_IMPLEMENTATIONS = ("dynamic", "static")
 APPROXIMATE_CACHE_REUSES = ("prefix", "dual", "delayed", "interval", "elastic")
 CACHE_REUSES = ("exact", "none", *APPROXIMATE_CACHE_REUSES)
@@ -90,7 +90,8 @@ OPTIONS: dict[str, Any] = {
     "reuse_share": 0.25,  # of the response, recomputed between refreshes, in (0, 1] (interval)
     "reuse_gamma": 0.9,  # least cosine of attention that still counts as unchanged (elastic)
     "reuse_window": None,  # masked positions recomputed every step (elastic); None: those to reveal
-    "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar
+    "decoding_mode": "diffusion",  # auto: self_speculative while its drafts pay, else ar;
+    # ar_text: ar where text is continued, diffusion where a canvas is given
     "draft_length": 2,  # tokens that a canvas drafts at a time (self_speculative)
     "draft_lookup": True,  # self_speculative also drafts what followed the same tokens before
     "guidance_scale": 1.0,  # classifier-free guidance; 1 is off; a list: one for each condition

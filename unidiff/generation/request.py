@@ -122,6 +122,9 @@ def start_cache(
         shared = row.context.common_prefix(
             past.token_ids[index], past.positions[index], past.soft[index]
         )
+        layout, held = denoiser.layout, past.token_ids[index]
+        if shared < max(layout.prefix_length(row.context.ids), layout.prefix_length(held)):
+            shared = 0  # those before the border have seen what stands there
         settled = len(row.context) // grid * grid
         if denoiser.attention_pattern == "prefix":  # a longer prompt changes every key
             shared = 0

@@ -17,6 +17,8 @@ ATTENTION_PATTERNS = ("causal_context", "block_causal", "full", "prefix")
 _WHOLE = 1 << 40  # a grid whose first block holds any context
 ROUTER_SCORES = ("softmax", "sigmoid")
 NORM_TYPES = ("rms", "layer")
+NORM_PLACEMENTS = ("pre", "post", "parallel", "sandwich")
+QK_NORM_TYPES = ("head", "all_heads")
 MLP_TYPES = ("gated", "plain")
 VISION_KINDS = ("tiles", "patches")
 
@@ -46,10 +48,24 @@ class UniDiffConfig(PreTrainedConfig):
     max_position_embeddings: int = 4096  # longest position seen in training
     initializer_range: float = 0.02  # standard deviation of fresh weights
     rms_norm_eps: float = 1e-6  # of either norm
-    norm_type: str = "rms"  # or "layer": LayerNorm with a scale and no shift
+    norm_type: str = "rms"  # or "layer": LayerNorm
+    norm_bias: bool = False  # a LayerNorm shifts as well as scales
+    norm_placement: str = "pre"  # before attention and MLP; "post": behind each of their sums with
+    # the residual stream (BERT); "parallel": once before both, which read the same (Phi);
+    # "sandwich": before each, and behind its output (UniDisc)
     modulation_dim: int | None = None  # size of the vector of adaptive norms (DiT); None: none
     attention_bias: bool = False  # bias on the q, k, v projections (Qwen2)
-    use_qk_norm: bool = True  # RMSNorm on each query and key head (Qwen3)
+    output_bias: bool = False  # bias on what leaves the attention
+    use_qk_norm: bool = True  # norm of each query and key head (Qwen3)
+    qk_norm_type: str = "head"  # each by itself, as `norm_type`; "all_heads": one LayerNorm of all
+    picture_axes: bool = False  # a picture's positions are its own rows and columns, and what is a
+    # picture has an embedding; see `TokenLayout.has_bare_pictures`
+    picture_rope_factor: float = 1.0  # that rows and columns are divided by
+    num_picture_numbers: int = 0  # rows of a table of the first picture, the second, ...; 0: none
+    num_positions: int | None = None  # rows of a table of learned positions; None: rotary ones
+    first_position: int = 0  # row of the first position
+    num_segments: int = 1  # rows of the table beside that one, of which the first is read
+    head_transform: bool = False  # a product and the activation before the last norm (BERT)
     head_bias: bool = False  # bias on the logits
     attention_dropout: float = 0.0
     tie_word_embeddings: bool = True
@@ -115,7 +131,8 @@ class UniDiffConfig(PreTrainedConfig):
                 "num_attention_heads must be a multiple of num_key_value_heads, got "
                 f"{self.num_attention_heads} and {self.num_key_value_heads}"
             )
-        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim:
+        turns = self.num_positions is None
+        if turns and (self.rotary_dim % 2 or not 0 < self.rotary_dim <= self.head_dim):
             raise ValueError(
                 "head_dim must be even for rotary positions, and so must the share of it that "
                 f"turns; got {self.head_dim} and {self.rotary_dim}"
@@ -162,8 +179,31 @@ class UniDiffConfig(PreTrainedConfig):
             raise ValueError(f"norm_type must be one of {NORM_TYPES}, got {self.norm_type!r}")
         if self.mlp_type not in MLP_TYPES:
             raise ValueError(f"mlp_type must be one of {MLP_TYPES}, got {self.mlp_type!r}")
+        if self.norm_placement not in NORM_PLACEMENTS:
+            raise ValueError(
+                f"norm_placement must be one of {NORM_PLACEMENTS}, got {self.norm_placement!r}"
+            )
+        if self.qk_norm_type not in QK_NORM_TYPES:
+            raise ValueError(
+                f"qk_norm_type must be one of {QK_NORM_TYPES}, got {self.qk_norm_type!r}"
+            )
+        if self.picture_axes and self.num_positions is not None:
+            raise ValueError("picture_axes are rotary positions: leave num_positions out")
         if self.modulation_dim is not None and self.modulation_dim < 1:
             raise ValueError(f"modulation_dim must be >= 1 or None, got {self.modulation_dim}")
+        if self.modulation_dim is not None and self.norm_placement != "pre":
+            raise ValueError(
+                "modulation_dim moves norms that stand before attention and MLP, got "
+                f"norm_placement={self.norm_placement!r}"
+            )
+        if self.norm_bias and self.norm_type == "rms":
+            raise ValueError("norm_bias shifts a LayerNorm, got norm_type='rms'")
+        rows = self.max_position_embeddings + self.first_position
+        if self.num_positions is not None and self.num_positions < rows:
+            raise ValueError(
+                f"num_positions must hold first_position + max_position_embeddings = {rows} rows, "
+                f"got {self.num_positions}"
+            )
 
     def _check_vision(self) -> None:
         """Raise ValueError unless a tower is of a known kind and has an id for its features."""
@@ -227,7 +267,9 @@ class UniDiffConfig(PreTrainedConfig):
 
     @property
     def rotary_dim(self) -> int:
-        """Dimensions of a head that positions turn, from the first."""
+        """Dimensions of a head that positions turn, from the first; 0 where they are learned."""
+        if self.num_positions is not None:
+            return 0
         assert self.rope_parameters is not None  # filled in __post_init__
         return int(self.head_dim * self.rope_parameters.get("partial_rotary_factor", 1.0))
 

@@ -213,7 +213,7 @@ class ModelDenoiser:
         with self.trunk_adapters.reading(cache.adapters):
             hidden_BQD = self.model.model(
                 **self._inputs(cache, torch.cat([run.ids_BT for run in runs], dim=1)),
-                attention_mask=self._mask(placement, behind_BK),
+                attention_mask=self._mask(placement, behind_BK, self._prefix(cache, commit)),
                 position_ids=torch.cat([run.position_3BT for run in runs], dim=2),
                 past_key_values=cache,
                 placement=placement,
@@ -236,13 +236,31 @@ class ModelDenoiser:
             "inputs_embeds": embedded(embed, ids_BQ, soft_mask(ids_BQ, token), cache.soft, before_B)
         }
 
-    def _mask(self, placement: Placement, behind_BK: Tensor | None) -> Tensor | None:
+    def _mask(
+        self, placement: Placement, behind_BK: Tensor | None, prefix_B: Tensor | None
+    ) -> Tensor | None:
         """Mask of a forward; `behind_BK` where canvases stand behind tokens of the run."""
         if behind_BK is None:
-            return decode_mask(placement, self.model.config.context_grid, self._additive)
+            return decode_mask(placement, self.model.config.context_grid, self._additive, prefix_B)
         rest = placement.widths[1] - behind_BK.shape[1]
-        mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)))
+        mask = branch_mask(placement, torch.nn.functional.pad(behind_BK, (0, rest)), prefix_B)
         return mask if self._additive is None else additive_mask(mask, self._additive)
+
+    def _prefix(self, cache: BlockCache, commit: Run | None) -> Tensor | None:
+        """(B,) int64, leading tokens of each row that see each other; None: no layout's prompts."""
+        end = self.layout.prefix_end_token_id
+        if end is None or commit is None:
+            return None
+        rows = zip(commit.ids_BT.tolist(), commit.length_B.tolist(), strict=True)
+        found = [self.layout.prefix_length(ids[:length]) for ids, length in rows]
+        held = [len(ids) for ids in cache.token_ids]
+        is_over = [end in ids for ids in cache.token_ids]
+        return commit.length_B.new_tensor(
+            [
+                before + own if own and not over else 0
+                for before, own, over in zip(held, found, is_over, strict=True)
+            ]
+        )
 
     @property
     def _additive(self) -> torch.dtype | None:

@@ -13,7 +13,7 @@ from .masks import num_seen
 from .placement import Placement
 
 
-def branch_mask(placement: Placement, behind_BK: Tensor) -> Tensor:
+def branch_mask(placement: Placement, behind_BK: Tensor, prefix_B: Tensor | None = None) -> Tensor:
     """Mask of one forward: [run to commit ; canvases behind its tokens].
 
     A token of the run sees the slots up to its own. A canvas token sees those up to the run's token
@@ -22,6 +22,7 @@ def branch_mask(placement: Placement, behind_BK: Tensor) -> Tensor:
     Args:
         placement: where the new tokens stand.
         behind_BK: (B, K) int64, index in the run of the token that a canvas token stands behind.
+        prefix_B: as `masks.num_seen`.
 
     Returns:
         (B, 1, T + K, S) bool, True = attends. Padding sees its row's first slot only.
@@ -30,7 +31,7 @@ def branch_mask(placement: Placement, behind_BK: Tensor) -> Tensor:
     canvas_K = torch.arange(canvas_width, device=behind_BK.device)
     slot_S = torch.arange(placement.num_slots, device=behind_BK.device)
     real_BK = canvas_K < placement.canvas_B[:, None]
-    mask_BQS = slot_S < num_seen(placement, None, behind_BK)[:, :, None]
+    mask_BQS = slot_S < num_seen(placement, None, behind_BK, prefix_B)[:, :, None]
     mask_BQS[:, width:] |= _same_canvas(placement, behind_BK, slot_S) & real_BK[:, :, None]
     return mask_BQS.unsqueeze(1)
 

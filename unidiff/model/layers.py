@@ -1,7 +1,8 @@
 """The Llama-family block: RMSNorm, three-section rotary positions, grouped attention, SwiGLU.
 
-By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`), and its MLP two
-plain products: the block of a diffusion transformer.
+By the configuration its norms may be LayerNorms, adaptive ones (`modulation.py`) and stand behind
+attention and MLP or once before both, and its MLP may be two plain products: the blocks of
+diffusion transformers, of BERT and of Phi.
 
 Knows tensors and the configuration; knows nothing of canvases, noise or decoding. Parameter names
 are those of Qwen3.
@@ -22,46 +23,9 @@ from .cache import BlockCache
 from .configuration import UniDiffConfig
 from .experts import UniDiffMixture
 from .modulation import Part
+from .norms import UniDiffLayerNorm, fresh_norm
 from .packing import PackedLayer
 from .placement import Placement
-
-
-class UniDiffRMSNorm(nn.Module):
-    """Root-mean-square normalisation, computed in float32 (arXiv 1910.07467)."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        """Scale of ones for the last dimension of `size`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalised tensor of the same shape and dtype."""
-        return nn.functional.rms_norm(
-            hidden, self.weight.shape, self.weight.to(hidden.dtype), self.eps
-        )
-
-
-class UniDiffLayerNorm(nn.Module):
-    """Normalisation to mean 0 and variance 1, computed in float32, with a scale and no shift."""
-
-    def __init__(self, size: int, eps: float) -> None:
-        """Scale of ones for the last dimension of `size`."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        """Normalised tensor of the same shape and dtype."""
-        scale = self.weight.float()
-        normal = nn.functional.layer_norm(hidden.float(), scale.shape, scale, None, self.eps)
-        return normal.to(hidden.dtype)
-
-
-def stream_norm(config: UniDiffConfig) -> nn.Module:
-    """A fresh norm of the residual stream."""
-    kind = UniDiffRMSNorm if config.norm_type == "rms" else UniDiffLayerNorm
-    return kind(config.hidden_size, config.rms_norm_eps)
 
 
 class UniDiffRotaryEmbedding(nn.Module):
@@ -107,13 +71,24 @@ class UniDiffRotaryEmbedding(nn.Module):
         section = self._sections(len(frequency_F)).to(position_ids.device)
         position_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., section]
         angle_BQF = position_BQF * frequency_F
+        if self.config.picture_axes:
+            picture_BQF = self._picture_angles(position_ids, frequency_F)
+            angle_BQF = torch.where(position_ids[0, ..., None] < 0, picture_BQF, angle_BQF)
         angle_BQR = torch.cat([angle_BQF, angle_BQF], dim=-1).unsqueeze(1)
         return (angle_BQR.cos() * factor).to(dtype), (angle_BQR.sin() * factor).to(dtype)
+
+    def _picture_angles(self, position_ids: Tensor, frequency_F: Tensor) -> Tensor:
+        """(B, Q, F) radians along a picture's rows and columns, which share every frequency."""
+        slot = torch.arange(len(frequency_F), device=position_ids.device)
+        axis_BQF = position_ids.movedim(0, -1).to(torch.float32)[..., 1 + slot % 2]
+        return axis_BQF * frequency_F[slot - slot % 2] / self.config.picture_rope_factor
 
 
 def rotate(heads_BHQE: Tensor, cosine_B1QR: Tensor, sine_B1QR: Tensor) -> Tensor:
     """Heads whose first R dimensions are turned by their positions; same shape."""
     dim = cosine_B1QR.shape[-1]
+    if dim == 0:
+        return heads_BHQE
     if dim < heads_BHQE.shape[-1]:
         turned = rotate(heads_BHQE[..., :dim], cosine_B1QR, sine_B1QR)
         return torch.cat([turned, heads_BHQE[..., dim:]], dim=-1)
@@ -137,10 +112,9 @@ class UniDiffAttention(nn.Module):
         self.q_proj = nn.Linear(config.hidden_size, heads * dim, bias=bias)
         self.k_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
         self.v_proj = nn.Linear(config.hidden_size, groups * dim, bias=bias)
-        self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=False)
-        norm = config.use_qk_norm
-        self.q_norm = UniDiffRMSNorm(dim, config.rms_norm_eps) if norm else nn.Identity()
-        self.k_norm = UniDiffRMSNorm(dim, config.rms_norm_eps) if norm else nn.Identity()
+        self.o_proj = nn.Linear(heads * dim, config.hidden_size, bias=config.output_bias)
+        self.q_norm = _head_norm(config, heads)
+        self.k_norm = _head_norm(config, groups)
 
     def forward(
         self,
@@ -165,8 +139,8 @@ class UniDiffAttention(nn.Module):
         batch, length, _ = hidden_BQD.shape
         shape = (batch, length, -1, self.config.head_dim)
         query, key, value = (packed.project.split if packed else self.project)(hidden_BQD)
-        query = rotate(self.q_norm(query.view(shape)).transpose(1, 2), *rotation)
-        key = rotate(self.k_norm(key.view(shape)).transpose(1, 2), *rotation)
+        query = rotate(self.heads(self.q_norm, query).transpose(1, 2), *rotation)
+        key = rotate(self.heads(self.k_norm, key).transpose(1, 2), *rotation)
         value = value.view(shape).transpose(1, 2)
         implementation = self.config._attn_implementation
         if cache is not None and placement is not None:
@@ -186,9 +160,25 @@ class UniDiffAttention(nn.Module):
         output_BQD = output.reshape(batch, length, -1)
         return packed.attention_out(output_BQD) if packed else self.o_proj(output_BQD)
 
+    def heads(self, norm: nn.Module, projected: Tensor) -> Tensor:
+        """(..., heads, E) normalised queries or keys of their (..., heads times E) projection."""
+        size = (-1, self.config.head_dim)
+        if self.config.qk_norm_type == "all_heads":
+            return norm(projected).unflatten(-1, size)
+        return norm(projected.unflatten(-1, size))
+
     def project(self, hidden_BQD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, each (B, Q, heads times E)."""
         return self.q_proj(hidden_BQD), self.k_proj(hidden_BQD), self.v_proj(hidden_BQD)
+
+
+def _head_norm(config: UniDiffConfig, num_heads: int) -> nn.Module:
+    """The norm of queries or keys of as many heads."""
+    if not config.use_qk_norm:
+        return nn.Identity()
+    if config.qk_norm_type == "all_heads":
+        return UniDiffLayerNorm(num_heads * config.head_dim, 1e-5, has_shift=True)
+    return fresh_norm(config, config.head_dim)
 
 
 class UniDiffMLP(nn.Module):
@@ -253,25 +243,40 @@ def _feed_forward(config: UniDiffConfig, layer_index: int) -> nn.Module:
 
 
 class UniDiffLayer(GradientCheckpointingLayer):
-    """One pre-norm transformer layer."""
+    """One transformer layer: attention and an MLP, which norms stand around."""
 
     def __init__(self, config: UniDiffConfig, layer_index: int) -> None:
-        """Attention, and an MLP or a mixture of experts, each behind its norm."""
+        """Attention, and an MLP or a mixture of experts, each with its norm or with one of both."""
         super().__init__()
+        self.placement = config.norm_placement
         self.self_attn = UniDiffAttention(config, layer_index)
         self.mlp = _feed_forward(config, layer_index)
-        self.input_layernorm = stream_norm(config)
-        self.post_attention_layernorm = stream_norm(config)
+        self.input_layernorm = fresh_norm(config, config.hidden_size)
+        if self.placement != "parallel":
+            self.post_attention_layernorm = fresh_norm(config, config.hidden_size)
+        if self.placement == "sandwich":
+            self.attention_out_layernorm = fresh_norm(config, config.hidden_size)
+            self.mlp_out_layernorm = fresh_norm(config, config.hidden_size)
         size = config.modulation_dim
         self.modulation = None if size is None else nn.Linear(size, 6 * config.hidden_size)
 
     def parts(self, condition_C: Tensor | None) -> tuple[Part, Part]:
         """What stands around attention and MLP; `condition_C` of adaptive norms, else None."""
+        if self.placement == "parallel":
+            return Part(self.input_layernorm), Part(self.input_layernorm)
         norms = self.input_layernorm, self.post_attention_layernorm
+        if self.placement == "sandwich":
+            after = self.attention_out_layernorm, self.mlp_out_layernorm
+            return Part(norms[0], after=after[0]), Part(norms[1], after=after[1])
         if self.modulation is None:
-            return Part(norms[0]), Part(norms[1])
+            is_behind = self.placement == "post"
+            return Part(norms[0], is_behind=is_behind), Part(norms[1], is_behind=is_behind)
         vectors = self.modulation(condition_C).chunk(6)
         return Part(norms[0], *vectors[:3]), Part(norms[1], *vectors[3:])
+
+    def mlp_stream(self, before: Tensor, behind: Tensor) -> Tensor:
+        """(..., D) what the MLP reads of: the stream behind the attention, or that before it."""
+        return before if self.placement == "parallel" else behind
 
     def forward(
         self,
@@ -285,6 +290,6 @@ class UniDiffLayer(GradientCheckpointingLayer):
         output_BQD = self.self_attn(
             around_attention.enter(hidden_BQD), *attention_inputs, packed=packed
         )
-        hidden_BQD = hidden_BQD + around_attention.leave(output_BQD)
-        output_BQD = self.mlp(around_mlp.enter(hidden_BQD), packed)
-        return hidden_BQD + around_mlp.leave(output_BQD)
+        joined_BQD = around_attention.join(hidden_BQD, output_BQD)
+        read_BQD = self.mlp_stream(hidden_BQD, joined_BQD)
+        return around_mlp.join(joined_BQD, self.mlp(around_mlp.enter(read_BQD), packed))

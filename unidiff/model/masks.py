@@ -76,8 +76,17 @@ def concatenated_mask(context: Stream, canvas: Stream, grid: int | None) -> Tens
     return keep_diagonal(mask).unsqueeze(1)
 
 
+def prefix_mask(context: Stream, prefix_B: Tensor) -> Tensor:
+    """(B, L, L) bool, True where both tokens are of the first `prefix_B` of their row."""
+    inside_BL = context.index_BL < prefix_B[:, None]
+    return _same_sample(context, context) & inside_BL[:, :, None] & inside_BL[:, None, :]
+
+
 def decode_mask(
-    placement: Placement, grid: int | None, additive: torch.dtype | None = None
+    placement: Placement,
+    grid: int | None,
+    additive: torch.dtype | None = None,
+    prefix_B: Tensor | None = None,
 ) -> Tensor | None:
     """Mask of one decoding forward: [run to commit ; canvas] behind what the cache holds.
 
@@ -89,13 +98,14 @@ def decode_mask(
         grid: block length under block_causal, None under causal_context.
         additive: dtype of a mask to be added to scores, for `attention.matmul_attention`: it leaves
             out the leading slots that every token sees. None: a bool mask of all slots.
+        prefix_B: as `num_seen`.
 
     Returns:
         (B, 1, T + K, S) bool, True = attends; or (B, 1, T + K, at most S) to be added to the scores
         of the last slots. None where every token sees every slot, unless the placement is static.
         Padding sees its row's first slot only.
     """
-    seen_BQ = num_seen(placement, grid)
+    seen_BQ = num_seen(placement, grid, prefix_B=prefix_B)
     if not placement.is_static and bool((seen_BQ == placement.num_slots).all()):
         return None
     first = 0
@@ -106,7 +116,12 @@ def decode_mask(
     return mask if additive is None else additive_mask(mask, additive)
 
 
-def num_seen(placement: Placement, grid: int | None, behind_BK: Tensor | None = None) -> Tensor:
+def num_seen(
+    placement: Placement,
+    grid: int | None,
+    behind_BK: Tensor | None = None,
+    prefix_B: Tensor | None = None,
+) -> Tensor:
     """(B, T + K) int64, how many leading slots of its row each new token sees.
 
     Args:
@@ -114,6 +129,8 @@ def num_seen(placement: Placement, grid: int | None, behind_BK: Tensor | None = 
         grid: block length under block_causal, None under causal_context.
         behind_BK: (B, K) int64, index in the run of the token that a canvas token stands behind;
             None: behind the whole run, with its canvas.
+        prefix_B: (B,) int64, leading slots whose tokens see each other, all in the run; None: no
+            row has any.
     """
     committed_B1, run_B1 = placement.committed_B[:, None], placement.run_B[:, None]
     canvas_B1 = placement.canvas_B[:, None]
@@ -122,6 +139,8 @@ def num_seen(placement: Placement, grid: int | None, behind_BK: Tensor | None = 
     seen_BT = committed_B1 + run_T + 1
     if grid is not None:
         seen_BT = torch.minimum((seen_BT - 1) // grid * grid + grid, committed_B1 + run_B1)
+    if prefix_B is not None:
+        seen_BT = torch.maximum(seen_BT, prefix_B[:, None])
     seen_BT = torch.where(run_T < run_B1, seen_BT, 1)
     last_BK = run_B1 + canvas_B1 if behind_BK is None else behind_BK + 1
     seen_BK = torch.where(canvas_K < canvas_B1, committed_B1 + last_BK, 1)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, initialization
+from transformers.activations import ACT2FN
 from transformers.modeling_outputs import BaseModelOutputWithPast
 from transformers.utils import ModelOutput
 
@@ -36,10 +37,12 @@ from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
 from .experts import STACKS, UniDiffExperts
 from .huggingface import UniDiffGenerationMixin
-from .layers import UniDiffLayer, UniDiffRotaryEmbedding, stream_norm
+from .inputs import fresh_inputs
+from .layers import UniDiffLayer, UniDiffRotaryEmbedding
 from .likelihood import NllEstimate, ar_nll, nll
-from .masks import Stream, context_mask, full_mask, keep_diagonal
+from .masks import Stream, context_mask, full_mask, keep_diagonal, prefix_mask
 from .modulation import Part, UniDiffCondition
+from .norms import fresh_norm
 from .packing import PackedWeights
 from .pictures import PictureMethods
 from .placement import Placement
@@ -162,15 +165,19 @@ class UniDiffModel(UniDiffPreTrainedModel):
     def __init__(self, config: UniDiffConfig) -> None:
         """Fresh weights from the configuration."""
         super().__init__(config)
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        width = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, width)
+        self.embed_inputs = fresh_inputs(config)
         self.layers = nn.ModuleList(
             UniDiffLayer(config, index) for index in range(config.num_hidden_layers)
         )
-        self.norm = stream_norm(config)
+        self.transform = nn.Linear(width, width) if config.head_transform else None
+        self.norm = fresh_norm(config, width)
         size = config.modulation_dim
         self.condition = None if size is None else UniDiffCondition(size)
-        self.modulation = None if size is None else nn.Linear(size, 2 * config.hidden_size)
+        self.modulation = None if size is None else nn.Linear(size, 2 * width)
         self.rotary = UniDiffRotaryEmbedding(config)
+        self.prefix_end = config.layout.prefix_end_token_id
         self.gradient_checkpointing = False
         self.post_init()
 
@@ -200,8 +207,8 @@ class UniDiffModel(UniDiffPreTrainedModel):
             kwargs: ignored (transformers passes `use_cache`, `return_dict`).
 
         Raises:
-            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, or a cache
-                comes without `placement`.
+            ValueError: if neither or both of `input_ids` and `inputs_embeds` are given, a cache
+                comes without `placement`, or a row is longer than a table of learned positions.
         """
         del kwargs
         if (input_ids is None) == (inputs_embeds is None):
@@ -211,13 +218,15 @@ class UniDiffModel(UniDiffPreTrainedModel):
             position_ids = default_positions(hidden, attention_mask)
         if position_ids.ndim == 2:
             position_ids = position_ids.expand(3, *position_ids.shape)
+        if self.embed_inputs is not None:
+            hidden = self.embed_inputs(hidden, position_ids[0])
         if placement is None:
             if past_key_values is not None and past_key_values.num_slots:
                 raise ValueError(
                     "past_key_values need a placement of the new tokens: decode with generate()"
                 )
             if attention_mask is None or attention_mask.ndim == 2:
-                attention_mask = self.clean_mask(hidden, attention_mask)
+                attention_mask = self.clean_mask(hidden, attention_mask, input_ids)
         rotation = self.rotary(position_ids, hidden.dtype)
         packed_layers = packed.layers if packed else [None] * len(self.layers)
         condition_C = self.condition_vector()
@@ -234,11 +243,15 @@ class UniDiffModel(UniDiffPreTrainedModel):
 
     def finish(self, hidden: Tensor, condition_C: Tensor | None) -> Tensor:
         """(..., D) hidden states for the head, of the (..., D) residual stream."""
+        if self.transform is not None:
+            hidden = ACT2FN[self.config.hidden_act](self.transform(hidden))
         if self.modulation is None:
             return Part(self.norm).enter(hidden)
         return Part(self.norm, *self.modulation(condition_C).chunk(2)).enter(hidden)
 
-    def clean_mask(self, hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def clean_mask(
+        self, hidden_BQD: Tensor, attention_mask: Tensor | None, input_ids: Tensor | None
+    ) -> Tensor:
         """(B, 1, Q, Q) mask of the checkpoint's pattern over clean, possibly padded rows."""
         if attention_mask is None:
             attention_mask = hidden_BQD.new_ones(hidden_BQD.shape[:2], dtype=torch.bool)
@@ -248,7 +261,12 @@ class UniDiffModel(UniDiffPreTrainedModel):
         index = real.long().cumsum(1) - 1
         sample = torch.where(real, 0, -1)
         stream = Stream(sample, index, torch.full_like(index, -1), index)
-        return keep_diagonal(context_mask(stream, self.config.context_grid)).unsqueeze(1)
+        mask = context_mask(stream, self.config.context_grid)
+        if self.prefix_end is not None and input_ids is not None:
+            is_end = real & (input_ids == self.prefix_end)
+            first = torch.where(is_end, index, index.shape[1]).amin(1)
+            mask |= prefix_mask(stream, torch.where(is_end.any(1), first + 1, 0))
+        return keep_diagonal(mask).unsqueeze(1)
 
 
 def default_positions(hidden_BQD: Tensor, attention_mask: Tensor | None) -> Tensor:

@@ -40,24 +40,33 @@ class Part:
     """What stands around one part of a layer (attention, MLP) or before the head.
 
     Attributes:
-        norm: of the part's input.
+        norm: of the part's input, or of the residual stream behind the part.
         shift_D: (D,) added to the normalised input; None: nothing is moved.
         scale_D: (D,) the normalised input counts 1 + scale times.
         gate_D: (D,) factor on the part's output; None: 1.
+        is_behind: whether the norm stands behind the part; then nothing is moved.
+        after: norm of the part's output; None: there is none.
     """
 
     norm: nn.Module
     shift_D: Tensor | None = None
     scale_D: Tensor | None = None
     gate_D: Tensor | None = None
+    is_behind: bool = False
+    after: nn.Module | None = None
 
     def enter(self, hidden: Tensor) -> Tensor:
         """(..., D) input of the part, of the (..., D) residual stream."""
+        if self.is_behind:
+            return hidden
         normal: Tensor = self.norm(hidden)
         if self.shift_D is None or self.scale_D is None:
             return normal
         return normal * (1 + self.scale_D) + self.shift_D
 
-    def leave(self, output: Tensor) -> Tensor:
-        """(..., D) what is added to the residual stream, of the part's (..., D) output."""
-        return output if self.gate_D is None else output * self.gate_D
+    def join(self, hidden: Tensor, output: Tensor) -> Tensor:
+        """(..., D) residual stream behind the part, of that before it and the part's output."""
+        if self.after is not None:
+            output = self.after(output)
+        total = hidden + (output if self.gate_D is None else output * self.gate_D)
+        return self.norm(total) if self.is_behind else total

@@ -100,6 +100,7 @@ class ReuseDenoiser(ModelDenoiser):
             cache,
             now,
             Tokens.of(reads_BW),
+            canvas.position_3BT,
             cache.rotation(self.model.model, canvas.position_3BT),
             self.statistics,
         )

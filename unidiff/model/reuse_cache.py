@@ -110,7 +110,7 @@ class ReuseCache:
         if self._rotation is None or known is None or not torch.equal(known, position_3BW):
             dtype = network.embed_tokens.weight.dtype
             cosine, sine = network.rotary(position_3BW, dtype)  # (B, 1, W, E)
-            size = (-1, 1, cosine.shape[-1])
+            size = (position_3BW[0].numel(), 1, cosine.shape[-1])
             self._rotation = cosine.reshape(size), sine.reshape(size)
             self._position_3BW = position_3BW.clone()
         return self._rotation

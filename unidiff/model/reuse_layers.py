@@ -78,14 +78,12 @@ class Tokens:
 
 def queries(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, H, E) rotated queries of normalised hidden states."""
-    heads = attention.q_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
-    return rotate(attention.q_norm(heads), *turned)
+    return rotate(attention.heads(attention.q_norm, attention.q_proj(hidden_ND)), *turned)
 
 
 def keys(attention: UniDiffAttention, hidden_ND: Tensor, turned: Rotation) -> Tensor:
     """(N, G, E) rotated keys of normalised hidden states."""
-    heads = attention.k_proj(hidden_ND).unflatten(-1, (-1, attention.config.head_dim))
-    return rotate(attention.k_norm(heads), *turned)
+    return rotate(attention.heads(attention.k_norm, attention.k_proj(hidden_ND)), *turned)
 
 
 def values(attention: UniDiffAttention, hidden_ND: Tensor) -> Tensor:
@@ -142,6 +140,13 @@ def attention_weights(query_BRHE: Tensor, key_BWGE: Tensor, key_mask: Tensor | N
     return score_BGQW.softmax(-1).view(batch, heads, rows, -1)
 
 
-def feed_forward(layer: UniDiffLayer, around: Part, hidden_ND: Tensor) -> Tensor:
-    """(N, D) what the layer's MLP or mixture adds to the residual stream."""
-    return around.leave(layer.mlp(around.enter(hidden_ND)))
+def feed_forward(layer: UniDiffLayer, around: Part, before_ND: Tensor, behind_ND: Tensor) -> Tensor:
+    """(N, D) output of the layer's MLP or mixture.
+
+    Args:
+        layer: it.
+        around: what stands around its MLP.
+        before_ND: residual stream before the attention.
+        behind_ND: and behind it.
+    """
+    return layer.mlp(around.enter(layer.mlp_stream(before_ND, behind_ND)))

@@ -46,6 +46,7 @@ class Step:
         cache: what is kept; written to.
         now: the situation.
         asked: tokens whose final hidden states are wanted.
+        position_3BW: (3, B, W) int64, where the tokens stand.
         rotation: cosine and sine of every token, each (B * W, 1, E).
         statistics: counts what is computed.
     """
@@ -54,6 +55,7 @@ class Step:
     cache: ReuseCache
     now: Situation
     asked: Tokens
+    position_3BW: Tensor
     rotation: Rotation
     statistics: ReuseStatistics
 
@@ -85,12 +87,17 @@ class Step:
 
     def embedded(self, flat_N: Tensor) -> Tensor:
         """(N, D) embeddings of some tokens."""
-        ids_BW, soft = self.cache.ids_BW, self.cache.soft
+        ids_BW, soft, network = self.cache.ids_BW, self.cache.soft, self.network
+        embedding: Tensor
         if any(one is not None for one in soft):
-            is_soft_BW = soft_mask(ids_BW, self.network.config.layout.soft_token_id)
-            whole_BWD = embedded(self.network.embed_tokens, ids_BW, is_soft_BW, soft)
-            return whole_BWD.flatten(0, 1).index_select(0, flat_N)
-        embedding: Tensor = self.network.embed_tokens(ids_BW.view(-1).index_select(0, flat_N))
+            is_soft_BW = soft_mask(ids_BW, network.config.layout.soft_token_id)
+            whole_BWD = embedded(network.embed_tokens, ids_BW, is_soft_BW, soft)
+            embedding = whole_BWD.flatten(0, 1).index_select(0, flat_N)
+        else:
+            embedding = network.embed_tokens(ids_BW.view(-1).index_select(0, flat_N))
+        if network.embed_inputs is not None:
+            time_N = self.position_3BW[0].reshape(-1).index_select(0, flat_N)
+            embedding = network.embed_inputs(embedding, time_N)
         return embedding
 
     def places(self, flat_N: Tensor) -> Tensor:
@@ -148,8 +155,8 @@ class _Walkers:
         normal_ND, stored = self._stored(index, before, hidden_ND)
         query_NHE = queries(attention, normal_ND, self.turned)
         out_ND = attend(attention, query_NHE, self.tokens, *stored, self.step.cache.key_mask)
-        hidden_ND = hidden_ND + before.leave(out_ND)
-        hidden_ND = hidden_ND + feed_forward(layer, behind, hidden_ND)
+        joined_ND = before.join(hidden_ND, out_ND)
+        hidden_ND = behind.join(joined_ND, feed_forward(layer, behind, hidden_ND, joined_ND))
         return _Passed(hidden_ND, query_NHE, stored[0])
 
     def through_last(self, index: int, hidden_ND: Tensor) -> Tensor:
@@ -160,8 +167,10 @@ class _Walkers:
         turned = asked.turned(self.step.rotation)
         query_AHE = queries(attention, normal_ND.index_select(0, self.at_A), turned)
         out_AD = attend(attention, query_AHE, asked, *stored, self.step.cache.key_mask)
-        hidden_AD = hidden_ND.index_select(0, self.at_A) + before.leave(out_AD)
-        return self.step.finish(hidden_AD + feed_forward(layer, behind, hidden_AD))
+        hidden_AD = hidden_ND.index_select(0, self.at_A)
+        joined_AD = before.join(hidden_AD, out_AD)
+        output_AD = feed_forward(layer, behind, hidden_AD, joined_AD)
+        return self.step.finish(behind.join(joined_AD, output_AD))
 
     def _stored(
         self, index: int, before: Part, hidden_ND: Tensor
@@ -253,11 +262,12 @@ def interval_walk(step: Step, rule: ReuseRule, chosen_BW: Tensor) -> Tensor:
         value_BWGE = step.store(f"value{index}", flat_N, value_MGE[at_N])
         query_NHE = queries(attention, normal_ND, turned)
         out_ND = attend(attention, query_NHE, tokens, key_BWGE, value_BWGE, step.cache.key_mask)
-        out_ND = before.leave(out_ND)
         step.store(f"attention{index}", flat_N, out_ND)
-        step.store(f"mlp{index}", flat_N, feed_forward(layer, behind, hidden_MD[at_N] + out_ND))
-        hidden_MD = hidden_MD + step.stored(f"attention{index}", out_ND)[flat_M]
-        hidden_MD = hidden_MD + step.stored(f"mlp{index}", out_ND)[flat_M]
+        joined_ND = before.join(hidden_MD[at_N], out_ND)
+        output_ND = feed_forward(layer, behind, hidden_MD[at_N], joined_ND)
+        step.store(f"mlp{index}", flat_N, output_ND)
+        joined_MD = before.join(hidden_MD, step.stored(f"attention{index}", out_ND)[flat_M])
+        hidden_MD = behind.join(joined_MD, step.stored(f"mlp{index}", out_ND)[flat_M])
     return step.finish(hidden_MD[place[step.asked.flat_N]])
 
 

@@ -253,6 +253,12 @@ def check_trainable(
             "tokens would see what they are to be predicted from"
         )
     is_real = batch["sample_ids"] >= 0
+    end = config.layout.prefix_end_token_id
+    if end is not None and bool((batch["context_mask"] & (batch["input_ids"] == end)).any()):
+        raise ValueError(
+            f"a prompt up to token {end} attends within itself in this checkpoint, which the "
+            "training pass does not do: train on rows without pictures in their context"
+        )
     is_apart = batch["context_mask"] | (batch["block_ids"] != 0)
     if config.attention_pattern == "full" and bool((is_apart & is_real).any()):
         raise ValueError(

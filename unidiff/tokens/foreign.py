@@ -15,7 +15,7 @@ from .checkpoint import read_json
 
 OWN = "unidiff"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.th", "*.ckpt")
 PICKLE_ADVICE = (  # of every message about weights in pickles
     "files that can hold code: to read the tensors in them, and nothing else, pass "
     "use_safetensors=False to from_pretrained, allow_pickle=True to load_image_tokenizer, or "
@@ -108,5 +108,6 @@ def converting(name: str, module: str = "loading") -> Any:
 
 def _says_foreign(path: Path) -> bool:
     """Whether a `config.json` is of another format."""
-    kind = read_json(path).get("model_type")
+    config = read_json(path)
+    kind = config.get("model_type") or config.get("_class_name")  # the latter is diffusers'
     return kind is not None and not str(kind).startswith(OWN)

@@ -8,7 +8,7 @@ the two. Four modalities have fixed names and places; a layout may hold further 
 # Shapes: B batch, L sequence.
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -64,10 +64,16 @@ class TokenLayout:
             for pictures too, among the ids of text, or for texts, around the whole of one.
         closes_canvas: whether a canvas ends with the closing token of what is in it, where
             everything attends to everything and was trained so.
+        opens_canvas: whether it begins with the opening token too, which then sees what is in it.
+        prefix_end_token_id: id up to the first of which the tokens of a prompt see each other, as
+            behind a picture that is asked about; None: no prompt has such a beginning.
         row_end_token_id: id behind each row of a picture's codes, which counts as text and is known
             in a canvas; None: rows follow each other.
         is_straight: whether a token stands one position behind the one before it whatever it is, as
             in checkpoints that know no grids.
+        has_bare_pictures: whether pictures stand without delimiters, at positions of their own:
+            rows and columns from 0, at the time -1 for the first picture, -2 for the second, ...; a
+            text goes on behind one by its place in the sequence.
         expand_token_id: id by which a position of a text canvas asks for a second one beside it;
             None: canvases keep their length.
         delete_token_id: id by which such a position leaves; there are both or none.
@@ -85,8 +91,11 @@ class TokenLayout:
     grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     delimiters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     closes_canvas: bool = False
+    opens_canvas: bool = False
+    prefix_end_token_id: int | None = None
     row_end_token_id: int | None = None
     is_straight: bool = False
+    has_bare_pictures: bool = False
     expand_token_id: int | None = None
     delete_token_id: int | None = None
     soft_token_id: int | None = None
@@ -309,6 +318,11 @@ class TokenLayout:
             self._forbidden[key] = torch.nonzero(~allowed)[:, 0]
         return self._forbidden[key]
 
+    def prefix_length(self, ids: Sequence[int]) -> int:
+        """How many leading ones of a prompt's ids see each other; 0 for an ordinary prompt."""
+        end = self.prefix_end_token_id
+        return list(ids).index(end) + 1 if end is not None and end in ids else 0
+
     def check_ids(self, ids: Tensor, vocab_size: int) -> None:
         """Raise ValueError if an id lies outside [0, vocab_size)."""
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= vocab_size):
@@ -357,8 +371,14 @@ class TokenLayout:
 _LISTS = ("end_token_ids", "reserved_token_ids", "image_grid", "action_grid")
 _KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
 _PAIR_KEYS = ("grids", "delimiters")
-_ID_KEYS = ("row_end_token_id", "expand_token_id", "delete_token_id", "soft_token_id")
-_FLAG_KEYS = ("closes_canvas", "is_straight")
+_ID_KEYS = (
+    "row_end_token_id",
+    "prefix_end_token_id",
+    "expand_token_id",
+    "delete_token_id",
+    "soft_token_id",
+)
+_FLAG_KEYS = ("closes_canvas", "opens_canvas", "is_straight", "has_bare_pictures")
 _FURTHER_KEYS = {*_PAIR_KEYS, *_ID_KEYS, *_FLAG_KEYS}
 
 

@@ -38,6 +38,8 @@ def sequence_positions(
     names = layout.modalities
     if modality_L.min() < 0 or modality_L.max() >= len(names):
         raise ValueError(f"modality indices must lie in [0, {len(names)}), got {modality_L}")
+    if layout.has_bare_pictures:
+        return _with_bare_pictures(modality_L, layout, start)
     if layout.is_straight:
         stop = start + len(modality_L)
         return np.tile(np.arange(start, stop), (3, 1)), stop
@@ -53,6 +55,19 @@ def sequence_positions(
         parts.append(part)
         start = int(part.max()) + 1 if grid is None else start + _span(stop - first, grid)
     return np.concatenate(parts, axis=1).astype(np.int64), start
+
+
+def _with_bare_pictures(
+    modality_L: np.ndarray, layout: TokenLayout, start: int
+) -> tuple[np.ndarray, int]:
+    """Positions of a sequence whose pictures have axes of their own; see `TokenLayout`."""
+    stop = start + len(modality_L)
+    position_3L = np.tile(np.arange(start, stop), (3, 1))
+    place = np.flatnonzero(modality_L == MODALITY_IDS["image"])
+    rows, columns = layout.image_grid
+    picture, index = np.divmod(np.arange(len(place)), rows * columns)
+    position_3L[:, place] = np.stack([-1 - picture, index // columns, index % columns])
+    return position_3L, stop
 
 
 def _span(length: int, grid: tuple[int, int]) -> int:

@@ -78,12 +78,15 @@ class RequestBuilders:
         prompts = [self.encoder.conversation(messages, True, wanted) for messages in coded]
         if wanted == ["text"]:
             return BatchFeature(batch_prompts(prompts, self.layout) | self.soft_inputs(coded))
+        canvas = self._empty_canvas(wanted)
+        if self.layout.has_bare_pictures:
+            return prompts_with_canvases(prompts, [canvas] * len(prompts), self.layout)
         opening = run_of([self.encoder.delimiters(wanted[0])[0]], "text")
-        return prompts_with_canvases(
-            [prompt + opening for prompt in prompts],
-            [self._empty_canvas(wanted)] * len(prompts),
-            self.layout,
-        )
+        if self.layout.opens_canvas:
+            canvas = opening + canvas
+        else:
+            prompts = [prompt + opening for prompt in prompts]
+        return prompts_with_canvases(prompts, [canvas] * len(prompts), self.layout)
 
     def for_chat(self, messages: Conversation | Sequence[Conversation]) -> BatchFeature:
         """Prompt of a text answer to a conversation, or to each of several."""

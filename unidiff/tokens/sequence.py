@@ -145,10 +145,12 @@ class SequenceEncoder:
         return run_of(self._plain(text), "text", wanted)
 
     def codes(self, modality: str, codes: np.ndarray, wanted: bool = False) -> TokenSequence:
-        """Delimited codes of an image, a state, an action chunk ...; delimiters are not wanted."""
+        """Codes of an image, a state, an action chunk ... in delimiters, which are not wanted."""
         ids = self.layout.encode(modality, np.asarray(codes).reshape(-1))
-        opening, closing = (run_of([token], "text") for token in self.delimiters(modality))
         run = run_of(ids, self.layout.modality_id(modality), wanted)
+        if self.layout.has_bare_pictures:
+            return run
+        opening, closing = (run_of([token], "text") for token in self.delimiters(modality))
         return join([opening, in_rows(run, modality, self.layout), closing])
 
     def delimiters(self, modality: str) -> tuple[int, int]:

@@ -103,7 +103,7 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions) -> MuonWithAdam
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        by_adamw = any(part in name for part in ("embed_tokens", "_head", "lora_"))
+        by_adamw = any(part in name for part in ("embed_", "_head", "lora_"))
         is_matrix = parameter.ndim == 2 and not by_adamw
         (matrices if is_matrix else others).append(parameter)
     return MuonWithAdamW(matrices, others, options)
