@@ -112,6 +112,8 @@ def test_one_token_per_step_leaves_all_but_the_pace():
     found = reference_decoding("one_token", ours)
     assert found == {"unmasking_strategy": "static", "do_sample": True}
     assert reference_decoding({"max_denoising_steps": 1}, ours)["max_denoising_steps"] == 1
+    in_order = {"unmasking_strategy": "sequential", "max_denoising_steps": 4}
+    assert reference_decoding("one_token", in_order) == {"unmasking_strategy": "sequential"}
 
 
 def test_layouts_of_two_seeds_are_different_ones():

@@ -13,6 +13,7 @@ from unidiff_vla.loading import METAWORLD_CHECKPOINT, METAWORLD_SIX
 
 TABLETOP = ("tabletop-reach", "tabletop-push")
 ONE_TOKEN = "one_token"
+_ORDERS = ("sequential", "random")  # strategies whose order is not the model's choice
 NUM_EPISODES, NUM_SEEDS, NUM_PARALLEL = 50, 3, 8
 
 SETTINGS = {
@@ -119,13 +120,15 @@ def reference_decoding(
     """Keywords of the other way to decode.
 
     Args:
-        reference: `ONE_TOKEN`: everything but the pace stays, one token is revealed per step; or
-            keywords over the others.
+        reference: `ONE_TOKEN`: everything but the pace stays, one token is revealed per step, in the
+            order of `decoding` if it is a fixed one, else the most certain first; or keywords over
+            the others.
         decoding: keywords of the way that is measured.
     """
     if reference == ONE_TOKEN:
         kept = {name: value for name, value in decoding.items() if name not in PACE_OPTIONS}
-        return {**kept, "unmasking_strategy": "static"}
+        order = decoding.get("unmasking_strategy")
+        return {**kept, "unmasking_strategy": order if order in _ORDERS else "static"}
     assert not isinstance(reference, str)
     return {**decoding, **reference}
 
