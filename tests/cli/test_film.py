@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from unidiff.cli.episode import Played, write_gif
-from unidiff.cli.film import FilmedEpisode, write_film
+from unidiff.cli.film import FilmedEpisode, check_film, write_film
 from unidiff.cli.session import Answer
 from unidiff.data.sources.tabletop import TabletopEnv
 from unidiff.data.sources.tabletop_expert import expert_policy
@@ -59,6 +59,21 @@ def test_long_words_are_cut_to_the_picture(tmp_path):
     strip = shown[10 + 256 : -10]
     assert (strip[:, 10 : 10 + 240] < 120).any()
     assert (strip[:, 10 + 256 :] > 200).all()
+
+
+def test_a_film_that_cannot_be_written_is_refused_before_anything_is_driven(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.gif").mkdir()
+    for name, words in (
+        ("film.mp4", "must end in .gif"),
+        ("folder.gif", "is a folder"),
+        ("file/film.gif", "is no folder"),
+        ("file/in/film.gif", "is no folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_film(tmp_path / name)
+    check_film(tmp_path / "new" / "film.gif")
+    assert (tmp_path / "new").is_dir()
 
 
 def test_a_film_of_nothing_is_refused(tmp_path):

@@ -39,6 +39,22 @@ class FilmedEpisode:
     is_good: bool
 
 
+def check_film(path: Path) -> None:
+    """Refuse a film's file that cannot be written, before anything is driven; make its folder.
+
+    Raises:
+        ValueError: if it does not end in .gif, is a folder, or lies under a file.
+    """
+    if path.suffix.lower() != ".gif":
+        raise ValueError(f"a film must end in .gif; got {str(path)!r}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"{path} cannot be written: {path.parent} is no folder") from error
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name a file for the film")
+
+
 def write_film(path: Path, episodes: Sequence[FilmedEpisode]) -> None:
     """Write episodes side by side as a GIF; one that ends early waits for the others.
 

@@ -110,6 +110,14 @@ def test_timestamps_of_another_rate_are_refused(dataset):
         LeRobotFolder(dataset).episode(0)
 
 
+def test_timestamps_that_are_no_numbers_are_refused(dataset):
+    times = pq.read_table(dataset / DATA)["timestamp"].to_numpy().copy()
+    times[1] = np.nan
+    change_column(dataset / DATA, "timestamp", pa.array(times))
+    with pytest.raises(ValueError, match="frame 1 is nan s off"):
+        LeRobotFolder(dataset).episode(0)
+
+
 def test_wrong_shapes_are_named(dataset):
     length = len(pq.read_table(dataset / DATA))
     change_column(dataset / DATA, "action", pa.array([[1.0, 2.0, 3.0]] * length))
@@ -157,6 +165,9 @@ def test_an_unknown_task_is_named(dataset):
     length = len(pq.read_table(dataset / DATA))
     change_column(dataset / DATA, "task_index", pa.array([7] * length))
     with pytest.raises(ValueError, match=r"task_index in \[0, 2\).*got 7"):
+        LeRobotFolder(dataset).episode(0)
+    change_column(dataset / DATA, "task_index", pa.array([0] + [1] * (length - 1)))
+    with pytest.raises(ValueError, match=r"one task_index in all frames .* got \[0, 1\]"):
         LeRobotFolder(dataset).episode(0)
     pq.write_table(
         pa.table({"task_index": [0, 2], "task": ["a", "b"]}), dataset / "meta/tasks.parquet"
@@ -232,6 +243,8 @@ def test_features_that_are_not_read_are_refused(dtype, shape):
         (lambda info: info.update(fps=0), "fps > 0"),
         (lambda info: info.update(features=[]), r"'features' \(dict\)"),
         (lambda info: info["features"]["action"].pop("shape"), "dtype and shape of 'action'"),
+        (lambda info: info.pop("total_episodes"), r"'total_episodes' \(int\)"),
+        (lambda info: info.update(data_path="data/{place}.parquet"), "places {chunk_index}"),
     ],
 )
 def test_a_description_that_lacks_something_is_refused(dataset, change, words):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 from unidiff_vla.environments.tabletop_env import TabletopEnv
-from unidiff_vla.lerobot_dataset import LeRobotFolder
+from unidiff_vla.lerobot_dataset import DatasetWriter, LeRobotFolder
 from unidiff_vla.policy import MaskedDiffusionPolicy
 from unidiff_vla.recording import recorder
 
@@ -63,12 +63,50 @@ def test_two_commands_make_a_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     seen, _ = Table("reach").reset(seed=1_000_000)
     assert policy.predict_action_chunk(seen).shape == (1, 8, 2)
 
+    assert invoke("record", "tabletop-push=1", "--out", tmp_path / "others").exit_code == 0
+    result = invoke("train-policy", tmp_path / "others", "--out", tmp_path / "run", *sizes)
+    assert result.exit_code == 2
+    assert "the codes of other data sets than" in " ".join(result.stderr.split())
+
 
 @pytest.mark.parametrize("name", ["tabletop-push=", "tabletop-push=0", "tabletop-push=many"])
 def test_a_number_of_episodes_that_is_none_is_refused(name: str, tmp_path: Path) -> None:
     result = invoke("record", name, "--out", tmp_path / "demos")
     assert result.exit_code == 2
     assert "whole number N >= 1" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("tabletop-push=2",),
+        ("tabletop-push=3", "--first-seed", 1),
+        ("tabletop-reach=3", "tabletop-push=2"),
+    ],
+)
+def test_what_an_earlier_run_recorded_is_not_mixed_in(
+    line: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(writer: DatasetWriter) -> None:
+        raise KeyboardInterrupt
+
+    out = ("--out", tmp_path / "demos")
+    with monkeypatch.context() as patch:
+        patch.setattr(DatasetWriter, "finish", interrupted)
+        assert invoke("record", "tabletop-push=3", *out).exit_code == 130
+    result = invoke("record", *line, *out)
+    assert result.exit_code == 2
+    assert "{'tabletop-push': 3} demonstrations of an earlier run" in " ".join(
+        result.stderr.split()
+    )
+    assert invoke("record", "tabletop-push=4", *out).exit_code == 0
+    assert len(LeRobotFolder(tmp_path / "demos")) == 4
+
+
+def test_an_environment_named_twice_is_refused(tmp_path: Path) -> None:
+    result = invoke("record", "tabletop-reach", "tabletop-reach=3", "--out", tmp_path / "demos")
+    assert result.exit_code == 2
+    assert "each environment once" in result.stderr
 
 
 def test_environments_without_experts_are_refused(tmp_path: Path) -> None:

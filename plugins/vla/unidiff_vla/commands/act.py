@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from unidiff.cli.film import FilmedEpisode, write_film
+from unidiff.cli.film import FilmedEpisode, check_film, write_film
 from unidiff.cli.options import Decoding, JsonFlag, ModelChoice, takes_options
 from unidiff.cli.output import print_json
 from unidiff.cli.progress import progress_bars
@@ -98,8 +98,8 @@ def act(
     film of what was driven.
     """
     chosen = scene.check(decoding.seed)
-    if video is not None and video.suffix.lower() != ".gif":
-        raise ValueError(f"--video must end in .gif; got {str(video)!r}")
+    if video is not None:
+        check_film(video)
     loaded = policy_for(
         scene.env, model, lambda one: _changed(one, decoding, replan_every, foresee)
     )
@@ -116,7 +116,6 @@ def act(
     finally:
         filmed = [run for run in begun if run.film and run.film.frames]
         if video is not None and filmed:
-            video.parent.mkdir(parents=True, exist_ok=True)
             write_film(video, [_filmed(run) for run in filmed])
     report = _report(loaded, scene, how, begun, video if filmed else None)
     if as_json:

@@ -17,6 +17,7 @@ from unidiff_vla.recording import (
     PolicyLead,
     RandomWalk,
     RecordingReport,
+    check_resumed,
     features_of,
     record_demonstrations,
 )
@@ -121,6 +122,8 @@ def record(
     stopped goes on with the same line.
     """
     wanted = [_counted(text, episodes) for text in envs]
+    if len(dict(wanted)) < len(wanted):
+        raise ValueError(f"expected each environment once, as NAME or NAME=N; got {envs}")
     chosen = [find_environment(name) for name, _ in wanted]
     if strange := [one.name for one in chosen if not one.is_ours]:
         raise ValueError(f"only environments of this package have experts; got {strange}")
@@ -139,12 +142,14 @@ def record(
             env: Any = make_environment(one, "train", shown.names, shown.image_size)
             first.prolong(env)
             try:
-                writer = writer or DatasetWriter(
-                    out,
-                    features_of(env, marks_fresh=shown.look_every > 1),
-                    fps=shown.fps or env.metadata["render_fps"],
-                    settings=settings,
-                )
+                if writer is None:
+                    writer = DatasetWriter(
+                        out,
+                        features_of(env, marks_fresh=shown.look_every > 1),
+                        fps=shown.fps or env.metadata["render_fps"],
+                        settings=settings,
+                    )
+                    check_resumed(writer, dict(wanted), first_seed)
                 reports.append(
                     record_demonstrations(
                         env,

@@ -120,9 +120,9 @@ def reference_decoding(
     """Keywords of the other way to decode.
 
     Args:
-        reference: `ONE_TOKEN`: everything but the pace stays, one token is revealed per step, in the
-            order of `decoding` if it is a fixed one, else the most certain first; or keywords over
-            the others.
+        reference: `ONE_TOKEN`: everything but the pace stays, one token is revealed per step, in
+            the order of `decoding` if it is a fixed one, else the most certain first; or keywords
+            over the others.
         decoding: keywords of the way that is measured.
     """
     if reference == ONE_TOKEN:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .features import INDEX_FEATURES, Feature
-from .folder import INFO_PATH, STATISTICS_PATH, TASKS_PATH, read_json, read_tasks
+from .folder import DATA_PATH, INFO_PATH, STATISTICS_PATH, TASKS_PATH, read_json, read_tasks
 from .statistics import STATISTICS, Statistics
 
 _COLUMNS = [
@@ -97,7 +97,13 @@ def _check_version(info: dict[str, Any]) -> None:
 
 def _check_info(path: Path, info: dict[str, Any]) -> None:
     """Raise ValueError if `meta/info.json` lacks what the reader needs."""
-    kinds = {"fps": Real, "features": dict, "data_path": str}
+    kinds = {
+        "fps": Real,
+        "features": dict,
+        "data_path": str,
+        "total_episodes": int,
+        "total_frames": int,
+    }
     for name, kind in kinds.items():
         if not isinstance(info.get(name), kind):
             raise ValueError(
@@ -105,6 +111,13 @@ def _check_info(path: Path, info: dict[str, Any]) -> None:
             )
     if not info["fps"] > 0:
         raise ValueError(f"expected fps > 0 in {path}; got {info['fps']}")
+    try:
+        info["data_path"].format(chunk_index=0, file_index=0)
+    except (KeyError, IndexError, ValueError) as error:
+        raise ValueError(
+            f"expected a data_path in {path} with the places {{chunk_index}} and {{file_index}} "
+            f"alone, such as {DATA_PATH!r}; got {info['data_path']!r}"
+        ) from error
     for name, entry in info["features"].items():
         if not isinstance(entry, dict) or not {"dtype", "shape"} <= set(entry):
             raise ValueError(f"expected dtype and shape of {name!r} in {path}; got {entry}")

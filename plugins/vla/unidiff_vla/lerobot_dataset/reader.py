@@ -116,7 +116,13 @@ class LeRobotFolder:
         return values
 
     def _instruction_of(self, table: pa.Table) -> str:
-        task = int(_column(table, "task_index")[0].as_py())
+        found = _column(table, "task_index").unique().to_pylist()
+        if len(found) > 1:
+            raise ValueError(
+                f"expected one task_index in all frames of an episode; got {found}: split it where "
+                "the task changes"
+            )
+        task = int(found[0])
         if not 0 <= task < len(self.instructions):
             raise ValueError(
                 f"expected a task_index in [0, {len(self.instructions)}), as meta/tasks.parquet "
@@ -185,7 +191,7 @@ def _check_indices(table: pa.Table, place: EpisodePlace, fps: int) -> None:
                 "or out of order: sort them, or drop the episode"
             )
     off = np.abs(_column(table, "timestamp").to_numpy() - steps / fps)
-    if off.max() > _TIME_TOLERANCE:
+    if not off.max() <= _TIME_TOLERANCE:  # NaN is neither
         raise ValueError(
             f"expected timestamps of {fps} frames per second; frame {off.argmax()} is "
             f"{off.max():.3f} s off. Correct fps in meta/info.json, or resample the episode"

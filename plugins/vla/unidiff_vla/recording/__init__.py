@@ -2,7 +2,7 @@
 
 from .demonstration import Demonstration, record_demonstration
 from .leads import Lead, PolicyLead, RandomWalk
-from .recorder import RecordingReport, features_of, record_demonstrations
+from .recorder import RecordingReport, check_resumed, features_of, record_demonstrations
 
 __all__ = [
     "Demonstration",
@@ -10,6 +10,7 @@ __all__ = [
     "PolicyLead",
     "RandomWalk",
     "RecordingReport",
+    "check_resumed",
     "features_of",
     "record_demonstration",
     "record_demonstrations",

@@ -5,7 +5,8 @@ A camera named "image" becomes the feature `observation.image`, any other
 """
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,6 +169,28 @@ def record_demonstrations(
         seed += 1
     logger.info("recorded %s", report)
     return report
+
+
+def check_resumed(writer: DatasetWriter, wanted: Mapping[str, int], first_seed: int) -> None:
+    """Refuse to go on with a recording that holds what is not asked for: it would be kept.
+
+    Args:
+        writer: of the recording.
+        wanted: environment -> successes.
+        first_seed: of the first attempt.
+
+    Raises:
+        ValueError: if episodes are there of another environment, of an earlier seed, or more than
+            are wanted.
+    """
+    kept = [one.facts for one in writer.staging.attempts.values() if one.length]
+    number = Counter(one["environment"] for one in kept if one["seed"] >= first_seed)
+    if len(kept) > number.total() or any(number[one] > wanted.get(one, 0) for one in number):
+        raise ValueError(
+            f"{writer.staging.folder} holds {dict(Counter(one['environment'] for one in kept))} "
+            f"demonstrations of an earlier run, and {dict(wanted)} are wanted from the seed "
+            f"{first_seed} on: want those at least, with the same --first-seed, or remove it"
+        )
 
 
 def _keep(

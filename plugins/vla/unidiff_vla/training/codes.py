@@ -23,6 +23,7 @@ from unidiff_vla.environments.instructions import (
     task_of_instruction,
     told_in_training,
 )
+from unidiff_vla.lerobot_dataset.folder import INFO_PATH
 from unidiff_vla.task import check_units
 
 from .pictures import check_divisible, encode, fit_image_tokenizer
@@ -42,6 +43,7 @@ def coded_frames(
     """Frames as codes, and the (state, action) bins; made once and kept in `output_dir`."""
     path = output_dir / CODES_FILE
     if path.is_file():
+        _check_known(data, path)
         note(f"{path} holds the frames as codes: no data set is read again")
     else:
         _write(path, _first_codes(data, output_dir / TOKENIZER_FOLDER, recipe, note))
@@ -253,6 +255,19 @@ def _unknown(data: Sequence[str | Path], arrays: Arrays) -> list[str | Path]:
         else:
             new.append(folder)
     return new
+
+
+def _check_known(data: Sequence[str | Path], path: Path) -> None:
+    """Raise ValueError if a data set that is still there is not among those of the codes."""
+    arrays = _read(path)
+    if not _known(arrays):
+        return
+    there = [one for one in data if (Path(one) / INFO_PATH).is_file()]
+    if new := _unknown(there, arrays):
+        raise ValueError(
+            f"{path} holds the codes of other data sets than {[str(one) for one in new]}: give "
+            "another --out, or --add to put these behind them"
+        )
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
