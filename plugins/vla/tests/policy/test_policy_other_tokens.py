@@ -1,4 +1,4 @@
-"""pytest plugins/vla/tests/policy: chunks of frequencies and of FAST's codes, on untrained weights."""
+"""pytest plugins/vla/tests/policy: chunks of other tokens than bins, on untrained weights."""
 
 from dataclasses import replace
 
@@ -108,9 +108,9 @@ def test_a_leftover_of_other_tokens_is_neither_pinned_nor_drafted(policy_of, obs
     left = policy.predict_action_chunk(observations[0])[0, 4:]
     again = policy.predict_action_chunk(observations[0], leftover=left)
     assert np.array_equal(again[0, 4:], left)  # nothing is asked of it
-    with pytest.raises(ValueError, match="inference_delay pins .* only bins can be pinned"):
+    with pytest.raises(ValueError, match=r"inference_delay pins .* only bins can be pinned"):
         policy.predict_action_chunk(observations[0], leftover=left, inference_delay=2)
-    with pytest.raises(ValueError, match="a draft pins .* only bins can be pinned"):
+    with pytest.raises(ValueError, match=r"a draft pins .* only bins can be pinned"):
         policy.predict_action_chunk(observations[0], leftover=left, is_draft=True)
 
 

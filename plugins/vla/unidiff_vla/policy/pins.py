@@ -11,6 +11,7 @@ visible tokens. Both want bins, where a token is an action of one timestep and d
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import ArrayLike
 from transformers import BatchFeature
 
 from .fit import check_pinnable
-from .safety import check_actions
+from .safety import check_actions, real_numbers
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,14 @@ def leftover_pins(
             holds actions that are not finite or out of range, or only bins could be pinned.
     """
     shape = (bins.horizon, bins.dim)
-    values = np.asarray(leftover, dtype=np.float32)
+    values = real_numbers(leftover, "leftover").astype(np.float32)
     if values.ndim != 2 or values.shape[1] != bins.dim or len(values) > bins.horizon:
         raise ValueError(
             f"leftover must have shape (<= {bins.horizon}, {bins.dim}) for each observation; got "
             f"{values.shape}"
         )
+    if not isinstance(inference_delay, Integral):
+        raise ValueError(f"inference_delay must be a whole number; got {inference_delay!r}")
     if not 0 <= inference_delay <= min(len(values), bins.horizon - 1):
         raise ValueError(
             f"inference_delay must lie in [0, {min(len(values), bins.horizon - 1)}] with a "

@@ -96,8 +96,8 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         answers = self.processor.post_process(output, inputs)
         futures = [one["image"] for one in answers] if self.settings.foresees else []
         planned = [one["action"] for one in answers] if self.settings.foresees else answers
-        decoded = safe_actions(np.stack(planned), self.bins)
-        chunks = np.where(is_pinned, np.stack([one.values_TD for one in pins]), decoded)
+        known = np.stack([one.values_TD for one in pins])
+        chunks = safe_actions(np.where(is_pinned, known, np.stack(planned)), self.bins)
         past = output.past_key_values if keeps_past else None
         old_ids = self._episode.past.token_ids[0] if past and self._episode.past else []
         self.last_record = ChunkRecord(

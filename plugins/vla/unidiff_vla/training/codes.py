@@ -23,7 +23,7 @@ from unidiff_vla.environments.instructions import (
     task_of_instruction,
     told_in_training,
 )
-from unidiff_vla.task import check_units
+from unidiff_vla.units import check_units
 
 from .pictures import check_divisible, encode, fit_image_tokenizer
 from .recipe import PolicyRecipe
