@@ -9,18 +9,19 @@ import numpy as np
 _MOST_SPREADS = 100.0
 
 
-def is_far_outside(bins: Any, values: np.ndarray) -> np.ndarray:
-    """(..., D) bool, where values lie further outside a range than it is wide.
+def is_far_outside(bins: Any, values: np.ndarray, num_widths: float = 1.0) -> np.ndarray:
+    """(..., D) bool, where values lie further outside a range than so many of its widths.
 
     A dimension that is constant in the data reaches nowhere: there nothing is far.
 
     Args:
         bins: an `ActionTokenizer`.
         values: (..., D).
+        num_widths: how far is far.
     """
     low, high = np.array(bins.low), np.array(bins.high)
-    width = np.where(high > low, high - low, np.inf)
-    return np.asarray((values < low - width) | (values > high + width))
+    reach = np.where(high > low, num_widths * (high - low), np.inf)
+    return np.asarray((values < low - reach) | (values > high + reach))
 
 
 def check_units(name: str, bins: Any, values: np.ndarray) -> None:

@@ -17,6 +17,9 @@ from .safety import real_numbers
 from .settings import PolicySettings
 
 Observation = Mapping[str, Any]
+# How far a state may lie outside what was recorded: a robot can reach more than was demonstrated
+# (Meta-World's hand 1.5 widths of the bundled range), but no other units.
+_NUM_WIDTHS = 3
 
 
 class ObservationEncoder:
@@ -107,12 +110,12 @@ class ObservationEncoder:
             raise ValueError(
                 f"{name}: state must be finite; got {values.tolist()}: hold the last good reading"
             )
-        if (is_far := is_far_outside(bins, values)).any():
+        if (is_far := is_far_outside(bins, values, _NUM_WIDTHS)).any():
             place = int(np.argmax(is_far))
             raise ValueError(
-                f"{name}: dimension {place} of state is {values[place]:g}, further outside the "
-                f"checkpoint's range, {bins.low[place]:g} to {bins.high[place]:g}, than that is "
-                "wide: other units, another order, or a broken sensor?"
+                f"{name}: dimension {place} of state is {values[place]:g}, more than "
+                f"{_NUM_WIDTHS} widths outside the checkpoint's range, {bins.low[place]:g} to "
+                f"{bins.high[place]:g}: other units, another order, or a broken sensor?"
             )
         return values
 
