@@ -155,6 +155,14 @@ def test_a_dictionary_with_other_keys_is_refused(kind):
         action_tokenizer({name: value for name, value in values.items() if name != "low"})
 
 
+@pytest.mark.parametrize("value", ["64", 64.0, None, True])
+@pytest.mark.parametrize("kind", ["bins", "dct"])
+def test_a_number_of_bins_that_is_no_whole_number_is_refused(kind, value):
+    values = fitted(kind).to_dict()
+    with pytest.raises(ValueError, match=f"num_bins must be >= ., a whole number; got {value!r}"):
+        action_tokenizer({**values, "num_bins": value})
+
+
 def test_unknown_kinds_are_refused():
     with pytest.raises(ValueError, match="bins"):
         fitted("wavelets")

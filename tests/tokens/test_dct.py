@@ -120,6 +120,12 @@ def test_the_mean_lies_between_the_centres():
     assert bins.decode_mean([[0.0, 0.25, 0.25, 0.5]]).tolist() == [2.75]
 
 
+@pytest.mark.parametrize("size", [1e308, 5e-324])
+def test_weights_of_any_size_have_a_mean(size):
+    bins = BinTokenizer((0.0,), (4.0,), 4)
+    assert bins.decode_mean([[size, 0.0, size, size]]).tolist() == pytest.approx([13 / 6])
+
+
 @pytest.mark.parametrize(
     "weights",
     [[[0.5, 0.5]], [[0, 0, 0, 0]], [[1, -1, 1, 0]], [[np.nan, 1, 0, 0]], [[[[1, 0, 0, 0]] * 2]]],

@@ -85,9 +85,11 @@ class GridTokenizer(ActionTokenizer):
                 f"probabilities must end with {self.num_bins} codes, got shape {array.shape}"
             )
         check_finite(array)
-        totals = array.sum(axis=-1)
-        if (array < 0).any() or not (totals > 0).all():
+        most = array.max(axis=-1, keepdims=True)
+        if (array < 0).any() or not (most > 0).all():
             raise ValueError("probabilities must be >= 0 and not all zero at a position")
+        array = array / most  # no sum of what follows overflows
+        totals = array.sum(axis=-1)
         levels = np.minimum(np.arange(self.num_bins), self.num_levels - 1)
         return self._values_of(self._gridded(array @ levels / totals, "probabilities"))
 

@@ -12,6 +12,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -199,6 +200,12 @@ class ActionTokenizer(ABC):
         inside = np.clip(shares, 0.0, 1.0)
         low, high = np.array(self.low), np.array(self.high)
         return np.asarray(low * (1 - inside) + high * inside, dtype=np.float32)
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raise ValueError unless a number of a tokenizer is a whole one, at least so large."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} must be >= {least}, a whole number; got {value!r}")
 
 
 def fitted_range(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .action_grids import GridTokenizer
-from .action_tokenizer import fitted_range
+from .action_tokenizer import check_count, fitted_range
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class BinTokenizer(GridTokenizer):
     def __post_init__(self) -> None:
         """Reject statistics that cannot be bins."""
         self._check_range()
-        if self.num_bins < 2:
-            raise ValueError(f"num_bins must be >= 2, got {self.num_bins}")
+        check_count("num_bins", self.num_bins, 2)
 
     @property
     def grid(self) -> tuple[int, int]:

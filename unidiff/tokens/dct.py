@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .action_grids import GridTokenizer
-from .action_tokenizer import fitted_range
+from .action_tokenizer import check_count, fitted_range
 
 
 @lru_cache(maxsize=64)
@@ -77,8 +77,7 @@ class DctTokenizer(GridTokenizer):
     def __post_init__(self) -> None:
         """Reject what cannot hold coefficients."""
         self._check_range()
-        if self.num_bins < 3:
-            raise ValueError(f"num_bins must be >= 3, got {self.num_bins}")
+        check_count("num_bins", self.num_bins, 3)
         if self.horizon is None:
             raise ValueError("horizon must be given: a single vector has no frequencies")
         if self.num_frequencies is not None and not 1 <= self.num_frequencies <= self.horizon:

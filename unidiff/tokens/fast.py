@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from tokenizers import Tokenizer, decoders, models, trainers
 
-from .action_tokenizer import ActionTokenizer, fitted_range
+from .action_tokenizer import ActionTokenizer, check_count, fitted_range
 from .dct import checked_chunks, dct_matrix
 
 _MOST_CHARACTERS = 0xD800  # what follows are surrogates, which no text may hold
@@ -75,8 +75,8 @@ class FastTokenizer(ActionTokenizer):
         self._check_range()
         if self.horizon is None:
             raise ValueError("horizon must be given: a single vector has no frequencies")
-        if self.length is not None and self.length < 1:
-            raise ValueError(f"length must be >= 1 or None, got {self.length}")
+        if self.length is not None:
+            check_count("length", self.length, 1)
         last = largest_integer(self.horizon, self.scale) - self.min_token
         if self.min_token > 0 or last >= _MOST_CHARACTERS:
             raise ValueError(

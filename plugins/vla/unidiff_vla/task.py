@@ -17,6 +17,7 @@ from unidiff.plugins import ChatTask, Evaluation, Example, LoRADefaults, Metric,
 from unidiff.tokens.actions import BinTokenizer
 
 from .recorded_examples import read_recorded
+from .units import check_units
 
 NUM_EXAMPLES = {"train": 1_000, "test": 200}
 _SEEDS = {"train": 20_001, "test": 20_002}  # of demonstrations; the bundled recipe's seed is 0
@@ -133,26 +134,6 @@ def chunk_of(example: Example, horizon: int, dim: int) -> tuple[np.ndarray, np.n
     places = np.arange(horizon)
     held = np.minimum(places, len(actions) - 1)
     return actions[held], (places >= len(actions)) | is_pad[held]
-
-
-def check_units(name: str, bins: Any, values: np.ndarray) -> None:
-    """Raise ValueError if values lie further outside the checkpoint's range than it is wide.
-
-    Args:
-        name: of the values.
-        bins: an `ActionTokenizer`.
-        values: (..., D).
-    """
-    low, high = np.array(bins.low), np.array(bins.high)
-    if values.shape[-1:] != low.shape or not np.isfinite(values).all():
-        return  # said where they are coded
-    width = np.where(high > low, high - low, np.inf)
-    if ((values < low - width) | (values > high + width)).any():
-        raise ValueError(
-            f"{name} {values.reshape(-1, len(low))[0].tolist()} is far outside the checkpoint's "
-            f"range, {low.tolist()} to {high.tolist()}, and would be clipped: other units? "
-            "`unidiff train-policy` and the lerobot route fit ranges of their own"
-        )
 
 
 def mean_absolute_error(results: Sequence[np.ndarray], examples: Sequence[Example]) -> np.ndarray:

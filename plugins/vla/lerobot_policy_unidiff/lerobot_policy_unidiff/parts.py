@@ -161,8 +161,12 @@ def _relaid(config: UniDiffVLAConfig, statistics: Statistics | None) -> Parts:
             "--policy.image_size=64 to have them fitted into that"
         )
     action_bins, state_bins = _bins(config, old, statistics)
+    ranges = dict(old.layout.ranges)
+    if state_bins is None:
+        del ranges["state"]  # a policy refuses tokens of states without their range
     layout = replace(
         old.layout,
+        ranges=ranges,
         image_grid=(height // factor, width // factor),
         action_grid=action_bins.grid,
     )

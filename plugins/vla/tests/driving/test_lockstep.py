@@ -1,5 +1,6 @@
 """pytest plugins/vla/tests/driving: episodes side by side are as alone; errors stay alone."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 from unidiff_vla.driving import Drive, EpisodeRecord, Film, View, drive
 from unidiff_vla.driving.lockstep import plan_key
 from unidiff_vla.environments.tabletop_env import TabletopEnv
-from unidiff_vla.policy import MaskedDiffusionPolicy
+from unidiff_vla.policy import MaskedDiffusionPolicy, PolicySettings
 
 from unidiff.bundled import bundled_checkpoint
 
@@ -124,6 +125,73 @@ def test_a_state_that_is_not_finite_ends_the_episode_before_it_is_planned_for():
     runs = drive(Dice(), corridors(2, nan_at=3), [0, 1])
     assert runs[0].success
     assert runs[1].error.startswith("step 3: ValueError: state must be finite")
+
+
+class Choosy(Dice):
+    """Refuses what it is shown at the fourth step of odd layouts, with an error of that class."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def predict_action_chunk(self, observations, *, seed):
+        if any(one["state"][1] % 2 and one["image"][0, 0, 0] > 42 for one in observations):
+            self.asked.append(-len(observations))
+            raise self.error("no such\n  picture")
+        return super().predict_action_chunk(observations, seed=seed)
+
+
+@pytest.mark.parametrize("error", [ValueError, TypeError])
+def test_what_a_policy_refuses_ends_its_own_episode_alone(error):
+    policy, seeds = Choosy(error), [0, 1, 2, 3]
+    runs = drive(policy, corridors(3), seeds)
+    assert -3 in policy.asked  # the refused one had company
+    calm = drive(Dice(), corridors(1), seeds)
+    assert facts(runs)[::2] == facts(calm)[::2]
+    for run in runs[1::2]:
+        assert run.error == f"plan 2: {error.__name__}: no such picture"
+        assert (run.num_steps, run.num_plans, run.success) == (3, 1, False)
+    (alone,) = drive(Choosy(error), corridors(1), [1])
+    assert facts([alone]) == facts(runs)[1:2]
+
+
+def test_other_errors_of_a_policy_end_the_drive():
+    with pytest.raises(MemoryError):
+        drive(Choosy(MemoryError), corridors(2), [0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("state", np.zeros(3, np.float32), r"state must have shape \(2,\)"),
+        ("state", np.array([0.5, 9e9], np.float32), "dimension 1 of state is 9e"),
+        ("image", np.zeros((16, 16, 3), np.uint8), r"\(32, 32\) pixels; got \(16, 16\)"),
+        ("image", np.full((32, 32, 3), np.nan, np.float32), "finite"),
+        ("instruction", "", "instruction must be a str"),
+    ],
+)
+def test_a_bad_observation_ends_its_own_episode_alone(monkeypatch, name, value, words):
+    """The bundled policy replans after what a broken camera, sensor or speaker gave."""
+    policy = MaskedDiffusionPolicy.from_pretrained(
+        bundled_checkpoint(), PolicySettings(decoding={"max_denoising_steps": 1}, replan_every=4)
+    )
+    original = TabletopEnv.observe
+
+    def observe(env):
+        seen = original(env)
+        is_bad = env.breaks and getattr(env, "num_seen", 0) == 1
+        env.num_seen = getattr(env, "num_seen", 0) + 1
+        return {**seen, name: value} if is_bad else seen
+
+    monkeypatch.setattr(TabletopEnv, "observe", observe)
+    envs = [TabletopEnv("reach", "test") for _ in range(2)]
+    envs[0].breaks, envs[1].breaks = False, True
+    good, bad = drive(policy, envs, [0, 1], Drive(View.of(policy)))
+    assert good.error is None
+    assert good.num_plans > 1
+    assert bad.num_plans == 1
+    assert bad.error.startswith("plan 2: ")
+    assert re.search(words, bad.error)
 
 
 def test_a_reset_that_raises_is_an_error_too(monkeypatch):

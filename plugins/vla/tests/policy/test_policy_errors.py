@@ -17,6 +17,16 @@ from unidiff.tokens.fast import FastTokenizer
         ({"state": np.array([0.1, np.nan])}, "observation 0: state must be finite"),
         ({"state": np.zeros(3)}, r"state must have shape \(2,\); got \(3,\)"),
         ({"state": np.zeros((1, 2))}, r"state must have shape \(2,\); got \(1, 2\)"),
+        ({"state": np.array([1e30, 0.5])}, r"dimension 0 of state is 1e\+30, .* 0\.11\d+ to 0\.88"),
+        (
+            {"state": np.array([0.5, -2.3])},
+            "observation 0: dimension 1 of state is -2.3, more than 3 widths",
+        ),
+        ({"state": np.array([0.5, 0.5j])}, "state must be real numbers; got complex128"),
+        ({"state": [0.5, 0.5j]}, "state must be real numbers; got complex128"),
+        ({"state": ["a", 1]}, "state must be real numbers"),
+        ({"state": None}, "state must be real numbers; got object"),
+        ({"state": [[0.5], [0.5, 1.0]]}, "state must be an array of real numbers"),
         ({"image": np.zeros((64, 48, 3), np.uint8)}, r"\(32, 32\) pixels; got \(64, 48\)"),
         ({"image": np.zeros((16, 16, 3), np.uint8)}, r"\(32, 32\) pixels; got \(16, 16\)"),
         ({"wrist": np.zeros((32, 32, 3), np.uint8)}, "exactly the keys"),
@@ -32,6 +42,18 @@ def test_an_observation_that_does_not_fit_is_refused(policy, observations, chang
         policy.predict_action_chunk(broken)
     with pytest.raises(ValueError, match=message):
         policy.select_action(broken)
+
+
+def test_a_state_a_bit_outside_the_bins_is_clipped(policy, observations):
+    """Up to three widths of the range beyond it."""
+    low, high = (
+        np.array(one) for one in (policy.processor.state_bins.low, policy.processor.state_bins.high)
+    )
+    plans = [
+        policy.predict_action_chunk({**observations[0], "state": state})
+        for state in (high, high + 2.99 * (high - low))
+    ]
+    assert np.array_equal(*plans)
 
 
 def test_the_error_names_the_observation_of_a_batch(policy, observations):
@@ -99,8 +121,9 @@ def test_settings_that_do_not_fit_are_refused_at_once(policy_with, settings, mes
 def test_observations_are_dicts_and_there_is_one(policy, observations):
     with pytest.raises(ValueError, match="at least one"):
         policy.predict_action_chunk([])
-    with pytest.raises(TypeError, match="must be a dict"):
-        policy.predict_action_chunk([observations[0]["image"]])
+    for wrong in ([observations[0]["image"]], None, 5, "abc"):
+        with pytest.raises(TypeError, match="must be a dict"):
+            policy.predict_action_chunk(wrong)
 
 
 def test_an_unknown_option_is_refused(policy, observations):

@@ -31,6 +31,17 @@ def test_actions_between_bin_centres_come_back_as_they_were(policy, observations
     assert np.array_equal(chunk[0, :2], leftover)
 
 
+def test_a_pinned_action_a_hair_above_the_range_comes_back_at_its_end(policy, observations):
+    """What one rounding has put there is taken, and never handed on."""
+    low, high = (np.array(one, np.float32) for one in (policy.bins.low, policy.bins.high))
+    above = np.tile(np.nextafter(high, np.float32(np.inf)), (4, 1))
+    chunk = policy.predict_action_chunk(observations[0], leftover=above, inference_delay=2)[0]
+    assert np.array_equal(chunk[:2], [high, high])
+    below = np.tile(np.nextafter(low, -np.float32(np.inf)), (4, 1))
+    chunk = policy.predict_action_chunk(observations[0], leftover=below, inference_delay=2)[0]
+    assert np.array_equal(chunk[:2], [low, low])
+
+
 def test_the_rest_is_denoised_to_fit_what_is_pinned(policy, observations):
     def rest(value):
         leftover = np.full((4, 2), value, dtype=np.float32)
@@ -116,6 +127,10 @@ def test_pins_shrink_the_steps_that_the_checkpoint_itself_saves(
         (np.zeros((2, 2)), 3, r"must lie in \[0, 2\]"),
         (np.zeros((8, 2)), 8, r"must lie in \[0, 7\]"),
         (np.zeros((2, 2)), -1, r"must lie in \[0, 2\]"),
+        (np.zeros((4, 2)), 2.5, "inference_delay must be a whole number; got 2.5"),
+        (np.zeros((4, 2)), "2", "inference_delay must be a whole number"),
+        (np.zeros((4, 2), complex), 2, "leftover must be real numbers; got complex128"),
+        ("abc", 1, "leftover must be real numbers"),
         (np.full((2, 2), np.nan), 1, "must be finite"),
         (np.full((2, 2), 1.01), 1, "lie between"),
     ],

@@ -18,6 +18,7 @@ from unidiff_vla.training import assemble_policy, read_recordings, train_policy
 from unidiff_vla.training.objectives import policy_blocks
 from unidiff_vla.training.run import RUN_FOLDER
 from unidiff_vla.training.source import Recorded
+from unidiff_vla.units import is_absurd
 
 from unidiff.bundled import bundled_checkpoint
 from unidiff.data.tasks import RowMaker
@@ -66,6 +67,32 @@ def test_several_data_sets_are_read_as_one(recorded: Path, tmp_path: Path) -> No
     assert np.array_equal(joined.pictures["front"][:45], alone.pictures["front"])
     assert (joined.pictures["front"][45:] == 1).all()
     assert np.array_equal(joined.chunks[:45], alone.chunks)
+
+
+def test_an_absurd_action_is_refused_by_episode_frame_and_dimension(
+    recorded: Path, tmp_path: Path
+) -> None:
+    def with_action(name: str, values: list[list[float]]) -> Path:
+        return write_set(tmp_path / name, "wave", actions=values)
+
+    absurd = with_action("absurd", [[0.5, 0.5], [0.5, -1e30]])
+    words = r"episode 0, frame 1 of .*absurd: dimension 1 of the action is -1e\+30"
+    with pytest.raises(ValueError, match=words):
+        read_recordings([recorded, absurd], 2)
+    far = with_action("far", [[100.0, 0.5], [0.5, 0.5]])  # unusual, but of the same world
+    assert read_recordings([recorded, far], 2).chunks.max() == 100
+
+
+def test_a_gripper_that_rarely_moves_is_not_absurd() -> None:
+    actions = np.random.default_rng(0).uniform(-1, 1, (400, 3))
+    actions[:, 1] = 0.0
+    actions[17, 1] = 1.0
+    actions[:, 2] *= 1e-9
+    actions[18, 2] = -1.0
+    assert not is_absurd(actions).any()
+    assert not is_absurd(actions[:, 1:2]).any()  # nothing says what is wide
+    actions[19, 1] = 1e3
+    assert np.argwhere(is_absurd(actions)).tolist() == [[19, 1]]
 
 
 def test_data_sets_that_differ_are_refused_by_name(recorded: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 from unidiff_vla.policy import PolicySettings
 from unidiff_vla.training import PolicyRecipe
@@ -39,15 +40,16 @@ def write_set(
     width: int = 3,
     cameras: tuple[str, ...] = CAMERAS,
     state: float = 0.5,
+    actions: ArrayLike = 0.5,
 ) -> Path:
-    """A data set of one episode of two frames; its pictures are 1, its actions 0.5 throughout."""
+    """A data set of one episode of two frames; its pictures are 1, its actions 0.5 by default."""
     features = {f"observation.images.{one}": image_feature(size, size) for one in cameras}
     features |= {"observation.state": Feature("float32", (width,))}
     features |= {"action": Feature("float32", (2,))}
     writer = DatasetWriter(folder, features, fps=10)
     frames = {name: np.ones((2, *one.shape), one.numpy_dtype) for name, one in features.items()}
     frames["observation.state"][:] = state
-    frames["action"][:] = 0.5
+    frames["action"][:] = actions
     writer.add_episode("one", frames, told)
     writer.finish()
     return folder

@@ -1,4 +1,7 @@
-"""One episode under way, and what is left of it. Whatever a simulator raises ends it alone."""
+"""One episode under way, and what is left of it.
+
+Whatever a simulator raises, and whatever the policy refuses to plan for, ends it alone.
+"""
 
 # Shapes: T timesteps, D dimensions.
 
@@ -105,6 +108,12 @@ class EpisodeRun:
                 ),
             )
 
+    def break_off(self, where: str, error: Exception) -> None:
+        """End the episode with an error, in one line."""
+        words = " ".join(str(error).split())
+        self.error = f"{where}: {type(error).__name__}: {words}"
+        self.seen = None
+
     def record(self) -> EpisodeRecord:
         """What is known of it by now."""
         return EpisodeRecord(
@@ -151,6 +160,4 @@ class EpisodeRun:
         try:
             call()
         except Exception as error:  # a simulator's own code must not end the other episodes
-            words = " ".join(str(error).split())
-            self.error = f"{where}: {type(error).__name__}: {words}"
-            self.seen = None
+            self.break_off(where, error)

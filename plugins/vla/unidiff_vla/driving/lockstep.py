@@ -61,11 +61,12 @@ def drive(
         on_round: called with all episodes begun so far, before the first plan and after each.
 
     Returns:
-        Episodes that are over, in the order of the seeds; one that broke off has an error.
+        Episodes that are over, in the order of the seeds; one that broke off has an error: of its
+        environment, or of the policy, where that refuses what the episode shows.
 
     Raises:
-        ValueError: if there is no environment, the policy returns chunks of another shape than
-            promised, or it refuses what it sees.
+        ValueError: if there is no environment, or the policy returns chunks of another shape than
+            promised.
     """
     if not envs:
         raise ValueError("driving needs at least one environment, got none")
@@ -103,10 +104,18 @@ def _begun(env: InstructedEnv, seed: int, how: Drive, *, is_filmed: bool) -> Epi
 
 
 def _advance(policy: ChunkPolicy, runs: Sequence[EpisodeRun], seed: int) -> None:
-    """Plan for all episodes at once, and carry out."""
+    """Plan for all episodes at once, and carry out; one that is refused ends alone."""
     keys = [plan_key(seed, run.seed, run.num_plans) for run in runs]
     start = time.perf_counter()
-    chunks = np.asarray(policy.predict_action_chunk([run.seen for run in runs], seed=keys))  # type: ignore[misc]
+    try:
+        chunks = np.asarray(policy.predict_action_chunk([run.seen for run in runs], seed=keys))  # type: ignore[misc]
+    except (TypeError, ValueError) as error:
+        if len(runs) == 1:
+            runs[0].break_off(f"plan {runs[0].num_plans + 1}", error)
+        else:  # whose it is shows where each is planned for alone
+            for run in runs:
+                _advance(policy, [run], seed)
+        return
     seconds = (time.perf_counter() - start) / len(runs)
     _check_chunks(chunks, policy.num_executed, runs)
     record = policy.last_record

@@ -57,7 +57,7 @@ class Driver:
     def latencies(self, cell: Cell) -> list[float]:
         """Seconds of single plans, one observation at a time, the first ones left out.
 
-        Layouts that the environment cannot place are passed over.
+        Layouts that the environment cannot place, or the policy refuses, are passed over.
         """
         env = self.make_env(cell.env, cell.split)
         seconds = []
@@ -65,11 +65,11 @@ class Driver:
             for seed in range(_NUM_TIMED + _NUM_WARM):
                 try:
                     seen = self.view(env.reset(seed=seed)[0])
-                except Exception as error:  # whatever a simulator raises
+                    start = time.perf_counter()
+                    self.policy.predict_action_chunk([seen], seed=[plan_key(cell.seed, seed, 0)])
+                except Exception as error:  # whatever a simulator raises, or a policy refuses
                     logger.warning("%s, layout %d is not timed: %s", cell.env, seed, error)
                     continue
-                start = time.perf_counter()
-                self.policy.predict_action_chunk([seen], seed=[plan_key(cell.seed, seed, 0)])
                 seconds.append(time.perf_counter() - start)
         finally:
             env.close()

@@ -70,7 +70,7 @@ def calibrate_steps(
         raise ValueError(f"candidates must be one or more numbers >= 1; got {candidates}")
     if empty := sorted(task for task, one in recordings.items() if not len(one)):
         raise ValueError(f"recordings must hold observations of every task; none of {empty}")
-    full_steps, least = policy.horizon * policy.dof, fewest_steps(policy.settings.decoding)
+    full_steps, least = policy.bins.num_tokens, fewest_steps(policy.settings.decoding)
     found = {}
     for task, observations in recordings.items():
         full = _chunks(policy, observations, full_steps, seed)

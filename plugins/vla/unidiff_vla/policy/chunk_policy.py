@@ -23,6 +23,7 @@ from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.tokens.processor import UniDiffProcessor
 
 from .ensembling import TemporalEnsemble
+from .fit import check_has_state_bins
 from .observations import Observation, ObservationEncoder, as_observations
 from .pins import Pins, leftover_pins, no_pins
 from .records import ChunkRecord
@@ -75,12 +76,14 @@ class ChunkPolicy(ABC):
             settings: None: the defaults.
 
         Raises:
-            ValueError: if the checkpoint has no actions, or settings and checkpoint do not fit.
+            ValueError: if the checkpoint has no actions, lacks the range of its states, or settings
+                and checkpoint do not fit.
         """
         self.model = model
         self.processor = processor
         self.settings = PolicySettings() if settings is None else settings
         self.bins = processor.bins_of("action")
+        check_has_state_bins(processor)
         self.num_executed = self.settings.executed(self.horizon)
         self.encoder = ObservationEncoder(processor, self.settings)
         self.last_record: ChunkRecord | None = None

@@ -4,7 +4,8 @@
 line of its own, because secondary remasking reveals it several times.
 """
 
-# Shapes: T timesteps, D dimensions, K = T * D canvas.
+# Shapes: T timesteps, D dimensions of bins; of other action tokens the rows and columns of their
+# grid stand in their place.
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def num_reveals(trace: Trace, shape: tuple[int, int]) -> np.ndarray:
     if len(trace) and max(trace.index) >= size:
         raise ValueError(
             f"the trace reveals place {max(trace.index)}, a chunk of {shape} has {size} places: "
-            "pass the shape (horizon, dof) of the policy that made it"
+            "pass the grid of the action bins of the policy that made it"
         )
     return np.bincount(np.array(trace.index, dtype=np.int64), minlength=size).reshape(shape)
 

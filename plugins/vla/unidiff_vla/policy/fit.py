@@ -5,10 +5,11 @@ that field (of older folders or another route, and the bundled ones) nobody know
 refused for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from unidiff.generation.sampling import MEDIAN
+from unidiff.tokens.actions import BinTokenizer
 from unidiff.tokens.fast import FastTokenizer
 
 
@@ -55,6 +56,35 @@ def check_ordered(bins: Any, decoding: Mapping[str, Any]) -> None:
             "greedy_choice='median' takes the middle of codes that are in order, and FAST's are "
             "numbers of merges, where the middle one means nothing: leave greedy_choice out, or "
             "train on bins or frequencies"
+        )
+
+
+def check_pinnable(bins: Any, asked: Sequence[str]) -> None:
+    """Raise ValueError if actions are to be known beforehand of tokens that hold no single ones.
+
+    Args:
+        bins: an `ActionTokenizer`.
+        asked: what asks for it; none, nothing is pinned.
+    """
+    if asked and not isinstance(bins, BinTokenizer):
+        raise ValueError(
+            f"{' and '.join(asked)} pins or drafts single actions, and only bins can be pinned: a "
+            f"token of {type(bins).__name__} is a part of all timesteps; leave it out, or train on "
+            "bins"
+        )
+
+
+def check_has_state_bins(processor: Any) -> None:
+    """Raise ValueError if weights read states and nothing says in which range they were.
+
+    Args:
+        processor: a `UniDiffProcessor`.
+    """
+    if processor.state_bins is None and "state" in processor.layout.ranges:
+        raise ValueError(
+            "statistics of the state are missing from processor_config.json (state_bins), and the "
+            "layout has tokens of states: the policy would drive without its state; restore the "
+            "file, or fetch the checkpoint again"
         )
 
 

@@ -5,15 +5,21 @@ Knows the processor; knows nothing of models or of what was planned before.
 
 # Shapes: B observations, D state dimensions.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from transformers import BatchFeature
 
+from unidiff_vla.units import is_far_outside
+
+from .safety import real_numbers
 from .settings import PolicySettings
 
 Observation = Mapping[str, Any]
+# How far a state may lie outside what was recorded: a robot can reach more than was demonstrated
+# (Meta-World's hand 1.5 widths of the bundled range), but no other units.
+_NUM_WIDTHS = 3
 
 
 class ObservationEncoder:
@@ -94,14 +100,22 @@ class ObservationEncoder:
         return {"type": "image", "image": picture}
 
     def _state(self, state: Any, name: str) -> np.ndarray:
-        """(D,) finite state."""
-        dim = self.processor.state_bins.dim
-        values = np.asarray(state, dtype=np.float64)
+        """(D,) finite state, of which the bins clip what is a bit outside."""
+        bins = self.processor.state_bins
+        dim = bins.dim
+        values = real_numbers(state, f"{name}: state")
         if values.shape != (dim,):
             raise ValueError(f"{name}: state must have shape ({dim},); got {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError(
                 f"{name}: state must be finite; got {values.tolist()}: hold the last good reading"
+            )
+        if (is_far := is_far_outside(bins, values, _NUM_WIDTHS)).any():
+            place = int(np.argmax(is_far))
+            raise ValueError(
+                f"{name}: dimension {place} of state is {values[place]:g}, more than "
+                f"{_NUM_WIDTHS} widths outside the checkpoint's range, {bins.low[place]:g} to "
+                f"{bins.high[place]:g}: other units, another order, or a broken sensor?"
             )
         return values
 
@@ -113,7 +127,13 @@ def as_observations(observations: Observation | Sequence[Observation]) -> list[O
         TypeError: if it is neither.
         ValueError: if there is none.
     """
-    several = [observations] if isinstance(observations, Mapping) else list(observations)
+    several = [observations] if isinstance(observations, Mapping) else observations
+    if not isinstance(several, Iterable) or isinstance(several, str):
+        raise TypeError(
+            "an observation must be a dict with 'image', 'state' and 'instruction'; several are a "
+            f"list of such; got {type(observations).__name__}"
+        )
+    several = list(several)
     if not several:
         raise ValueError("observations must hold at least one; got none")
     if not all(isinstance(one, Mapping) for one in several):

@@ -2,14 +2,16 @@
 
 A pinned token is read by all others and never changes. A drafted one is read by all others too, and
 secondary remasking gives it back where the model finds it unlikely; that wants weights trained on
-visible tokens.
+visible tokens. Both want bins, where a token is an action of one timestep and dimension.
 """
 
-# Shapes: B rows, T timesteps, R leftover timesteps, D dimensions, K = T * D of a chunk.
+# Shapes: B rows, T timesteps, R leftover timesteps, D dimensions, K tokens of a
+# chunk: T * D of bins, else any number.
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -17,9 +19,8 @@ import torch
 from numpy.typing import ArrayLike
 from transformers import BatchFeature
 
-from unidiff.tokens.actions import BinTokenizer
-
-from .safety import check_actions
+from .fit import check_pinnable
+from .safety import check_actions, real_numbers
 
 
 @dataclass(frozen=True)
@@ -61,26 +62,26 @@ def leftover_pins(
         is_draft: whether what is not pinned of the leftover is drafted.
 
     Raises:
-        ValueError: if the leftover has the wrong shape, is too short, leaves nothing to denoise, or
-            holds actions that are not finite or out of range.
+        ValueError: if the leftover has the wrong shape, is too short, leaves nothing to denoise,
+            holds actions that are not finite or out of range, or only bins could be pinned.
     """
     shape = (bins.horizon, bins.dim)
-    values = np.asarray(leftover, dtype=np.float32)
+    values = real_numbers(leftover, "leftover").astype(np.float32)
     if values.ndim != 2 or values.shape[1] != bins.dim or len(values) > bins.horizon:
         raise ValueError(
             f"leftover must have shape (<= {bins.horizon}, {bins.dim}) for each observation; got "
             f"{values.shape}"
         )
+    if not isinstance(inference_delay, Integral):
+        raise ValueError(f"inference_delay must be a whole number; got {inference_delay!r}")
     if not 0 <= inference_delay <= min(len(values), bins.horizon - 1):
         raise ValueError(
             f"inference_delay must lie in [0, {min(len(values), bins.horizon - 1)}] with a "
             f"leftover of {len(values)} timesteps and a horizon of {bins.horizon}; got "
             f"{inference_delay}: replan earlier"
         )
-    if is_draft and not isinstance(bins, BinTokenizer):
-        raise ValueError(
-            f"a draft is shown timestep by timestep, which wants bins; got {type(bins).__name__}"
-        )
+    known = {"inference_delay": inference_delay, "warm_start": is_sure_RD is not None}
+    check_pinnable(bins, [name for name, on in {**known, "a draft": is_draft}.items() if on])
     check_actions(values, bins)
     pins = no_pins(shape)
     pins.values_TD[: len(values)] = values
@@ -100,6 +101,8 @@ def pin(inputs: BatchFeature, pins: Sequence[Pins], processor: Any) -> None:
         inputs["draft_mask"] = torch.zeros_like(inputs["pinned_mask"])
     for row, one in enumerate(pins):
         is_shown_TD = one.is_pinned_TD | one.is_drafted_TD
+        if not is_shown_TD.any():
+            continue
         shown = np.where(is_shown_TD, one.values_TD, np.array(bins.low))
         ids = torch.from_numpy(layout.encode("action", bins.encode(shown)).reshape(-1))
         canvas_K = inputs["canvas"][row, chunk]

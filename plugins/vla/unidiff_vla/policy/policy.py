@@ -16,7 +16,7 @@ keys: two tokens and the codes of the picture down to the first change. The inst
 behind the picture, so its keys change with it, although its words do not (`reuses_prompt`).
 """
 
-# Shapes: B observations, T timesteps, D dimensions, K = T * D canvas.
+# Shapes: B observations, T timesteps, D dimensions.
 
 import time
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ import torch
 from unidiff.plugins.answers import check_fits
 
 from .chunk_policy import ChunkPolicy
-from .fit import check_ordered, check_trained_for, fewest_steps
+from .fit import check_ordered, check_pinnable, check_trained_for, fewest_steps
 from .observations import Observation
 from .pins import Pins, pin, steps_of
 from .records import ChunkRecord, chunk_traces, confidence_of, num_shared
@@ -52,6 +52,8 @@ class MaskedDiffusionPolicy(ChunkPolicy):
                 settings ask for what the weights were not trained for.
         """
         super().__init__(model, processor, settings)
+        pinning = ("inference_delay", "warm_start")
+        check_pinnable(self.bins, [name for name in pinning if getattr(self.settings, name)])
         self._check({**model.generation_config.given(), **self.settings.decoding})
         model.decoding_session(**self.settings.decoding)  # raises where an option does not fit
 
@@ -94,13 +96,13 @@ class MaskedDiffusionPolicy(ChunkPolicy):
         answers = self.processor.post_process(output, inputs)
         futures = [one["image"] for one in answers] if self.settings.foresees else []
         planned = [one["action"] for one in answers] if self.settings.foresees else answers
-        decoded = safe_actions(np.stack(planned), self.bins)
-        chunks = np.where(is_pinned, np.stack([one.values_TD for one in pins]), decoded)
+        known = np.stack([one.values_TD for one in pins])
+        chunks = safe_actions(np.where(is_pinned, known, np.stack(planned)), self.bins)
         past = output.past_key_values if keeps_past else None
         old_ids = self._episode.past.token_ids[0] if past and self._episode.past else []
         self.last_record = ChunkRecord(
             chunks=chunks,
-            confidence=confidence_of(traces, (self.horizon, self.dof)),
+            confidence=confidence_of(traces, self.bins.grid),
             is_pinned=is_pinned,
             num_forwards=tuple(output.num_forwards.tolist()),
             seeds=tuple(output.row_seeds.tolist()),

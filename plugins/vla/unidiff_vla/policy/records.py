@@ -1,6 +1,6 @@
 """What one call of a policy planned, and what it cost."""
 
-# Shapes: B rows, T timesteps, D dimensions.
+# Shapes: B rows, T timesteps, D dimensions, R x C grid of a chunk's tokens: T x D of bins.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class ChunkRecord:
 
     Attributes:
         chunks: (B, T, D) float32 actions, as returned.
-        confidence: (B, T, D) float64, confidence of each token when it was (last) revealed; 1 where
+        confidence: (B, R, C) float64, confidence of each token when it was (last) revealed; 1 where
             it was pinned, or a draft that stayed, or where nothing is decoded.
         is_pinned: (B, T, D) bool, known beforehand.
         num_forwards: forwards of each row.
@@ -59,11 +59,11 @@ def chunk_traces(traces: Sequence[Trace], first: int) -> tuple[Trace, ...]:
 
 
 def confidence_of(traces: Sequence[Trace], shape: tuple[int, int]) -> np.ndarray:
-    """(B, T, D) float64 confidence of each token's last reveal, 1 where there was none.
+    """(B, R, C) float64 confidence of each token's last reveal, 1 where there was none.
 
     Args:
         traces: reveals of each row.
-        shape: (T, D).
+        shape: (R, C).
     """
     confidence_BK = np.ones((len(traces), shape[0] * shape[1]))
     for row, trace in enumerate(traces):

@@ -1,13 +1,28 @@
-"""The last check before actions leave the policy, and the first of actions that come back to it."""
+"""The last check before actions leave the policy, and the first of numbers that come to it."""
 
 # Shapes: R leftover timesteps, T timesteps, D dimensions.
 
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # One float32 rounding of a bin's edge, relative to its size.
 _TOLERANCE = 1e-6
+
+
+def real_numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """The values as float64; raises ValueError if they are no array of real numbers."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{name} must be an array of real numbers; {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} must be real numbers; got {array.dtype} of shape {array.shape}, as from "
+            f"{type(values).__name__}"
+        )
+    return array.astype(np.float64)
 
 
 def safe_actions(actions: np.ndarray, bins: Any) -> np.ndarray:

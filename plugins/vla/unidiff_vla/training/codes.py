@@ -24,7 +24,7 @@ from unidiff_vla.environments.instructions import (
     told_in_training,
 )
 from unidiff_vla.lerobot_dataset.folder import INFO_PATH
-from unidiff_vla.task import check_units
+from unidiff_vla.units import check_units
 
 from .pictures import check_divisible, encode, fit_image_tokenizer
 from .recipe import PolicyRecipe

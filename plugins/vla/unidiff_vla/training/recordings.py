@@ -19,6 +19,7 @@ from unidiff_vla.lerobot_dataset import (
     fresh_frames,
 )
 from unidiff_vla.lerobot_dataset.folder import INFO_PATH, STATISTICS_PATH, TASKS_PATH
+from unidiff_vla.units import is_absurd
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def read_recordings(
         on_progress: called with (episodes read, episodes of all folders).
 
     Raises:
-        ValueError: if a data set is empty, damaged, lacks pictures, states or actions, or has
-            other features than the first.
+        ValueError: if a data set is empty, damaged, lacks pictures, states or actions, has other
+            features than the first, or an action that is absurdly far from all others.
         FileNotFoundError: if a file is missing.
     """
     if isinstance(folders, str):
@@ -90,10 +91,40 @@ def read_recordings(
         parts["is_fresh"].append(is_fresh)
         if on_progress is not None:
             on_progress(number + 1, total)
+    own_actions = np.concatenate([one[:, 0] for one in parts["chunks"]])
+    _check_actions(own_actions, sources)
     return Recordings(
         pictures={camera: np.concatenate(one) for camera, one in pictures.items()},
         instructions=told,
         **{name: np.concatenate(one) for name, one in parts.items()},
+    )
+
+
+def _check_actions(actions: np.ndarray, sources: Sequence[LeRobotFolder]) -> None:
+    """Raise ValueError naming the first action that would leave a single bin to all others.
+
+    Args:
+        actions: (N, D) of every frame of all data sets, one after another; the reader has made sure
+            that they are finite.
+        sources: the data sets.
+    """
+    found = np.argwhere(is_absurd(actions))
+    if not len(found):
+        return
+    row, dimension = (int(one) for one in found[0])
+    frames = [
+        (source.folder, number, frame)
+        for source in sources
+        for number, length in enumerate(source.lengths)
+        for frame in range(length)
+    ]
+    folder, number, frame = frames[row]
+    raise ValueError(
+        f"episode {number}, frame {frame} of {folder}: dimension {dimension} of the action is "
+        f"{actions[row, dimension]:g}, and 98 % of the {len(actions)} recorded ones lie between "
+        f"{np.quantile(actions[:, dimension], 0.01, method='higher'):g} and "
+        f"{np.quantile(actions[:, dimension], 0.99, method='lower'):g}: bins that reach so far "
+        "would tell nothing of these. Mend or leave out that episode"
     )
 
 
