@@ -52,7 +52,7 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
             fit.
     """
     path = Path(path)
-    theirs = averaged(_stored(path, allow_pickle))
+    theirs = averaged(path, _stored(path, allow_pickle))
     has_config = (path / "config.json").is_file()
     config = read_json(path / "config.json") if has_config else {}
     folder = ForeignFolder(path, config, {name: one.shape for name, one in theirs.items()})

@@ -9,6 +9,7 @@ Source: TencentARC's `lfqgan.py`, `ibqgan.py`, `ema.py` and `configs/`, in own w
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from unidiff.tokens.checkpoint import REMEDY, some
@@ -24,8 +25,12 @@ _BLOCK = re.compile(r"encoder\.down\.(\d+)\.block\.(\d+)\.conv1\.weight")
 Anything = TypeVar("Anything")
 
 
-def averaged(tensors: Mapping[str, Anything]) -> dict[str, Anything]:
+def averaged(path: Path, tensors: Mapping[str, Anything]) -> dict[str, Anything]:
     """Weights at their average over the steps, under their own names, where a file has averages.
+
+    Args:
+        path: of the file, for errors.
+        tensors: all that it holds.
 
     Raises:
         ValueError: if it has them of some of the weights only.
@@ -37,7 +42,7 @@ def averaged(tensors: Mapping[str, Anything]) -> dict[str, Anything]:
     lacking = [n for n in own if places[n] not in tensors and not n.startswith(_LOSSES)]
     if lacking:
         raise ValueError(
-            f"there are averages ({_AVERAGES}*) of some weights and none of {some(lacking)}: "
+            f"{path} has averages ({_AVERAGES}*) of some weights and none of {some(lacking)}: "
             f"{REMEDY}"
         )
     return {name: tensors.get(places[name], one) for name, one in own.items()}

@@ -187,7 +187,8 @@ class OpenMagvitImageTokenizer(ImageTokenizer):
 
     def _codes(self, pixels: Tensor) -> Tensor:
         is_above = self.encoder(pixels.to(self.dtype)) > 0
-        return (is_above * (1 << self._digits)).sum(1)
+        codes: Tensor = (is_above * (1 << self._digits)).sum(1)
+        return codes
 
     def _pixels(self, codes: Tensor) -> Tensor:
         bits = (codes[:, None] >> self._digits) & 1
