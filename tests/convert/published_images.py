@@ -19,6 +19,7 @@ from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
 
 from .published import write_json
 from .reference_images import Diffusers, LlamaGen, Magvit, nearest, unit
+from .reference_seed_voken import IBQ, OpenMagvit, trained
 
 SIDES = (48, 32)  # pixels of a test picture, down and across
 
@@ -109,6 +110,10 @@ class LlamaGen8(LlamaGen):
     times = (1, 2, 2, 4)
 
 
+class OpenMagvit8(OpenMagvit):
+    times = (1, 2, 2, 4)
+
+
 _LEVELS = ["DownEncoderBlock2D"] * 3, ["UpDecoderBlock2D"] * 3
 LUMINA = {
     "_class_name": "VQModel",
@@ -151,6 +156,7 @@ class PublishedImages:
         file: of its weights.
         lowest: pixel of the range that was published; the highest is 1.
         prefix: before the names, where a whole model holds it.
+        pack: the reference's tensors -> all that a file holds.
     """
 
     name: str
@@ -159,15 +165,20 @@ class PublishedImages:
     file: str = "model.safetensors"
     lowest: float = -1.0
     prefix: str = ""
+    pack: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
     def write(self, folder: Path, reference: Any) -> Path:
         """The files as they are published; returns the folder."""
         folder.mkdir(parents=True)
         if reference.config:
             write_json(folder / "config.json", reference.config)
-        tensors = {self.prefix + name: one for name, one in weights_of(reference).items()}
+        tensors = {self.prefix + name: one for name, one in self.packed(reference).items()}
         save_file({name: one.contiguous() for name, one in tensors.items()}, folder / self.file)
         return folder
+
+    def packed(self, reference: Any) -> dict[str, Tensor]:
+        """Every tensor of a file by its published name."""
+        return self.pack(weights_of(reference))
 
 
 def weights_of(reference: Any) -> dict[str, Tensor]:
@@ -207,4 +218,7 @@ IMAGE_TABLE = (
     ),
     PublishedImages("emu3", "emu3", Emu3),
     PublishedImages("emu3", "emu3-whole", lambda: Emu3("vqmodel.")),
+    PublishedImages("open-magvit2", "open-magvit2", OpenMagvit, pack=trained),
+    PublishedImages("open-magvit2", "open-magvit2-8", OpenMagvit8),
+    PublishedImages("ibq", "ibq", IBQ, pack=trained),
 )

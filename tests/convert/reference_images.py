@@ -49,15 +49,22 @@ class Reference:
     layout: Layout = field(default_factory=Layout)
     weights: Weights = field(default_factory=lambda: Weights(0))
     width: int = 32
+    halving = (0, 1)  # rows and columns of zeros before and behind a convolution of stride 2
+
+    def has_bias(self, name: str) -> bool:
+        """Whether a convolution has one."""
+        return True
 
     def conv(self, name: str, x: Tensor, out: int, side: int = 3, stride: int = 1) -> Tensor:
-        """A convolution, patch by patch; with stride 2 the padding is on the right and below."""
+        """A convolution, patch by patch."""
         count = x.shape[1]
         weight = self.weights(
             f"{name}.weight", out, count, side, side, deviation=1.2 / (count * side**2) ** 0.5
         )
-        bias = self.weights(f"{name}.bias", out, deviation=0.1)
-        before, after = (0, 1) if stride == 2 else (side // 2, side // 2)
+        bias = torch.zeros(out)
+        if self.has_bias(name):
+            bias = self.weights(f"{name}.bias", out, deviation=0.1)
+        before, after = self.halving if stride == 2 else (side // 2, side // 2)
         height, width = (size + before + after for size in x.shape[2:])
         padded = x.new_zeros(*x.shape[:2], height, width)
         padded[:, :, before : height - after, before : width - after] = x

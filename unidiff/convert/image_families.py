@@ -6,6 +6,7 @@ from typing import Any
 
 from unidiff.tokens.emu3 import Emu3ImageTokenizer
 from unidiff.tokens.image_tokenizer import ImageTokenizer
+from unidiff.tokens.open_magvit import OpenMagvitImageTokenizer
 from unidiff.tokens.vq import VQImageTokenizer
 
 from .family import ForeignFolder
@@ -18,6 +19,14 @@ from .image_names import (
     magvit_rules,
 )
 from .keys import Renamed, Rule
+from .seed_voken import (
+    ibq_names,
+    ibq_settings,
+    is_ibq,
+    is_open_magvit,
+    open_magvit_names,
+    open_magvit_settings,
+)
 
 # MAGVIT-v2's sizes, which its files do not say: multiples of the first width, and residual blocks,
 # in the order in which the levels are applied.
@@ -254,6 +263,14 @@ IMAGE_FAMILIES = (
         lambda folder: llamagen_rules(),
         ("gen_vision_model.", ""),
     ),
+    ImageFamily(
+        "open-magvit2",
+        is_open_magvit,
+        open_magvit_settings,
+        open_magvit_names,
+        model=OpenMagvitImageTokenizer,
+    ),
+    ImageFamily("ibq", is_ibq, ibq_settings, ibq_names),
 )
 
 

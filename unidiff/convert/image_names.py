@@ -1,7 +1,8 @@
-"""What published image tokenizers call the tensors of a `VQImageTokenizer`.
+"""What published image tokenizers call the tensors of ours.
 
 Layouts: showlab's `modeling_magvitv2.py`, FoundationVision's and deepseek-ai's `vq_model.py`,
-diffusers' `vq_model.py` and `vae.py`, transformers' Janus and Chameleon, in own words.
+diffusers' `vq_model.py` and `vae.py`, transformers' Janus and Chameleon, TencentARC's `model.py`
+and `improved_model.py`, in own words.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from .keys import Linear, Renamed, Rule, Unread
 
 _HALVES = ("encoder", "decoder")
+_ENDS = ("conv_in", "norm_out", "conv_out")
 _NORM_AND_CONV = {one: one for one in ("norm1", "conv1", "norm2", "conv2")}
 _BLOCK = {**_NORM_AND_CONV, "nin_shortcut": "shortcut"}
 _DIFFUSERS_BLOCK = {**_NORM_AND_CONV, "conv_shortcut": "shortcut"}
@@ -58,6 +60,32 @@ def magvit_rules(num_levels: int) -> list[Rule]:
         "decoder.post_quant_conv": "from_code",
     }
     return [*places.rules(), *map(Unread, MAGVIT_BUFFERS)]
+
+
+def ibq_rules(num_levels: int) -> list[Rule]:
+    """IBQ of SEED-Voken: MAGVIT-v2's names, with the convolutions of codes outside the halves."""
+    places = _taming((str(num_levels - 1 - n), str(n)) for n in range(num_levels))
+    places.layers |= _CODES
+    return [*places.rules(), _BOOK]
+
+
+def open_magvit_rules(num_levels: int) -> list[Rule]:
+    """Open-MAGVIT2 of SEED-Voken: the decoder's levels are counted from the finest."""
+    places = _Places({"encoder.down.{l}.block.{b}": "encoder.levels.{l}.{b}"})
+    places.layers["encoder.down.{l}.downsample"] = "encoder.halvings.{l}"
+    for number in range(num_levels):
+        theirs = num_levels - 1 - number
+        level, norm = f"decoder.up.{theirs}", f"decoder.adaptive.{theirs}"
+        places.blocks[f"{level}.block.{{b}}"] = f"decoder.levels.{number}.{{b}}"
+        places.layers |= {
+            f"{level}.upsample.conv1": f"decoder.doublings.{number}.conv",
+            f"{norm}.gamma": f"decoder.norms.{number}.scale",
+            f"{norm}.beta": f"decoder.norms.{number}.shift",
+        }
+    for half in _HALVES:
+        places.blocks[f"{half}.mid_block.{{b}}"] = f"{half}.middle.{{b}}"
+        places.layers |= {f"{half}.{one}": f"{half}.{one}" for one in _ENDS}
+    return places.rules()
 
 
 def janus_rules() -> list[Rule]:
@@ -150,8 +178,7 @@ def _add_ends(places: _Places, half: str, block_in: str, attention: str, block_o
         block_out: f"{half}.middle.block_out",
     }
     places.attentions[attention] = f"{half}.middle.attention"
-    for layer in ("conv_in", "norm_out", "conv_out"):
-        places.layers[f"{half}.{layer}"] = f"{half}.{layer}"
+    places.layers |= {f"{half}.{one}": f"{half}.{one}" for one in _ENDS}
 
 
 def _parts(places: Mapping[str, str], layers: Mapping[str, str]) -> list[Rule]:

@@ -17,6 +17,7 @@ from .image_names import MAGVIT_BUFFERS
 from .keys import converted
 from .loading import LazySlice, check_tensors
 from .pickles import read_pickle
+from .seed_voken import averaged
 from .tensors import LazyTensor, by_name, tensor_files
 
 # What files of weights are called: by transformers, diffusers, and Show-o.
@@ -51,7 +52,7 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
             fit.
     """
     path = Path(path)
-    theirs = _stored(path, allow_pickle)
+    theirs = averaged(path, _stored(path, allow_pickle))
     has_config = (path / "config.json").is_file()
     config = read_json(path / "config.json") if has_config else {}
     folder = ForeignFolder(path, config, {name: one.shape for name, one in theirs.items()})

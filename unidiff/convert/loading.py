@@ -149,6 +149,7 @@ def processor_of(
             ranges=text,
             delimiters=around,
             closes_canvas=False,
+            canvas_end_token_id=None,
             opens_canvas=False,
             has_bare_pictures=False,
             row_end_token_id=None,

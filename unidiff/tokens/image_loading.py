@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import MODEL_MAPPING, AutoConfig
 
-from . import emu3, image, vq  # noqa: F401  registers the classes of image tokenizers
+from . import emu3, image, open_magvit, vq  # noqa: F401  registers the classes of image tokenizers
 from .checkpoint import REMEDY
 from .foreign import converting, is_own
 from .image_tokenizer import ImageTokenizer

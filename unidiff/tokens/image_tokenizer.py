@@ -1,7 +1,7 @@
 """What every image tokenizer does: pixels in [-1, 1] become a grid of integer codes, and back.
 
-`image.py` is our own; `vq.py` and `emu3.py` hold those of others. Whatever range of pixels a
-network itself was trained on, here it takes and gives [-1, 1].
+`image.py` is our own; `vq.py`, `open_magvit.py` and `emu3.py` hold those of others. Whatever range
+of pixels a network itself was trained on, here it takes and gives [-1, 1].
 
 Shapes: B images, H height and W width in pixels, h and w code rows and columns.
 """
@@ -95,10 +95,11 @@ class ImageTokenizer(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Standard weights of convolutions and norms that nobody has trained yet."""
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Linear):
             init.kaiming_normal_(module.weight, nonlinearity="linear")
-            init.zeros_(module.bias)
-        elif isinstance(module, nn.GroupNorm):
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.GroupNorm) and module.affine:
             init.ones_(module.weight)
             init.zeros_(module.bias)
 

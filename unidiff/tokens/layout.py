@@ -64,6 +64,8 @@ class TokenLayout:
             for pictures too, among the ids of text, or for texts, around the whole of one.
         closes_canvas: whether a canvas ends with the closing token of what is in it, where
             everything attends to everything and was trained so.
+        canvas_end_token_id: id behind that closing token, as of the end of an answer; it counts as
+            text. None: nothing follows it.
         opens_canvas: whether it begins with the opening token too, which then sees what is in it.
         prefix_end_token_id: id up to the first of which the tokens of a prompt see each other, as
             behind a picture that is asked about; None: no prompt has such a beginning.
@@ -91,6 +93,7 @@ class TokenLayout:
     grids: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     delimiters: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     closes_canvas: bool = False
+    canvas_end_token_id: int | None = None
     opens_canvas: bool = False
     prefix_end_token_id: int | None = None
     row_end_token_id: int | None = None
@@ -373,6 +376,7 @@ _KEYS = {"ranges", "mask_token_id", "pad_token_id", *_LISTS}
 _PAIR_KEYS = ("grids", "delimiters")
 _ID_KEYS = (
     "row_end_token_id",
+    "canvas_end_token_id",
     "prefix_end_token_id",
     "expand_token_id",
     "delete_token_id",

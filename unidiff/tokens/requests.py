@@ -198,6 +198,8 @@ class RequestBuilders:
             pieces += [run_of(between, "text"), empty_canvas(name, self.layout)]
         if self.layout.closes_canvas:
             pieces.append(run_of([self.encoder.delimiters(wanted[-1])[1]], "text"))
+        if self.layout.canvas_end_token_id is not None:
+            pieces.append(run_of([self.layout.canvas_end_token_id], "text"))
         return join(pieces)
 
     def _infill(self, parts: list[dict[str, Any]]) -> BatchFeature:

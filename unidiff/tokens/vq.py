@@ -1,11 +1,12 @@
-"""Image tokenizers of others: MAGVIT-v2, LlamaGen, Janus, Chameleon, diffusers' `VQModel`.
+"""Image tokenizers of others: MAGVIT-v2, LlamaGen, Janus, Chameleon, IBQ, diffusers' `VQModel`.
 
 They are one network, the VQGAN (arXiv 2012.09841), at different sizes; `unidiff/convert/` reads
-their files. A code is looked up in one of three ways:
+their files. A code is looked up in one of four ways:
 
 - `nearest`: the row of the code book at the smallest distance;
 - `cosine`: the same with the latent and the rows at length 1, which are decoded at length 1 too
   (ViT-VQGAN, arXiv 2110.04627);
+- `product`: the row with the largest inner product (IBQ, arXiv 2412.02692);
 - `signs`: a code is the number whose binary digits, the highest first, say which dimensions are
   above zero, and stands for the values 1 and -1 (lookup-free, arXiv 2310.05737).
 
@@ -22,7 +23,7 @@ from transformers import initialization as init
 from .image_tokenizer import ImageTokenizer
 from .vq_layers import Doubling, Halving, VQLevel, VQMiddle
 
-LOOKUPS = ("nearest", "cosine", "signs")
+LOOKUPS = ("nearest", "cosine", "product", "signs")
 _LISTS = (
     "encoder_sizes",
     "encoder_blocks",
@@ -207,7 +208,7 @@ class VQImageTokenizer(ImageTokenizer):
             powers: Tensor = (1 << self._digits).view(1, -1, 1, 1)
             return ((latent > 0) * powers).sum(1)
         book = self._book
-        squares = book.square().sum(-1)
+        squares = book.square().sum(-1) if self.config.lookup != "product" else 0.0
         codes = torch.zeros_like(latent[:, 0], dtype=torch.int64)
         # One image at a time: its scores are as many as positions times codes.
         for number, image in enumerate(latent.permute(0, 2, 3, 1)):

@@ -15,13 +15,17 @@ _EPSILON = 1e-6  # of every norm, as taming-transformers has it (arXiv 2012.0984
 class VQResidualBlock(nn.Module):
     """Two normalised 3 x 3 convolutions added to their input, which a 1 x 1 one fits if need be."""
 
-    def __init__(self, num_in: int, num_out: int, num_groups: int) -> None:
+    def __init__(
+        self, num_in: int, num_out: int, num_groups: int, *, has_bias: bool = True
+    ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(num_groups, num_in, eps=_EPSILON)
-        self.conv1 = nn.Conv2d(num_in, num_out, 3, padding=1)
+        self.conv1 = nn.Conv2d(num_in, num_out, 3, padding=1, bias=has_bias)
         self.norm2 = nn.GroupNorm(num_groups, num_out, eps=_EPSILON)
-        self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1)
-        self.shortcut = nn.Conv2d(num_in, num_out, 1) if num_in != num_out else nn.Identity()
+        self.conv2 = nn.Conv2d(num_out, num_out, 3, padding=1, bias=has_bias)
+        self.shortcut: nn.Module = nn.Identity()
+        if num_in != num_out:
+            self.shortcut = nn.Conv2d(num_in, num_out, 1, bias=has_bias)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(B, num_out, h, w) of (B, num_in, h, w)."""
