@@ -54,6 +54,8 @@ def test_a_state_a_bit_outside_the_bins_is_clipped(policy, observations):
         for state in (high, high + 2.99 * (high - low))
     ]
     assert np.array_equal(*plans)
+    training = policy.encoder.content({**observations[0], "state": np.full(2, 50.0)}, "row 0")
+    assert training[1]["state"].tolist() == [50, 50]  # what was recorded is learnt from
 
 
 def test_the_error_names_the_observation_of_a_batch(policy, observations):

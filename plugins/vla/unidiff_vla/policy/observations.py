@@ -43,18 +43,25 @@ class ObservationEncoder:
 
         Raises:
             ValueError: if a key, a camera, a size, a state or an instruction is not what the
-                checkpoint was trained on.
+                checkpoint was trained on; a state a bit outside its range is clipped.
             TypeError: if a picture is no picture.
         """
-        turns = [
-            [{"role": "user", "content": self.content(observation, f"observation {place}")}]
-            for place, observation in enumerate(observations)
-        ]
+        turns = []
+        for place, observation in enumerate(observations):
+            content = self.content(observation, f"observation {place}")
+            for part in content:
+                if part["type"] == "state":
+                    self._check_reach(part["state"], f"observation {place}")
+            turns.append([{"role": "user", "content": content}])
         inputs: BatchFeature = self.processor.build(turns, want=self.want)
         return inputs
 
     def content(self, observation: Observation, name: str) -> list[dict[str, Any]]:
-        """Content parts in the order of `UniDiffProcessor.for_action`: cameras, state, text."""
+        """Content parts in the order of `UniDiffProcessor.for_action`: cameras, state, text.
+
+        Training reads these too. There a state of any size is clipped, for the bins were fitted to
+        most of the recorded ones and not to all.
+        """
         has_state = self.processor.state_bins is not None
         wanted = {"image" if self.cameras is None else "images", "instruction"}
         wanted |= {"state"} if has_state else set()
@@ -100,9 +107,8 @@ class ObservationEncoder:
         return {"type": "image", "image": picture}
 
     def _state(self, state: Any, name: str) -> np.ndarray:
-        """(D,) finite state, of which the bins clip what is a bit outside."""
-        bins = self.processor.state_bins
-        dim = bins.dim
+        """(D,) finite state."""
+        dim = self.processor.state_bins.dim
         values = real_numbers(state, f"{name}: state")
         if values.shape != (dim,):
             raise ValueError(f"{name}: state must have shape ({dim},); got {values.shape}")
@@ -110,14 +116,18 @@ class ObservationEncoder:
             raise ValueError(
                 f"{name}: state must be finite; got {values.tolist()}: hold the last good reading"
             )
-        if (is_far := is_far_outside(bins, values, _NUM_WIDTHS)).any():
+        return values
+
+    def _check_reach(self, state: np.ndarray, name: str) -> None:
+        """Raise ValueError if a state that is planned for is far outside the bins."""
+        bins = self.processor.state_bins
+        if (is_far := is_far_outside(bins, state, _NUM_WIDTHS)).any():
             place = int(np.argmax(is_far))
             raise ValueError(
-                f"{name}: dimension {place} of state is {values[place]:g}, more than "
+                f"{name}: dimension {place} of state is {state[place]:g}, more than "
                 f"{_NUM_WIDTHS} widths outside the checkpoint's range, {bins.low[place]:g} to "
                 f"{bins.high[place]:g}: other units, another order, or a broken sensor?"
             )
-        return values
 
 
 def as_observations(observations: Observation | Sequence[Observation]) -> list[Observation]:
