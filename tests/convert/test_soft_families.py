@@ -20,7 +20,9 @@ from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert.family import ForeignFolder
 from unidiff.convert.llava import canvases
 from unidiff.convert.writing import convert_checkpoint
+from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.model.vision import TiledVision
+from unidiff.plugins.answers import check_modalities
 from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
 from unidiff.tokens.tiles import Tiles
 
@@ -147,6 +149,62 @@ def test_batches_of_chats_read_their_own_pictures(loaded: Any) -> None:
     for row, talk in enumerate(talks):
         alone = ours.generate(**processor.for_chat(talk), **options)[0, -6:]
         assert together[row].tolist() == alone.tolist()
+
+
+def test_bad_pictures_are_named(loaded: Any) -> None:
+    _, _, ours, processor, _ = loaded
+    name = processor.soft_prompts.shape_name
+    inputs = dict(processor.for_chat(chat(picture((28, 28)), "what?")))
+    words = {key: inputs[key] for key in ("input_ids", "attention_mask")}
+    pixels, shapes = inputs["pixel_values"], inputs[name]
+    for given, message in (
+        ({}, f"there are no pictures: pass pixel_values and {name}"),
+        ({"pixel_values": pixels}, f"pictures are pixel_values and {name}"),
+        ({"pixel_values": pixels.repeat(2, *[1] * (pixels.ndim - 1)), name: shapes}, "got"),
+        ({"pixel_values": pixels[:0], name: shapes[:0]}, "the 0 pictures of pixel_values"),
+        ({"pixel_values": pixels, name: shapes.float()}, "whole numbers >= 1, got torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ours(**words, **given)
+    text = dict(processor.for_chat(chat("hi")))
+    none = {"pixel_values": pixels[:0], name: shapes[:0]}
+    assert torch.equal(ours(**text, **none).logits, ours(**text).logits)
+
+
+def test_pictures_of_every_kind_and_shape_are_read(loaded: Any) -> None:
+    """Decoded in bfloat16; a picture that is too narrow for patches is refused in plain words."""
+    _, _, ours, processor, _ = loaded
+    model = copy.deepcopy(ours).to(torch.bfloat16)
+    whole = picture((20, 30))
+    modes = [whole.convert(mode) for mode in ("L", "LA", "RGBA", "P", "1", "CMYK")]
+    options = {"max_new_tokens": 2, "block_length": 2, "do_sample": False, "eos_token_id": -1}
+    for one in (picture((1, 1)), picture((1, 150)), picture((150, 1)), *modes):
+        inputs = processor.for_chat(chat(one, "what?"))
+        found = model.generate(**inputs, **options)
+        assert found.shape[1] == inputs["input_ids"].shape[1] + 2
+    grey, colours = (
+        processor.for_chat(chat(one, "?"))["pixel_values"]
+        for one in (modes[0], modes[0].convert("RGB"))
+    )
+    assert torch.equal(grey, colours)
+    narrow = chat(picture((1, 900)), "what?")
+    if isinstance(processor.soft_prompts, TiledPictures):
+        assert ours.generate(**processor.for_chat(narrow), **options) is not None
+        return
+    with pytest.raises(ValueError, match="a picture of 900 x 1 pixels is too narrow"):
+        processor.for_chat(narrow)
+
+
+def test_what_takes_codes_alone_says_so(loaded: Any) -> None:
+    """Tasks of plugins, and rows of training."""
+    _, _, _, processor, _ = loaded
+    task: Any = SimpleNamespace(name="look", modalities={"text", "image"})
+    with pytest.raises(ValueError, match="features of a tower: ask it by"):
+        check_modalities(task, processor)
+    said = [*chat(picture((28, 28)), "what?"), {"role": "assistant", "content": "a bag"}]
+    sequence = processor.encoder.conversation(processor.coded(said))
+    with pytest.raises(ValueError, match="holds no pictures that are read as features"):
+        blocks_row(sequence, processor.layout, BlockOptions(), np.random.default_rng(0))
 
 
 def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:

@@ -31,12 +31,12 @@ class Conversation:
 
         Raises:
             FileNotFoundError: if the picture is a path and there is no such file.
+            ValueError: if it is no picture, or the checkpoint reads none.
         """
         if isinstance(image, Path):
             check_files([image])
-        self.image = None
-        if image is not None:  # its codes are made once
-            self.image = {"codes": self.session.processor.image_codes(image)}
+        part = None if image is None else _picture_part(self.session, image)
+        self.image = part
         self.messages: list[dict[str, Any]] = []
         self.cache: Any = None
 
@@ -44,7 +44,7 @@ class Conversation:
         """The answer to one more turn of the user."""
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if self.image is not None and not self.messages:
-            content.insert(0, {"type": "image", **self.image})
+            content.insert(0, self.image)
         self.messages.append({"role": "user", "content": content})
         inputs = self.session.processor.for_chat(self.messages)
         options = {**self.options, "past_key_values": self.cache, "streamer": streamer}
@@ -52,6 +52,14 @@ class Conversation:
         self.cache = output.past_key_values
         self.messages.append({"role": "assistant", "content": answers[0].value})
         return answers[0]
+
+
+def _picture_part(session: Session, image: Any) -> dict[str, Any]:
+    """The content part of a picture, which is opened and read now."""
+    processor = session.processor
+    part = {"type": "image", "image": processor.picture(image)}
+    coded = processor.coded_part(part)  # the codes of a picture are made once
+    return part if "soft" in coded else coded
 
 
 @takes_options
@@ -92,7 +100,7 @@ def _obey(line: str, conversation: Conversation) -> None:
             conversation.restart(None)
         else:
             typer.echo(HELP, err=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         typer.echo(f"unidiff: {error}", err=True)
 
 

@@ -1,7 +1,9 @@
 """`unidiff info`: versions, and the facts of a checkpoint."""
 
 import json
+import math
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import typer
 
 from unidiff.bundled import bundled_checkpoint
+from unidiff.tokens.foreign import is_foreign
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
@@ -59,45 +62,92 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     """Sizes, layout and tokenizers of a checkpoint folder; the weights are not loaded.
 
     Raises:
-        ValueError: if a file is damaged.
+        FileNotFoundError: if somebody else's lacks a file.
+        ValueError: if a file is damaged, or somebody else's is of no known family.
     """
     from unidiff.model.adapters import WEIGHTS_FILE, is_adapter_folder, read_record
     from unidiff.model.configuration import UniDiffConfig
     from unidiff.tokens.processor import UniDiffProcessor
 
     quiet_transformers()
+    if is_foreign(folder):
+        return _foreign_facts(folder)
     config = UniDiffConfig.from_pretrained(folder)
     processor = UniDiffProcessor.from_pretrained(folder)
     is_adapter = is_adapter_folder(folder)
     count, dtypes = _count_parameters(
         folder / (WEIGHTS_FILE if is_adapter else "model.safetensors")
     )
+    facts = _facts(folder, config, processor, {"parameters": count, "stored as": dtypes})
+    if is_adapter:
+        record = read_record(folder)
+        facts["adapter of"], facts["task"] = record.base, record.task
+    return facts
+
+
+def _foreign_facts(folder: Path) -> dict[str, Any]:
+    """Facts of somebody else's checkpoint, as it would be loaded."""
+    from unidiff.convert.loading import open_foreign, processor_of
+
+    opened = open_foreign(folder)
+    weights = {
+        "family": opened.family.name,
+        "parameters": sum(math.prod(one.shape) for one in opened.tensors.values()),
+        "stored as": {str(one.dtype).removeprefix("torch.") for one in opened.tensors.values()},
+    }
+    return _facts(folder, opened.config, processor_of(opened), weights)
+
+
+def _facts(folder: Path, config: Any, processor: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a checkpoint by its configuration, processor and what its weights are."""
     layout = config.layout
     card = folder / "README.md"
     bins = {"action": processor.action_bins, "state": processor.state_bins}
+    grids = {f"{name} grid": layout.grid_of(name) for name in layout.ranges}
     facts: dict[str, Any] = {
         "folder": str(folder),
         "model card": str(card) if card.is_file() else "none",
-        "parameters": count,
-        "stored as": ", ".join(sorted(dtypes)),
+        **weights,
+        "stored as": ", ".join(sorted(weights["stored as"])),
         "layers x width": f"{config.num_hidden_layers} x {config.hidden_size}",
         "attention pattern": config.attention_pattern,
         "canvas length": config.canvas_length,
         "ids": {name: [one.start, one.stop] for name, one in sorted(layout.ranges.items())},
-        "text tokenizer": f"byte-level BPE, {len(processor.tokenizer)} ids",
-        "image grid": list(layout.image_grid),
-        "action grid": list(layout.action_grid),
+        "text tokenizer": f"{_tokenizer_kind(processor.tokenizer)}, {len(processor.tokenizer)} ids",
+        **{name: list(grid) for name, grid in grids.items() if grid is not None},
         "bins": {name: _shown(one) for name, one in bins.items() if one is not None},
     }
-    if is_adapter:
-        record = read_record(folder)
-        facts["adapter of"], facts["task"] = record.base, record.task
-    if "image" in layout.ranges:
+    if config.vision is not None:
+        facts["pictures"] = _tower(config)
+    if "image" in processor.layout.ranges:
         image = processor.image_tokenizer
         facts["image tokenizer"] = (
             f"{image.kind}, {image.codebook_size} codes, {image.num_parameters():,} parameters"
         )
+    elif "image" in layout.ranges:
+        facts["image tokenizer"] = "none here: published elsewhere, see `unidiff convert --help`"
     return facts
+
+
+def _tower(config: Any) -> str:
+    """What reads pictures as features, and the id that stands for one in a prompt."""
+    settings = config.vision
+    kind = settings.get("tower_type", "siglip")
+    layers = settings["tower"].get("num_hidden_layers", settings["tower"].get("depth"))
+    return (
+        f"features of a {kind} tower of {layers} layers over {settings['kind']}, "
+        f"id {config.layout.soft_token_id} each"
+    )
+
+
+def _tokenizer_kind(tokenizer: Any) -> str:
+    """How a tokenizer cuts texts, or its class where that is not known."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return type(tokenizer).__name__
+    kind = type(backend.model).__name__
+    is_bytes = "ByteLevel" in str(backend.pre_tokenizer)
+    return f"byte-level {kind}" if is_bytes else kind
 
 
 def _shown(tokenizer: Any) -> dict[str, Any]:

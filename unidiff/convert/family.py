@@ -163,6 +163,9 @@ class Family:
         own_inputs: what the published class must be given beside ids to read a row of a length
             under the pattern; for `unidiff verify`.
         own_settings: fields of `config.json` that it needs for that and is published without.
+        own_class: transformers' class that its language model is, made by our configuration, and
+            what its names have before that one's; where `config.json` names no class.
+        own_code: repository of the published class, where checkpoints come without it.
     """
 
     name: str
@@ -177,6 +180,8 @@ class Family:
     resample: PILImageResampling = PILImageResampling.BICUBIC
     own_inputs: Callable[[int, UniDiffConfig], Mapping[str, Any]] = lambda length, config: {}
     own_settings: Mapping[str, Any] = field(default_factory=dict)
+    own_class: Callable[[UniDiffConfig], tuple[Any, str]] | None = None
+    own_code: str | None = None
 
     def configuration(self, folder: ForeignFolder) -> UniDiffConfig:
         """Our configuration of a folder.

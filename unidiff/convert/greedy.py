@@ -81,12 +81,13 @@ def _windows(num_prompt: int, num_tokens: int, config: UniDiffConfig) -> Iterato
 
 def _paired(logits_LV: Tensor, config: UniDiffConfig) -> Tensor:
     """(L, V) scores of each position's own text token; of none that stands for no text."""
-    if config.logits_shift:
+    if config.logits_shift or is_autoregressive(config):
         logits_LV = torch.cat([logits_LV[:1], logits_LV[:-1]])
     logits_LV = logits_LV[:, : config.vocab_size].clone()
     logits_LV[:, config.layout.range_of("text").stop :] = -torch.inf
     layout = config.layout
-    silent = [config.mask_token_id, layout.expand_token_id]
+    silent = [config.mask_token_id, layout.expand_token_id, layout.soft_token_id]
+    silent += set(layout.reserved_token_ids) - set(layout.end_token_ids)
     if layout.delete_token_id not in layout.end_token_ids:
         silent.append(layout.delete_token_id)
     for token in silent:

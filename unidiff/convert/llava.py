@@ -35,6 +35,7 @@ _LAYER = "encoder.layers.{n}."
 _SIDES = {27: 384}  # pixels of a tile whose features are so many along a side and no whole patches
 _HEAD_DIM = 72  # of so400m, whose 16 heads `config.json` does not tell of
 _MASK = 126336
+_LAVIDA_CODE = "github.com/jacklishufan/LaViDa"
 # What the authors' loop never lets stand at a masked position.
 _SILENT = ("<|endoftext|>", "<|startoftext|>", "<|start_header_id|>", "<|end_header_id|>")
 _SYSTEM = (
@@ -229,6 +230,7 @@ LLADA_V = replace(
     prompts=prompts,
     pictures=pictures,
     decoding={"max_new_tokens": 128, "block_length": 128, "unmasking_strategy": "static"},
+    own_code="github.com/ML-GSAI/LLaDA-V",
 )
 LAVIDA = replace(
     LLADA,
@@ -238,6 +240,7 @@ LAVIDA = replace(
     prompts=prompts,
     pictures=pictures,
     decoding={"max_new_tokens": 64, "block_length": 64, "unmasking_strategy": "static"},
+    own_code=_LAVIDA_CODE,
 )
 LAVIDA_DREAM = replace(
     DREAM,
@@ -246,6 +249,7 @@ LAVIDA_DREAM = replace(
     rules=llada_v_rules,
     prompts=prompts,
     pictures=pictures,
+    own_code=_LAVIDA_CODE,
 )
 
 

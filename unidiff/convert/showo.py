@@ -13,7 +13,7 @@ tensors, but for those of microsoft/phi-1_5 that leave no trace there.
 import math
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
 from transformers.image_utils import PILImageResampling
 
 from unidiff.model.configuration import UniDiffConfig
@@ -166,6 +166,23 @@ def prompts(folder: ForeignFolder, tokenizer: PreTrainedTokenizerBase, template:
     return drawing_prompts("Show-o", "<|t2i|>", "<|mmu|>", template)
 
 
+def phi(config: UniDiffConfig) -> tuple[Any, str]:
+    """Phi of these sizes, and what Show-o's names have before Phi's; see `Family.own_class`."""
+    sizes = PhiConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.num_hidden_layers,
+        num_attention_heads=config.num_attention_heads,
+        hidden_act=config.hidden_act,
+        max_position_embeddings=config.max_position_embeddings,
+        layer_norm_eps=config.rms_norm_eps,
+        rope_parameters=dict(config.rope_parameters or {}),
+        qk_layernorm=config.use_qk_norm,
+    )
+    return PhiForCausalLM(sizes), "showo."
+
+
 SHOWO = Family(
     name="show-o",
     settings=settings,
@@ -176,4 +193,5 @@ SHOWO = Family(
     tokenizer="microsoft/phi-1_5",
     added_tokens=ADDED,
     resample=PILImageResampling.BILINEAR,
+    own_class=phi,
 )

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import (
+    MODEL_FOR_MASKED_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+)
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
 from unidiff.tokens.checkpoint import some
@@ -59,14 +64,7 @@ def their_model(opened: Converted, dtype: torch.dtype, device: str) -> Any:
     """
     path = opened.folder.path
     if not code_of(path, opened.folder.config):
-        try:
-            AutoConfig.from_pretrained(path)
-        except ValueError as error:
-            raise ValueError(
-                f"{path} has no code of its own (auto_map in config.json), and transformers has "
-                f"no class for it: there is nothing to compare with ({error})"
-            ) from error
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype).to(device).eval()
+        return _known_model(opened, dtype).to(device).eval()
     place = _place_of(opened)
     with _blamed(place.rpartition(".")[2], opened, "it was made"):
         kind = get_class_from_dynamic_module(place, str(path))
@@ -78,6 +76,45 @@ def their_model(opened: Converted, dtype: torch.dtype, device: str) -> Any:
             model.get_output_embeddings().weight = model.get_input_embeddings().weight
     _fill(model, opened)
     return model.to(device).eval()
+
+
+def _known_model(opened: Converted, dtype: torch.dtype) -> Any:
+    """The model of a checkpoint without code, by transformers' class; see `their_model`."""
+    path, family = opened.folder.path, opened.family
+    if family.own_class is not None:
+        with _numbers_of(dtype):
+            model, prefix = family.own_class(opened.config)
+        _fill(model, opened, prefix)
+        return model
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} has no code of its own (auto_map in config.json), and transformers has no "
+            f"class for {family.name}: there is nothing to compare with. {_where(opened)}"
+        ) from error
+    is_masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
+    kind: Any = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
+    model, notes = kind.from_pretrained(path, dtype=dtype, output_loading_info=True)
+    if lacking := sorted(notes["missing_keys"]):
+        raise ValueError(
+            f"{type(model).__name__} of transformers finds no {some(lacking)} in {path}, whose "
+            "weights have other names: there is nothing to compare with"
+        )
+    return model
+
+
+def _where(opened: Converted) -> str:
+    """Where the class of a checkpoint is to be found, as far as it is known."""
+    if opened.family.own_code is not None:
+        return (
+            f"Its class is part of {opened.family.own_code}, a program of its own that is not run "
+            "here"
+        )
+    return (
+        "If its repository has .py files, lay them beside the weights, with the config.json that "
+        "names them in auto_map"
+    )
 
 
 def their_logits(model: Any, opened: Converted, ids_L: Tensor) -> Tensor:
@@ -120,10 +157,17 @@ def _place_of(opened: Converted) -> str:
 
 
 @torch.no_grad()
-def _fill(model: Any, opened: Converted) -> None:
-    """Write the weights into a model, one in memory at a time; of tied ones there may be one."""
+def _fill(model: Any, opened: Converted, prefix: str = "") -> None:
+    """Write the weights into a model, one in memory at a time; of tied ones there may be one.
+
+    Args:
+        model: to be filled.
+        opened: the checkpoint.
+        prefix: what names have in the checkpoint before those of the model.
+    """
     own, filled = model.state_dict(), set()
     for name, tensor in by_name(opened.files).items():
+        name = name.removeprefix(prefix)
         if name not in own:  # frequencies that it does not save
             continue
         if tuple(own[name].shape) != tensor.shape:

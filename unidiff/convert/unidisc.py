@@ -148,4 +148,5 @@ UNIDISC = Family(
     },
     template=TEMPLATE,
     tokenizer="NousResearch/Llama-2-7b-hf",
+    own_code="github.com/alexanderswerdlow/unidisc",
 )

@@ -118,10 +118,15 @@ def blocks_row(
             made again.
 
     Raises:
-        ValueError: if no token is wanted.
+        ValueError: if no token is wanted, or pictures are read as features.
     """
     if not sequence.is_wanted_L.any():
         raise ValueError("a training sequence needs at least one wanted token")
+    if layout.soft_token_id is not None and (sequence.ids_L == layout.soft_token_id).any():
+        raise ValueError(
+            "a training row holds no pictures that are read as features of a tower: train this "
+            "checkpoint on texts, or one that reads pictures as codes"
+        )
     if options.left_to_right:
         return _canvas_free_row(sequence, layout)
     if options.grid:

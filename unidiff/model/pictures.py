@@ -60,11 +60,16 @@ class PictureMethods:
                 patches.
 
         Raises:
-            ValueError: if the model has no tower, shapes are missing or of the other kind, or
-                pixels, shapes and places do not fit together.
+            ValueError: if the model has no tower, pixels or shapes are missing or of the other
+                kind, or pixels, shapes and places do not fit together.
         """
         given = {"image_sizes": image_sizes, "image_grid_thw": image_grid_thw}
         if pixel_values is None and all(value is None for value in given.values()):
+            if self.vision is not None and bool(self.is_soft(input_ids, attention_mask).any()):
+                raise ValueError(
+                    f"input_ids have positions for features of pictures, and there are no "
+                    f"pictures: pass pixel_values and {self.vision.shape_name} of the processor"
+                )
             return None
         if self.vision is None:
             raise ValueError(

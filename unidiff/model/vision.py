@@ -60,7 +60,7 @@ class TiledVision(nn.Module):
         self.newline = nn.Parameter(torch.zeros(width))
 
     def forward(self, pixel_values: Tensor, shapes: Tensor) -> list[Tensor]:
-        """(n, D) features of each picture.
+        """(n, D) features of each picture; none without pictures.
 
         Args:
             pixel_values: (N, 3, side, side) float, the tiles of all pictures.
@@ -72,6 +72,8 @@ class TiledVision(nn.Module):
         sizes = _shapes("image_sizes", shapes, 2)
         counts = [self.tiles.num_tiles(size) for size in sizes]
         _check_pixels(pixel_values, (_COLOURS, self.tiles.side, self.tiles.side), counts)
+        if not counts:
+            return []
         pixels = pixel_values.to(self.tower.embeddings.patch_embedding.weight)
         hidden = self.tower.encoder(inputs_embeds=self.tower.embeddings(pixels)).last_hidden_state
         squares_NDFF = self._pooled(self.projector(hidden))
@@ -133,7 +135,7 @@ class PatchedVision(nn.Module):
         )
 
     def forward(self, pixel_values: Tensor, shapes: Tensor) -> list[Tensor]:
-        """(n, D) features of each picture.
+        """(n, D) features of each picture; none without pictures.
 
         Args:
             pixel_values: (N, 3 frames side side) float, the patches of all pictures.
@@ -147,6 +149,8 @@ class PatchedVision(nn.Module):
         counts = [size * self.patches.merge**2 for size in sizes]
         values = _COLOURS * self.patches.frames * self.patches.side**2
         _check_pixels(pixel_values, (values,), counts)
+        if not counts:
+            return []
         weight = self.tower.patch_embed.proj.weight
         features = self.tower(pixel_values.to(weight), shapes.to(weight.device)).pooler_output
         return list(self.projector(features).split(sizes))
@@ -178,10 +182,11 @@ def _projector(before: int, width: int, depth: int, activation: str = "gelu") ->
 
 def _shapes(name: str, shapes: Tensor, columns: int) -> list[list[int]]:
     """Shapes as lists; raises ValueError unless they are a (P, columns) matrix of positives."""
-    if shapes.ndim != 2 or shapes.shape[1] != columns or bool((shapes < 1).any()):
+    is_matrix = shapes.ndim == 2 and shapes.shape[1] == columns
+    if not is_matrix or shapes.is_floating_point() or bool((shapes < 1).any()):
         raise ValueError(
-            f"{name} must be a (pictures, {columns}) tensor of whole numbers >= 1, got shape "
-            f"{tuple(shapes.shape)}: take it from the processor"
+            f"{name} must be a (pictures, {columns}) tensor of whole numbers >= 1, got "
+            f"{shapes.dtype} of shape {tuple(shapes.shape)}: take it from the processor"
         )
     found: list[list[int]] = shapes.tolist()
     return found

@@ -57,6 +57,12 @@ def answer_examples(
 def check_modalities(task: Task, processor: Any) -> None:
     """Raise ValueError if the checkpoint lacks a modality that the task needs."""
     missing = sorted(task.modalities - set(processor.layout.ranges))
+    if missing == ["image"] and processor.soft_prompts is not None:
+        raise ValueError(
+            f"task {task.name!r} needs pictures as codes, and this checkpoint reads them as "
+            "features of a tower: ask it by `unidiff generate --image`, or by for_chat of its "
+            "processor"
+        )
     if missing:
         raise ValueError(
             f"task {task.name!r} needs {missing}, which this checkpoint does not have; it has "

@@ -33,14 +33,15 @@ def infill_sequence(encoder: SequenceEncoder, parts: Sequence[Mapping[str, Any]]
         `TokenSequence` whose first `infill_prompt_length` tokens are the prompt.
 
     Raises:
-        ValueError: if a part's type is unknown, its shapes differ or a hole's length is below 1.
+        ValueError: if a part's type is unknown, its shapes differ or a hole's length is below 1,
+            or the checkpoint has no ids that stand around an infilling.
     """
     canvas = [_part(encoder, part) for part in parts]
     if "text" in encoder.layout.delimiters:
         opening, closing = (run_of([one], "text") for one in encoder.layout.delimiters["text"])
         return join([opening, *canvas, closing])
-    prompt = run_of([encoder.special("<|bos|>"), encoder.special("<|infill|>")], "text")
-    return join([prompt, *canvas, run_of([encoder.special("<|end|>")], "text")])
+    begin, task, end = _specials(encoder)
+    return join([run_of([begin, task], "text"), *canvas, run_of([end], "text")])
 
 
 def infill_prompt_length(layout: TokenLayout) -> int:
@@ -72,6 +73,17 @@ def split_at_markers(text: str, hole_length: int, allow_none: bool = False) -> l
         filled += [piece.removesuffix(" "), hole_length]
     filled.append(pieces[-1])
     return [piece for piece in filled if piece != ""]
+
+
+def _specials(encoder: SequenceEncoder) -> list[int]:
+    """Ids that stand around an infilling; raises ValueError for checkpoints without."""
+    try:
+        return [encoder.special(name) for name in ("<|bos|>", "<|infill|>", "<|end|>")]
+    except ValueError as error:
+        raise ValueError(
+            f"this checkpoint was not trained to fill holes ({error}); UniDiff's own are, and of "
+            "others BERT, RoBERTa and DreamOn with the special tokens of their tokenizers"
+        ) from error
 
 
 def _part(encoder: SequenceEncoder, part: Mapping[str, Any]) -> TokenSequence:

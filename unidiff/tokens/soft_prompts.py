@@ -19,6 +19,7 @@ from .patches import Patches
 from .tiles import Tiles, best_canvas, fitted
 
 _HALF = (0.5, 0.5, 0.5)
+_MOST_NARROW = 200  # times the other side; transformers' processor of patches takes less
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,13 @@ class PatchedPictures:
     shape_name: ClassVar[str] = "image_grid_thw"
 
     def __call__(self, picture: Image.Image) -> SoftPicture:
-        """A picture ready for the tower."""
+        """A picture ready for the tower; raises ValueError if it is too narrow for patches."""
+        if max(picture.size) >= _MOST_NARROW * min(picture.size):
+            raise ValueError(
+                f"a picture of {picture.width} x {picture.height} pixels is too narrow for this "
+                f"checkpoint: its longer side must be less than {_MOST_NARROW} times the other; "
+                "cut it"
+            )
         found = Qwen2VLImageProcessorPil(
             size={"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
             patch_size=self.patches.side,
