@@ -44,6 +44,7 @@ ONE_TOKEN_A_STEP: list[dict[str, Any]] = [
     {"unmasking_strategy": "random", "block_length": 1, "fuse_commit": False},
     {"unmasking_strategy": "static", "block_length": 2, "cache_reuse": "none"},
     {"decoding_mode": "ar"},
+    {"decoding_mode": "ar_text"},
     {"decoding_mode": "self_speculative"},
     {"decoding_mode": "self_speculative", "draft_length": 1},
     {"decoding_mode": "auto", "draft_length": 3, "cache_reuse": "none"},

@@ -349,7 +349,9 @@ def test_no_response_holds_a_soft_position() -> None:
 def test_wrong_pictures_are_refused_by_name() -> None:
     model = soft_model("causal_context")
     ids, given = torch.tensor([prompt(model, 5, "p0", 9)]), pictures(model, [0])
-    with pytest.raises(ValueError, match=r"positions for features of pictures, and there are no pictures"):
+    with pytest.raises(
+        ValueError, match=r"positions for features of pictures, and there are no pictures"
+    ):
         model.generate(ids)
     with pytest.raises(ValueError, match=r"the 2 pictures of pixel_values .*do not get whole"):
         model.generate(ids, **pictures(model, [0, 1]))
