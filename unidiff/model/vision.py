@@ -12,28 +12,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import SiglipVisionConfig, SiglipVisionModel
 from transformers.activations import ACT2FN
-from transformers.models.qwen2_5_vl.configuration_qwen2_5_vl import Qwen2_5_VLVisionConfig
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VisionTransformerPretrainedModel,
-)
-from transformers.models.qwen2_vl.configuration_qwen2_vl import Qwen2VLVisionConfig
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VisionTransformerPretrainedModel
 
 from unidiff.tokens.patches import Patches
 from unidiff.tokens.tiles import Tiles
 
 _COLOURS = 3
-# Type of a tower over patches -> its configuration, itself, and the width that it gives.
-_PATCH_TOWERS: dict[str, tuple[Any, Any, str]] = {
-    "qwen2_vl": (Qwen2VLVisionConfig, Qwen2VisionTransformerPretrainedModel, "hidden_size"),
-    "qwen2_5_vl": (
-        Qwen2_5_VLVisionConfig,
-        Qwen2_5_VisionTransformerPretrainedModel,
-        "out_hidden_size",
-    ),
-}
 
 
 class TiledVision(nn.Module):
@@ -53,6 +37,8 @@ class TiledVision(nn.Module):
             width: of the model's embeddings.
         """
         super().__init__()
+        from transformers import SiglipVisionConfig, SiglipVisionModel
+
         self.tiles = Tiles.from_dict(settings["tiles"])
         config = SiglipVisionConfig(**settings["tower"], vision_use_head=False)
         self.tower = SiglipVisionModel(config)
@@ -121,7 +107,7 @@ class PatchedVision(nn.Module):
             width: of the model's embeddings.
         """
         super().__init__()
-        config_class, tower_class, width_name = _PATCH_TOWERS[settings["tower_type"]]
+        config_class, tower_class, width_name = _patch_tower(settings["tower_type"])
         config = config_class(**settings["tower"])
         self.patches = Patches(
             config.patch_size, config.temporal_patch_size, config.spatial_merge_size
@@ -170,6 +156,26 @@ def vision_of(settings: Mapping[str, Any] | None, width: int) -> nn.Module | Non
         width: of the model's embeddings.
     """
     return None if settings is None else VISIONS[settings["kind"]](settings, width)
+
+
+def _patch_tower(tower_type: str) -> tuple[Any, Any, str]:
+    """A tower over patches: its configuration, itself, and the width that it gives."""
+    from transformers.models.qwen2_5_vl import configuration_qwen2_5_vl, modeling_qwen2_5_vl
+    from transformers.models.qwen2_vl import configuration_qwen2_vl, modeling_qwen2_vl
+
+    towers = {
+        "qwen2_vl": (
+            configuration_qwen2_vl.Qwen2VLVisionConfig,
+            modeling_qwen2_vl.Qwen2VisionTransformerPretrainedModel,
+            "hidden_size",
+        ),
+        "qwen2_5_vl": (
+            configuration_qwen2_5_vl.Qwen2_5_VLVisionConfig,
+            modeling_qwen2_5_vl.Qwen2_5_VisionTransformerPretrainedModel,
+            "out_hidden_size",
+        ),
+    }
+    return towers[tower_type]
 
 
 def _projector(before: int, width: int, depth: int, activation: str = "gelu") -> nn.Sequential:

@@ -12,8 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from transformers.image_utils import PILImageResampling
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from .patches import Patches
 from .tiles import Tiles, best_canvas, fitted
@@ -86,6 +84,8 @@ class TiledPictures:
 
     def __call__(self, picture: Image.Image) -> SoftPicture:
         """A picture ready for the tower."""
+        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
         side, size = self.tiles.side, (picture.height, picture.width)
         canvas = best_canvas(size, self.tiles.canvases)
         inside = fitted(size, canvas)
@@ -134,13 +134,15 @@ class PatchedPictures:
 
     def __call__(self, picture: Image.Image) -> SoftPicture:
         """A picture ready for the tower; raises ValueError if it is too narrow for patches."""
+        from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
+
         if max(picture.size) >= _MOST_NARROW * min(picture.size):
             raise ValueError(
                 f"a picture of {picture.width} x {picture.height} pixels is too narrow for this "
                 f"checkpoint: its longer side must be less than {_MOST_NARROW} times the other; "
                 "cut it"
             )
-        found = Qwen2VLImageProcessorPil(
+        found = image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
             size={"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
             patch_size=self.patches.side,
             temporal_patch_size=self.patches.frames,
