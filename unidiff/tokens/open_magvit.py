@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 
 from .image_tokenizer import ImageTokenizer
-from .vq_layers import VQResidualBlock
+from .vq_layers import LevelEncoder, VQResidualBlock, codes_of_signs, signs_of_codes
 
 _EPSILON = 1e-6  # of every norm, and of the variance that scales one
 
@@ -112,8 +112,8 @@ class Spread(nn.Module):
         return F.pixel_shuffle(quarters.flatten(1, 2), 2)
 
 
-class OpenMagvitEncoder(nn.Module):
-    """From pixels to latents: levels, each but the last followed by a halving, then the middle."""
+class OpenMagvitEncoder(LevelEncoder):
+    """From (B, 3, H, W) pixels in [-1, 1] to (B, d, h, w) latents."""
 
     def __init__(self, config: OpenMagvitImageTokenizerConfig) -> None:
         super().__init__()
@@ -129,14 +129,6 @@ class OpenMagvitEncoder(nn.Module):
         self.middle = _blocks(sizes[-1], sizes[-1], config)
         self.norm_out = nn.GroupNorm(config.num_groups, sizes[-1], eps=_EPSILON)
         self.conv_out = nn.Conv2d(sizes[-1], config.code_size, 1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, d, h, w) of (B, 3, H, W) pixels in [-1, 1]."""
-        hidden = self.conv_in(pixels)
-        for level, halving in zip(self.levels, [*self.halvings, nn.Identity()], strict=True):
-            hidden = halving(level(hidden))
-        latent: Tensor = self.conv_out(F.silu(self.norm_out(self.middle(hidden))))
-        return latent
 
 
 class OpenMagvitDecoder(nn.Module):
@@ -186,19 +178,16 @@ class OpenMagvitImageTokenizer(ImageTokenizer):
         return "Open-MAGVIT2, codes by signs"
 
     def _codes(self, pixels: Tensor) -> Tensor:
-        is_above = self.encoder(pixels.to(self.dtype)) > 0
-        codes: Tensor = (is_above * (1 << self._digits)).sum(1)
-        return codes
+        return codes_of_signs(self.encoder(pixels.to(self.dtype)), self._digits)
 
     def _pixels(self, codes: Tensor) -> Tensor:
-        bits = (codes[:, None] >> self._digits) & 1
-        pixels: Tensor = self.decoder((bits * 2 - 1).to(self.dtype))
+        pixels: Tensor = self.decoder(signs_of_codes(codes, self._digits).to(self.dtype))
         return pixels
 
     @property
     def _digits(self) -> Tensor:
-        """(d, 1, 1) the place of each dimension's binary digit, the lowest first."""
-        return torch.arange(self.config.code_size, device=self.device)[:, None, None]
+        """(d,) the place of each dimension's binary digit, the lowest first."""
+        return torch.arange(self.config.code_size, device=self.device)
 
 
 def _blocks(num_in: int, num_out: int, config: OpenMagvitImageTokenizerConfig) -> nn.Sequential:

@@ -21,7 +21,15 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
 from .image_tokenizer import ImageTokenizer
-from .vq_layers import Doubling, Halving, VQLevel, VQMiddle
+from .vq_layers import (
+    Doubling,
+    Halving,
+    LevelEncoder,
+    VQLevel,
+    VQMiddle,
+    codes_of_signs,
+    signs_of_codes,
+)
 
 LOOKUPS = ("nearest", "cosine", "product", "signs")
 _LISTS = (
@@ -102,8 +110,8 @@ class VQImageTokenizerConfig(PreTrainedConfig):
         return 1 << (len(self.encoder_sizes) - 1)
 
 
-class VQEncoder(nn.Module):
-    """From pixels to latents: levels, each but the last followed by a halving, then the middle."""
+class VQEncoder(LevelEncoder):
+    """From (B, 3, H, W) pixels to (B, latent_size, h, w) latents."""
 
     def __init__(self, config: VQImageTokenizerConfig) -> None:
         super().__init__()
@@ -118,14 +126,6 @@ class VQEncoder(nn.Module):
         self.middle = VQMiddle(sizes[-1], config.attends_middle, groups)
         self.norm_out = nn.GroupNorm(groups, sizes[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(sizes[-1], config.latent_size, 3, padding=1)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """(B, latent_size, h, w) of (B, 3, H, W) pixels in the network's own range."""
-        hidden = self.conv_in(pixels)
-        for level, halving in zip(self.levels, [*self.halvings, nn.Identity()], strict=True):
-            hidden = halving(level(hidden))
-        latent: Tensor = self.conv_out(F.silu(self.norm_out(self.middle(hidden))))
-        return latent
 
 
 class VQDecoder(nn.Module):
@@ -205,8 +205,7 @@ class VQImageTokenizer(ImageTokenizer):
     def find(self, latent: Tensor) -> Tensor:
         """(B, h, w) int64 codes of a (B, d, h, w) float32 latent."""
         if self.config.lookup == "signs":
-            powers: Tensor = (1 << self._digits).view(1, -1, 1, 1)
-            return ((latent > 0) * powers).sum(1)
+            return codes_of_signs(latent, self._digits)
         book = self._book
         squares = book.square().sum(-1) if self.config.lookup != "product" else 0.0
         codes = torch.zeros_like(latent[:, 0], dtype=torch.int64)
@@ -218,8 +217,7 @@ class VQImageTokenizer(ImageTokenizer):
     def values(self, codes: Tensor) -> Tensor:
         """(B, d, h, w) float32 of (B, h, w) codes, which must be in range."""
         if self.config.lookup == "signs":
-            bits = (codes[:, None] >> self._digits.view(1, -1, 1, 1)) & 1
-            return bits.float() * 2 - 1
+            return signs_of_codes(codes, self._digits).float()
         return self._book[codes].permute(0, 3, 1, 2)
 
     @property

@@ -6,6 +6,8 @@ attention stands, and how a code is looked up (`vq.py`).
 Shapes: B images, C channels, h and w rows and columns at a level's resolution.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -120,3 +122,38 @@ class Doubling(nn.Module):
         """(B, C, 2 h, 2 w) of (B, C, h, w)."""
         result: Tensor = self.conv(F.interpolate(hidden, scale_factor=2.0, mode="nearest"))
         return result
+
+
+class LevelEncoder(nn.Module):
+    """From pixels to latents: levels, each but the last followed by a halving, then the middle."""
+
+    conv_in: Any
+    levels: Any
+    halvings: Any
+    middle: Any
+    norm_out: Any
+    conv_out: Any
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, latent channels, h, w) of (B, 3, H, W) pixels in the network's own range."""
+        hidden = self.conv_in(pixels)
+        for level, halving in zip(self.levels, [*self.halvings, nn.Identity()], strict=True):
+            hidden = halving(level(hidden))
+        latent: Tensor = self.conv_out(F.silu(self.norm_out(self.middle(hidden))))
+        return latent
+
+
+def codes_of_signs(latent: Tensor, digits_d: Tensor) -> Tensor:
+    """(B, h, w) int64 codes of a (B, d, h, w) latent, by what of it is above 0.
+
+    Args:
+        latent: (B, d, h, w).
+        digits_d: (d,) int64, the place of each dimension's binary digit.
+    """
+    codes: Tensor = ((latent > 0) * (1 << digits_d)[:, None, None]).sum(1)
+    return codes
+
+
+def signs_of_codes(codes: Tensor, digits_d: Tensor) -> Tensor:
+    """(B, d, h, w) int64, 1 and -1, of (B, h, w) codes; see `codes_of_signs`."""
+    return ((codes[:, None] >> digits_d[:, None, None]) & 1) * 2 - 1
