@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import (
@@ -22,6 +24,12 @@ from .reference_images import Diffusers, LlamaGen, Magvit, nearest, unit
 from .reference_seed_voken import IBQ, OpenMagvit, trained
 
 SIDES = (48, 32)  # pixels of a test picture, down and across
+
+
+def random_picture(seed: int = 3) -> Image.Image:
+    """A picture 60 high and 90 wide."""
+    values = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+    return Image.fromarray(values).resize((90, 60), Image.Resampling.BICUBIC)
 
 
 class OfTransformers:

@@ -57,11 +57,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return model, published.write(root / "vqvae", vq)
 
 
-@pytest.fixture(scope="module")
-def processor(folders: tuple[Path, Path]) -> UniDiffProcessor:
-    return UniDiffProcessor.from_pretrained(folders[0], image_tokenizer=folders[1])
-
-
 @pytest.fixture
 def tiny(folders: tuple[Path, Path]) -> UniDiffProcessor:
     """The processor of pictures of few codes."""

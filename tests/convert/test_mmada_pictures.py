@@ -16,7 +16,7 @@ from unidiff.cli.app import ERROR_EXIT, app
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from .published import END, MASK, SPECIALS, TABLE
-from .published_images import IMAGE_TABLE
+from .published_images import IMAGE_TABLE, random_picture
 from .reference_images import LlamaGen, Magvit
 
 MMADA = next(one for one in TABLE if one.name == "mmada")
@@ -35,14 +35,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture(scope="module")
-def processor(folders: tuple[Path, Path]) -> UniDiffProcessor:
-    return UniDiffProcessor.from_pretrained(folders[0], image_tokenizer=folders[1])
-
-
-@pytest.fixture(scope="module")
 def picture() -> Image.Image:
-    values = np.random.default_rng(3).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((90, 60), Image.Resampling.BICUBIC)
+    return random_picture()
 
 
 def prepared(picture: Image.Image) -> torch.Tensor:

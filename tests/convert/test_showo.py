@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers.image_utils import PILImageResampling
@@ -18,7 +17,7 @@ from unidiff.convert.loading import open_foreign, processor_of
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from .published import MMADA_SPECIALS, write_json, write_tokenizer
-from .published_images import IMAGE_TABLE
+from .published_images import IMAGE_TABLE, random_picture
 from .published_showo import BOS, EOI, FIRST, MMU, PAD, SOI, SPECIALS, T2I, masked_logits, published
 from .reference_images import Magvit
 
@@ -37,23 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder, MAGVIT.write(root / "magvitv2", Magvit())
 
 
-@pytest.fixture(scope="module")
-def processor(folders: tuple[Path, Path]) -> UniDiffProcessor:
-    return UniDiffProcessor.from_pretrained(folders[0], image_tokenizer=folders[1])
-
-
-@pytest.fixture(scope="module")
-def model(folders: tuple[Path, Path]) -> UniDiffForBlockDiffusion:
-    return UniDiffForBlockDiffusion.from_pretrained(folders[0], dtype=torch.float32)
-
-
-def picture(seed: int = 3) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((90, 60), Image.Resampling.BICUBIC)
-
-
 def question(processor: UniDiffProcessor, seed: int = 3, text: str = "what?") -> dict[str, Tensor]:
-    content = [{"type": "image", "image": picture(seed)}, {"type": "text", "text": text}]
+    content = [{"type": "image", "image": random_picture(seed)}, {"type": "text", "text": text}]
     return dict(processor.for_chat([{"role": "user", "content": content}]))
 
 
@@ -62,7 +46,7 @@ def text_ids(processor: UniDiffProcessor, text: str) -> list[int]:
 
 
 def test_a_question_about_a_picture_is_written_as_published(processor: UniDiffProcessor) -> None:
-    codes = [FIRST + code for code in processor.image_codes(picture()).tolist()]
+    codes = [FIRST + code for code in processor.image_codes(random_picture()).tolist()]
     said = text_ids(processor, "USER: \nwhat? ASSISTANT:")
     ids = question(processor)["input_ids"][0].tolist()
     assert ids == [MMU, SOI, *codes, EOI, BOS, *said]

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from unidiff.model.layers import UniDiffRotaryEmbedding
 from unidiff.tokens.positions import sequence_positions
 
 from .published import END, write_json
-from .published_images import IMAGE_TABLE
+from .published_images import IMAGE_TABLE, random_picture
 from .published_unidisc import FIRST, SIDE, UNIDISC
 from .reference_images import LlamaGen
 
@@ -36,21 +35,6 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = own.write(root / "unidisc", own.model())
     (folder / "chat_template.jinja").unlink()
     return folder, LLAMAGEN.write(root / "llamagen", LlamaGen())
-
-
-@pytest.fixture(scope="module")
-def processor(folders: tuple[Path, Path]) -> UniDiffProcessor:
-    return UniDiffProcessor.from_pretrained(folders[0], image_tokenizer=folders[1])
-
-
-@pytest.fixture(scope="module")
-def model(folders: tuple[Path, Path]) -> UniDiffForBlockDiffusion:
-    return UniDiffForBlockDiffusion.from_pretrained(folders[0], dtype=torch.float32)
-
-
-def picture(seed: int = 3) -> Image.Image:
-    values = np.random.default_rng(seed).integers(0, 256, (6, 9, 3), dtype=np.uint8)
-    return Image.fromarray(values).resize((90, 60), Image.Resampling.BICUBIC)
 
 
 def reference_logits(row: Tensor, pictures: tuple[int, ...]) -> Tensor:
@@ -119,9 +103,12 @@ def test_text_behind_pictures_equals_the_published_maths(
     content: list[dict[str, object]] = []
     row, places = [BOS], []
     for seed, text in enumerate(texts):
-        content += [{"type": "image", "image": picture(seed)}, {"type": "text", "text": text}]
+        content += [
+            {"type": "image", "image": random_picture(seed)},
+            {"type": "text", "text": text},
+        ]
         places.append(len(row))
-        row += [FIRST + code for code in processor.image_codes(picture(seed)).tolist()]
+        row += [FIRST + code for code in processor.image_codes(random_picture(seed)).tolist()]
         row += processor.tokenizer(text, add_special_tokens=False)["input_ids"]
     asked = processor.for_chat([{"role": "user", "content": content}])
     assert asked["input_ids"].tolist() == [row]
@@ -133,7 +120,7 @@ def test_text_behind_pictures_equals_the_published_maths(
 def test_approximate_reuse_sees_pictures_too(
     processor: UniDiffProcessor, model: UniDiffForBlockDiffusion
 ) -> None:
-    content = [{"type": "image", "image": picture()}, {"type": "text", "text": "what?"}]
+    content = [{"type": "image", "image": random_picture()}, {"type": "text", "text": "what?"}]
     asked = processor.for_chat([{"role": "user", "content": content}])
     options = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": -1}
     exact = model.generate(**asked, **options)
