@@ -107,10 +107,14 @@ def test_the_ids_of_a_sentencepiece_model_are_counted(model_file: Path, tmp_path
         UniDiffForBlockDiffusion.from_pretrained(written)
 
 
+# Tokens of an answer where a family's authors decode fewer than 128.
+SHORT = {"bert": 32, "roberta": 32, "show-o": 100, "unidisc": 64, "lavida": 64, "dimple": 64}
+
+
 @pytest.mark.parametrize("family", all_families(), ids=lambda one: one.name)
 def test_every_family_says_how_it_is_decoded(family) -> None:
     saved = UniDiffGenerationConfig(**family.decoding)
-    assert saved.max_new_tokens >= 32  # an answer, not one canvas
+    assert saved.max_new_tokens >= SHORT.get(family.name, 128)  # an answer, not one canvas
     assert family.template
     assert saved.decoding_mode in ("ar", "ar_text") or saved.unmasking_strategy in (
         "static",

@@ -11,6 +11,7 @@ import torch
 from small_decoding import CACHED, CANVAS, PATTERNS, VOCAB, random_model
 from torch import Tensor, nn
 
+from unidiff.generation.inputs import GenerationInputs
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.modeling import UniDiffForBlockDiffusion
 from unidiff.model.soft_positions import pictures_of_rows
@@ -353,6 +354,8 @@ def test_wrong_pictures_are_refused_by_name() -> None:
         ValueError, match=r"positions for features of pictures, and there are no pictures"
     ):
         model.generate(ids)
+    with pytest.raises(ValueError, match=r"row 0 of input_ids has 14 positions .* pictures have 0"):
+        model.decoding_session(max_rows=1).submit(GenerationInputs(ids))
     with pytest.raises(ValueError, match=r"the 2 pictures of pixel_values .*do not get whole"):
         model.generate(ids, **pictures(model, [0, 1]))
     with pytest.raises(ValueError, match=r"must have the shape \(5, 3, 28, 28\).*got \(4, 3, 28"):
