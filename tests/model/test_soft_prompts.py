@@ -342,6 +342,15 @@ def test_lora_leaves_the_tower_alone() -> None:
     assert tuned != plain
 
 
+def test_pictures_in_numpy_are_the_same_pictures() -> None:
+    model = soft_model("causal_context")
+    ids, given = torch.tensor([prompt(model, 5, "p0", 9)]), pictures(model, [0])
+    arrays = {name: value.numpy() for name, value in given.items()}
+    options = {"max_new_tokens": 8, "do_sample": False}
+    expected = model.generate(ids, **given, **options)
+    assert torch.equal(model.generate(ids, **arrays, **options), expected)
+
+
 def test_no_response_holds_a_soft_position() -> None:
     assert not layout().allowed_ids("text", VOCAB)[SOFT]
     assert TokenLayout.from_dict(layout().to_dict()).soft_token_id == SOFT

@@ -53,7 +53,7 @@ class PictureMethods:
         Args:
             input_ids: (B, L) int64.
             attention_mask: (B, L), non-zero at real tokens; None: all are.
-            pixel_values: pieces of all pictures, as the processor made them.
+            pixel_values: pieces of all pictures, as the processor made them, torch or numpy.
             image_sizes: (P, 2) int64, (height, width) of each picture in pixels, for a tower over
                 tiles.
             image_grid_thw: (P, 3) int64, (times, rows, columns) of each in patches, for one over
@@ -84,7 +84,7 @@ class PictureMethods:
                 f"{next(iter(given))}, as the processor made them"
             )
         shapes = torch.as_tensor(shapes)
-        features = self.vision(pixel_values, shapes)
+        features = self.vision(torch.as_tensor(pixel_values), shapes)
         places_B = self.is_soft(input_ids, attention_mask).sum(1).tolist()
         rows = pictures_of_rows(places_B, [len(one) for one in features])
         sizes = shapes.tolist()
