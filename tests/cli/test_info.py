@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from shutil import copytree
 from typing import Annotated
 
 import pytest
@@ -27,6 +28,26 @@ def test_info_tells_versions_and_facts(run_command, tiny_checkpoint):
     assert "240 codes" in facts["image tokenizer"]
     model = unidiff.UniDiffForBlockDiffusion.from_pretrained(tiny_checkpoint)
     assert facts["parameters"] == model.num_parameters()
+
+
+def test_a_checkpoint_in_shards_is_one(run_command, tiny_checkpoint, tmp_path):
+    whole = run_command("info", "--json").report["checkpoint"]
+    folder = tmp_path / "shards"
+    copytree(tiny_checkpoint, folder)
+    (folder / "model.safetensors").unlink()
+    model = unidiff.UniDiffForBlockDiffusion.from_pretrained(tiny_checkpoint)
+    model.save_pretrained(folder, max_shard_size="200KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    facts = run_command("info", "--json", checkpoint=folder).report["checkpoint"]
+    assert facts == {**whole, "folder": str(folder)}
+    options = ("Hello", "--max-new-tokens", 8, "--json")
+    expected, found = (
+        run_command("generate", *options, checkpoint=one).report
+        for one in (tiny_checkpoint, folder)
+    )
+    assert found["output"] == expected["output"]
+    next(folder.glob("model-*.safetensors")).unlink()
+    assert "is missing" in run_command("info", checkpoint=folder).err
 
 
 def test_info_is_a_table_for_people(run_command):

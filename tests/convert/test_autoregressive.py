@@ -1,9 +1,11 @@
 """An autoregressive source, before any tuning: blocks of one are its own greedy decoding."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 
 from unidiff import UniDiffForBlockDiffusion
 
@@ -47,3 +49,34 @@ def test_longer_blocks_are_not_what_the_source_says(tmp_path: Path) -> None:
         for length in (1, 4)
     )
     assert not torch.equal(one, four)
+
+
+def test_an_adapter_that_peft_wrote_finds_its_foreign_base(tmp_path: Path) -> None:
+    published = AUTOREGRESSIVE[-1]
+    published.write(tmp_path / "source", published.model())
+    tuned = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "source", dtype=torch.float32)
+    tuned.add_adapter(LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
+    tuned.save_pretrained(tmp_path / "adapter")
+    again = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "adapter", dtype=torch.float32)
+    assert again.config.logits_shift == 1
+    assert again.config.mask_token_id == tuned.config.mask_token_id
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        assert torch.equal(again(ids).logits, tuned.eval()(ids).logits)
+        tuned.disable_adapters()
+        assert not torch.equal(again(ids).logits, tuned(ids).logits)
+
+
+def test_an_adapter_without_its_base_says_what_to_do(tmp_path: Path) -> None:
+    published = AUTOREGRESSIVE[-1]
+    published.write(tmp_path / "source", published.model())
+    tuned = UniDiffForBlockDiffusion.from_pretrained(tmp_path / "source", dtype=torch.float32)
+    tuned.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    tuned.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "source").rename(tmp_path / "moved")
+    with pytest.raises(FileNotFoundError, match=r"was trained on .*source, which is not there"):
+        UniDiffForBlockDiffusion.from_pretrained(tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": None}))
+    with pytest.raises(ValueError, match=r"names no base .*call model\.load_adapter"):
+        UniDiffForBlockDiffusion.from_pretrained(tmp_path / "adapter")

@@ -64,7 +64,12 @@ def bench_quality(
 
 def checkpoint_name(folder: Path) -> str:
     """First digits of the weights' SHA-256."""
-    return sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:12]
+    from unidiff.model.checkpoint import weight_files
+
+    digest = sha256()
+    for path in weight_files(folder):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _run(session: Any, plan: Any, cells: Path) -> list[Any]:

@@ -15,7 +15,7 @@ from unidiff.plugins.task import Example, Task
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
 from .progress import goes_on, run_beside
-from .session import Session, check_weights, open_session, quiet_transformers
+from .session import Session, check_checkpoint, open_session, quiet_transformers
 
 _DATA, _TRAINING = "Data", "Training"
 _RETAIN_EXAMPLES = 2_000  # of each task that is retained
@@ -219,7 +219,7 @@ def merge(
     model.save_pretrained(partial)
     UniDiffProcessor.from_pretrained(adapter).save_pretrained(partial)
     partial.rename(out)
-    check_weights(out)
+    check_checkpoint(out)
     typer.echo(str(out))
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import typer
 
 from unidiff.bundled import bundled_checkpoint
-from unidiff.tokens.foreign import is_foreign
+from unidiff.tokens.foreign import is_foreign, local_folder
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
-from .session import check_weights, quiet_transformers
+from .session import check_checkpoint, quiet_transformers
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -32,8 +32,9 @@ def show_version(wanted: bool) -> None:
 @takes_options
 def info(model: ModelChoice, as_json: JsonFlag = False) -> None:
     """Show versions and the facts of a checkpoint."""
-    folder = bundled_checkpoint() if model.checkpoint is None else model.checkpoint
-    check_weights(folder)
+    given = model.checkpoint
+    folder = bundled_checkpoint() if given is None else local_folder(given)
+    check_checkpoint(folder)
     report = {"versions": versions(), "checkpoint": checkpoint_facts(folder)}
     if as_json:
         print_json(report)
@@ -65,6 +66,7 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
         FileNotFoundError: if somebody else's lacks a file.
         ValueError: if a file is damaged, or somebody else's is of no known family.
     """
+    from unidiff.convert.tensors import by_name, read_header, tensor_files
     from unidiff.model.adapters import WEIGHTS_FILE, is_adapter_folder, read_record
     from unidiff.model.configuration import UniDiffConfig
     from unidiff.tokens.processor import UniDiffProcessor
@@ -75,10 +77,8 @@ def checkpoint_facts(folder: Path) -> dict[str, Any]:
     config = UniDiffConfig.from_pretrained(folder)
     processor = UniDiffProcessor.from_pretrained(folder)
     is_adapter = is_adapter_folder(folder)
-    count, dtypes = _count_parameters(
-        folder / (WEIGHTS_FILE if is_adapter else "model.safetensors")
-    )
-    facts = _facts(folder, config, processor, {"parameters": count, "stored as": dtypes})
+    files = [read_header(folder / WEIGHTS_FILE)] if is_adapter else tensor_files(folder)
+    facts = _facts(folder, config, processor, _weights(by_name(files)))
     if is_adapter:
         record = read_record(folder)
         facts["adapter of"], facts["task"] = record.base, record.task
@@ -90,12 +90,17 @@ def _foreign_facts(folder: Path) -> dict[str, Any]:
     from unidiff.convert.loading import open_foreign, processor_of
 
     opened = open_foreign(folder)
-    weights = {
-        "family": opened.family.name,
-        "parameters": sum(math.prod(one.shape) for one in opened.tensors.values()),
-        "stored as": {str(one.dtype).removeprefix("torch.") for one in opened.tensors.values()},
-    }
+    weights = {"family": opened.family.name, **_weights(opened.tensors)}
     return _facts(folder, opened.config, processor_of(opened), weights)
+
+
+def _weights(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """How many numbers some tensors hold, and their types."""
+    dtypes = {str(one.dtype).removeprefix("torch.") for one in tensors.values()}
+    return {
+        "parameters": sum(math.prod(one.shape) for one in tensors.values()),
+        "stored as": ", ".join(sorted(dtypes)),
+    }
 
 
 def _facts(folder: Path, config: Any, processor: Any, weights: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +113,6 @@ def _facts(folder: Path, config: Any, processor: Any, weights: Mapping[str, Any]
         "folder": str(folder),
         "model card": str(card) if card.is_file() else "none",
         **weights,
-        "stored as": ", ".join(sorted(weights["stored as"])),
         "layers x width": f"{config.num_hidden_layers} x {config.hidden_size}",
         "attention pattern": config.attention_pattern,
         "canvas length": config.canvas_length,
@@ -153,26 +157,3 @@ def _tokenizer_kind(tokenizer: Any) -> str:
 def _shown(tokenizer: Any) -> dict[str, Any]:
     """Facts of a tokenizer of actions, without the merges that one may have."""
     return {name: value for name, value in tokenizer.to_dict().items() if name != "bpe"}
-
-
-def _count_parameters(path: Path) -> tuple[int, set[str]]:
-    """(numbers, their types) in a safetensors file, from its header.
-
-    Raises:
-        ValueError: if the file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    count, dtypes = 0, set()
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (not a dictionary)
-                part = file.get_slice(name)
-                size = 1
-                for side in part.get_shape():
-                    size *= side
-                count += size
-                dtypes.add(part.get_dtype())
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or cut short ({error})") from error
-    return count, dtypes

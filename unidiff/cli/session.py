@@ -106,7 +106,7 @@ def open_session(choice: ModelChoice) -> Session:
     """
     given = choice.checkpoint
     folder = bundled_checkpoint() if given is None else local_folder(given)
-    check_weights(folder)
+    check_checkpoint(folder)
     import torch
     from safetensors import SafetensorError
 
@@ -134,20 +134,19 @@ def quiet_transformers() -> None:
     transformers_logging.set_verbosity_error()
 
 
-def check_weights(folder: Path) -> None:
-    """Raise FileNotFoundError if the folder is no checkpoint."""
+def check_checkpoint(folder: Path) -> None:
+    """Raise FileNotFoundError if a folder is no checkpoint, ValueError if a file is damaged."""
     if not folder.is_dir():
         raise FileNotFoundError(f"--checkpoint {folder} is no folder")
     if is_foreign(folder):
         return  # what is missing there is said where it is converted
-    is_adapter = (folder / "unidiff_adapter.json").is_file()
-    weights = "adapter_model.safetensors" if is_adapter else "model.safetensors"
-    for name in ("config.json", weights):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} is no checkpoint: {name} is missing. Make one with "
-                "`unidiff train --recipe bundled`"
-            )
+    from unidiff.model.adapters import is_adapter_folder, read_record
+    from unidiff.model.checkpoint import check_model_folder
+
+    if is_adapter_folder(folder):
+        read_record(folder)
+    else:
+        check_model_folder(folder)
 
 
 def choose_device(name: str) -> str:

@@ -21,6 +21,7 @@ from unidiff.bundled import bundled_checkpoint
 from unidiff.tokens.checkpoint import RECORD_FILE, check_exists, check_weights, read_json
 from unidiff.tokens.layout import TokenLayout
 
+from .checkpoint import weight_files
 from .fingerprint import base_fingerprint
 from .growth import grow_vocabulary
 
@@ -77,6 +78,30 @@ def read_record(folder: str | Path) -> AdapterRecord:
     return AdapterRecord(**values)
 
 
+def adapter_base(folder: str | Path) -> str | None:
+    """Folder or repository to load the base of a local adapter folder from; None if it is none.
+
+    A folder that peft wrote, without a record of ours, names its base in `adapter_config.json`.
+
+    Raises:
+        FileNotFoundError: if a file of the adapter is missing, or its base was a local folder that
+            is not there.
+        ValueError: if a file is damaged, or names no base.
+    """
+    folder = Path(folder)
+    if is_adapter_folder(folder):
+        return base_source(read_record(folder), folder)
+    if not (folder / CONFIG_FILE).is_file() or weight_files(folder):  # of a model with an adapter
+        return None
+    base = read_json(folder / CONFIG_FILE).get("base_model_name_or_path")
+    if not base:
+        raise ValueError(
+            f"{folder / CONFIG_FILE} names no base (base_model_name_or_path): load the base and "
+            f"call model.load_adapter({str(folder)!r})"
+        )
+    return _present(str(base), folder)
+
+
 def base_source(record: AdapterRecord, folder: str | Path) -> str:
     """Folder or repository to load an adapter's base from.
 
@@ -85,12 +110,17 @@ def base_source(record: AdapterRecord, folder: str | Path) -> str:
     """
     if record.base == BUNDLED:
         return str(bundled_checkpoint())
-    if Path(record.base).is_absolute() and not Path(record.base).is_dir():
+    return _present(record.base, folder)
+
+
+def _present(base: str, folder: str | Path) -> str:
+    """A base; raises FileNotFoundError if it is a local folder that is not there."""
+    if Path(base).is_absolute() and not Path(base).is_dir():
         raise FileNotFoundError(
-            f"{folder} was trained on {record.base}, which is not there: load the base from where "
+            f"{folder} was trained on {base}, which is not there: load the base from where "
             f"it is now and call model.load_adapter({str(folder)!r})"
         )
-    return record.base
+    return base
 
 
 def base_reference(model: Any) -> str:

@@ -31,16 +31,23 @@ def check_model_folder(folder: Path, allow_pickle: bool = False) -> None:
     read_json(folder / "config.json")
     if (folder / "generation_config.json").exists():
         read_json(folder / "generation_config.json")
-    if (folder / WEIGHTS_FILE).is_file():
-        check_weights(folder / WEIGHTS_FILE)
-    elif (folder / INDEX_FILE).is_file():
-        for name in sorted(set(weight_map(folder).values())):
-            check_weights(folder / name)
+    if files := weight_files(folder):
+        for path in files:
+            check_weights(path)
     elif not [*folder.glob("*.safetensors"), *folder.glob("*.gguf")]:
         if not (pickles := pickles_in(folder)):
             raise FileNotFoundError(f"{folder / WEIGHTS_FILE} is missing: {REMEDY}")
         if not allow_pickle:
             refuse_pickles(pickles)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The model's weights under their usual names: one file, or the shards of an index; or none."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return [folder / WEIGHTS_FILE]
+    if (folder / INDEX_FILE).is_file():
+        return [folder / name for name in sorted(set(weight_map(folder).values()))]
+    return []
 
 
 def weight_map(folder: Path, index: str = INDEX_FILE) -> dict[str, str]:

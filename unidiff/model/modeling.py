@@ -31,7 +31,7 @@ from unidiff.tokens.foreign import (
     local_folder,
 )
 
-from .adapters import AdapterMethods, base_source, is_adapter_folder, only_linear, read_record
+from .adapters import AdapterMethods, adapter_base, only_linear
 from .cache import BlockCache
 from .checkpoint import check_complete, check_model_folder
 from .configuration import UniDiffConfig
@@ -119,15 +119,14 @@ class UniDiffPreTrainedModel(PreTrainedModel):
             PICKLES if allow_pickle else (),
             **hub_options(kwargs),
         )
-        if pretrained_model_name_or_path and is_adapter_folder(folder):
-            return cls._with_adapter(folder, *model_args, **kwargs)
+        if pretrained_model_name_or_path and (base := adapter_base(folder)) is not None:
+            return cls._with_adapter(folder, base, *model_args, **kwargs)
         if pretrained_model_name_or_path and is_foreign(folder):
             for name in ("subfolder", "use_safetensors", *HUB_OPTIONS):
                 kwargs.pop(name, None)
             return converting("load_foreign")(folder, cls, allow_pickle=allow_pickle, **kwargs)
         is_whole = not any(kwargs.get(name) for name in ("state_dict", "gguf_file", "variant"))
-        is_adapter = (folder / "adapter_config.json").is_file()
-        if pretrained_model_name_or_path and folder.is_dir() and is_whole and not is_adapter:
+        if pretrained_model_name_or_path and folder.is_dir() and is_whole:
             check_model_folder(folder, allow_pickle)
         wants_report = kwargs.pop("output_loading_info", False)
         try:
@@ -147,12 +146,12 @@ class UniDiffPreTrainedModel(PreTrainedModel):
         return model
 
     @classmethod
-    def _with_adapter(cls, folder: Path, *model_args: Any, **kwargs: Any) -> Any:
+    def _with_adapter(cls, folder: Path, base: str, *model_args: Any, **kwargs: Any) -> Any:
         """The base of an adapter folder with the adapter on it, active."""
         for name in ("config", "adapter_kwargs", "subfolder"):  # the folder's own, from AutoModel
             kwargs.pop(name, None)
         adapter_name = kwargs.pop("adapter_name", "default")
-        model = cls.from_pretrained(base_source(read_record(folder), folder), *model_args, **kwargs)
+        model = cls.from_pretrained(base, *model_args, **kwargs)
         model.load_adapter(folder, adapter_name=adapter_name)
         if (folder / "generation_config.json").is_file() and model.can_generate():
             model.generation_config = UniDiffGenerationConfig.from_pretrained(folder)
