@@ -33,7 +33,8 @@ def check_soft(ids: Sequence[int], soft: Tensor | None, layout: TokenLayout, nam
     if places != found:
         raise ValueError(
             f"{name} has {places} positions for features of pictures (id {token}) and its pictures "
-            f"have {found}: pass pixel_values with the input_ids that the processor made of both"
+            f"have {found}: pass generate() the pixel_values, or a session the `soft` features, "
+            "with the input_ids that the processor made of both"
         )
 
 
