@@ -102,6 +102,14 @@ def test_what_cannot_be_is_named(folder: Path, fields: dict[str, Any], words: st
         UniDiffForBlockDiffusion.from_pretrained(folder)
 
 
+def test_a_roberta_whose_head_has_another_activation_is_refused(tmp_path: Path) -> None:
+    """transformers' class has gelu in the head whatever config.json says."""
+    folder = ROBERTA.write(tmp_path / "foreign", ROBERTA.model())
+    write_json(folder / "config.json", {**ROBERTA.config, "hidden_act": "relu"})
+    with pytest.raises(ValueError, match="hidden_act = 'relu'; what can be loaded is 'gelu'$"):
+        open_foreign(folder)
+
+
 def test_the_table_of_a_trained_head_goes_into_both_copies(folder: Path, tmp_path: Path) -> None:
     native = convert_checkpoint(folder, tmp_path / "native")
     model = UniDiffForBlockDiffusion.from_pretrained(native)
