@@ -1,7 +1,8 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,16 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|role_end|>", "<|dlm_pad|>")
 _BRACKETED = re.compile(r"\[[A-Z]+\]").fullmatch  # a special token in a list of words
+# What a value of a wrong type or size raises where it is used.
+_OF_A_VALUE = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    StrictDataclassError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True)
@@ -190,8 +201,9 @@ class Family:
             ValueError: if it has something that the model does not, or contradicts itself.
         """
         settings = said_settings(self, folder)
-        check_ids(folder, settings)
-        return own_configuration(UniDiffConfig, folder, settings)
+        with blamed_on(self, folder):
+            check_ids(folder, settings)
+            return own_configuration(UniDiffConfig, folder, settings)
 
 
 class Settled(Protocol):
@@ -206,15 +218,39 @@ class Settled(Protocol):
         """The fields of our configuration that a folder's files say."""
 
 
-def said_settings(family: Settled, folder: ForeignFolder) -> dict[str, Any]:
-    """A family's settings of a folder; raises ValueError where its files lack something."""
+@contextmanager
+def blamed_on(family: Settled, folder: ForeignFolder) -> Iterator[None]:
+    """Name the folder in what a wrong value of its files raises; an error that does is let through.
+
+    Args:
+        family: that the values are read for.
+        folder: that they are of.
+
+    Raises:
+        ValueError: naming `config.json`, the family, and what was wrong.
+    """
     try:
-        return family.settings(folder)
-    except KeyError as error:
+        yield
+    except _OF_A_VALUE as error:
+        if isinstance(error, ValueError) and str(folder.path) in str(error):
+            raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise ValueError(
-            f"{folder.path} lacks {error} in its config.json or among its weights, which "
-            f"{family.name} needs"
+            f"{folder.path / 'config.json'} or what lies beside it says something that no "
+            f"{family.name} has: {kind}{error}"
         ) from error
+
+
+def said_settings(family: Settled, folder: ForeignFolder) -> dict[str, Any]:
+    """A family's settings of a folder; raises ValueError where its files lack or misstate one."""
+    with blamed_on(family, folder):
+        try:
+            return family.settings(folder)
+        except KeyError as error:
+            raise ValueError(
+                f"{folder.path} lacks {error} in its config.json or among its weights, which "
+                f"{family.name} needs"
+            ) from error
 
 
 def own_configuration(

@@ -11,7 +11,7 @@ from unidiff.model.checkpoint import WEIGHTS_FILE, pickles_in, refuse_pickles
 from unidiff.tokens.checkpoint import read_json
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 
-from .family import ForeignFolder, own_configuration, said_settings
+from .family import ForeignFolder, blamed_on, own_configuration, said_settings
 from .image_families import ImageFamily, image_family_of
 from .image_names import MAGVIT_BUFFERS
 from .keys import converted
@@ -60,10 +60,10 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
     theirs = _within(theirs, family.prefixes)
     folder = replace(folder, shapes={name: one.shape for name, one in theirs.items()})
     settings = said_settings(family, folder)
-    ours = own_configuration(family.model.config_class, folder, settings)
-    tensors, unknown = converted(theirs, family.rules(folder))
-    with torch.device("meta"):
+    with blamed_on(family, folder), torch.device("meta"):
+        ours = own_configuration(family.model.config_class, folder, settings)
         expected = family.model(ours).state_dict()
+    tensors, unknown = converted(theirs, family.rules(folder))
     check_tensors(path, expected, tensors, unknown)
     if family.name == "magvit-v2":
         _check_digits(path, theirs)

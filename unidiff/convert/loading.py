@@ -18,7 +18,7 @@ from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.tokens.sentencepiece_text import SentencePieceText
 
 from .families import family_of
-from .family import Family, ForeignFolder
+from .family import Family, ForeignFolder, blamed_on
 from .keys import converted
 from .pickles import weight_files
 from .tensors import LazyTensor, TensorFile, by_name
@@ -78,7 +78,7 @@ def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     family = family_of(folder)
     config = family.configuration(folder)
     tensors, unknown = converted(theirs, family.rules(folder, config))
-    check_complete(folder, config, tensors, unknown)
+    check_complete(family, folder, config, tensors, unknown)
     return Converted(folder, files, family, config, tensors)
 
 
@@ -230,13 +230,14 @@ def tokenizer_of(opened: Converted) -> Any:
 
 
 def check_complete(
+    family: Family,
     folder: ForeignFolder,
     config: UniDiffConfig,
     tensors: Mapping[str, LazyTensor],
     unknown: Sequence[str],
 ) -> None:
     """Raise ValueError unless the tensors are exactly those of the configuration."""
-    with torch.device("meta"):
+    with blamed_on(family, folder), torch.device("meta"):
         expected = UniDiffForBlockDiffusion(config).state_dict()
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)
