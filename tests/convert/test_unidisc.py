@@ -182,6 +182,13 @@ def test_what_cannot_be_is_named(folders: tuple[Path, Path], tmp_path: Path) -> 
     for fields, words in (
         ({"norm_type": "layernorm"}, "norm_type = 'layernorm'"),
         ({"text_vocab_size": 999}, "codes of pictures begin at 999"),
+        ({"full_attention": False}, "full_attention = False"),
+        ({"time_conditioning": True}, "time_conditioning = True"),
+        ({"rope_2d": False}, "rope_2d = False"),
+        ({"linear_factor": 4}, r"linear_factor = 4; what can be loaded is 1\.0"),
+        ({"qk_norm": False}, "qk_norm = False; what can be loaded is True"),
+        ({"sandwich_normalization": False}, "sandwich_normalization = False"),
+        ({"img_length": 10}, "img_length = 10; what can be loaded is the square"),
     ):
         write_json(tmp_path / "config.json", {**UNIDISC.config, **fields})
         with pytest.raises(ValueError, match=words):

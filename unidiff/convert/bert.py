@@ -66,7 +66,7 @@ def bert(folder: ForeignFolder) -> dict[str, Any]:
 
 
 def roberta(folder: ForeignFolder) -> dict[str, Any]:
-    """BERT whose positions begin behind the row of the padding; its head has gelu, come what may."""
+    """BERT whose positions begin behind the row of the padding; its head has gelu always."""
     folder.wants("hidden_act", "gelu")
     padding = folder.config.get("pad_token_id", 1)
     mask = folder.special_ids.get("<mask>", 50264)

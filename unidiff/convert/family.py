@@ -1,8 +1,8 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
+import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
 from unidiff.tokens.soft_prompts import SoftPrompts
 
 from .keys import Rule
+from .wrong_values import blamed_on
 
 Configuration = TypeVar("Configuration", bound=PreTrainedConfig)
 
@@ -25,16 +26,6 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 # Special tokens that end a turn, whatever a checkpoint's config.json calls its end.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|role_end|>", "<|dlm_pad|>")
 _BRACKETED = re.compile(r"\[[A-Z]+\]").fullmatch  # a special token in a list of words
-# What a value of a wrong type or size raises where it is used.
-_OF_A_VALUE = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    StrictDataclassError,
-    TypeError,
-    ValueError,
-)
 
 
 @dataclass(frozen=True)
@@ -153,6 +144,22 @@ class ForeignFolder:
                 f"{' or '.join(map(repr, values))}"
             )
 
+    def square_side(self, name: str, default: int | None = None) -> int:
+        """Codes along each side of a picture, of a field that counts all of them.
+
+        Raises:
+            KeyError: if it is absent and there is no default.
+            ValueError: if it is no square.
+        """
+        number = self.config[name] if default is None else self.config.get(name, default)
+        side = math.isqrt(number)
+        if side < 1 or side**2 != number:
+            raise ValueError(
+                f"{self.path / 'config.json'} has {name} = {number}; what can be loaded is the "
+                "square of a number of codes along each side of a picture"
+            )
+        return side
+
 
 @dataclass(frozen=True)
 class Family:
@@ -201,7 +208,7 @@ class Family:
             ValueError: if it has something that the model does not, or contradicts itself.
         """
         settings = said_settings(self, folder)
-        with blamed_on(self, folder):
+        with blamed_on(self.name, folder.path):
             check_ids(folder, settings)
             return own_configuration(UniDiffConfig, folder, settings)
 
@@ -218,32 +225,9 @@ class Settled(Protocol):
         """The fields of our configuration that a folder's files say."""
 
 
-@contextmanager
-def blamed_on(family: Settled, folder: ForeignFolder) -> Iterator[None]:
-    """Name the folder in what a wrong value of its files raises; an error that does is let through.
-
-    Args:
-        family: that the values are read for.
-        folder: that they are of.
-
-    Raises:
-        ValueError: naming `config.json`, the family, and what was wrong.
-    """
-    try:
-        yield
-    except _OF_A_VALUE as error:
-        if isinstance(error, ValueError) and str(folder.path) in str(error):
-            raise
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(
-            f"{folder.path / 'config.json'} or what lies beside it says something that no "
-            f"{family.name} has: {kind}{error}"
-        ) from error
-
-
 def said_settings(family: Settled, folder: ForeignFolder) -> dict[str, Any]:
     """A family's settings of a folder; raises ValueError where its files lack or misstate one."""
-    with blamed_on(family, folder):
+    with blamed_on(family.name, folder.path):
         try:
             return family.settings(folder)
         except KeyError as error:

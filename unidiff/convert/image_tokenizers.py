@@ -11,7 +11,7 @@ from unidiff.model.checkpoint import WEIGHTS_FILE, pickles_in, refuse_pickles
 from unidiff.tokens.checkpoint import read_json
 from unidiff.tokens.image_tokenizer import ImageTokenizer
 
-from .family import ForeignFolder, blamed_on, own_configuration, said_settings
+from .family import ForeignFolder, own_configuration, said_settings
 from .image_families import ImageFamily, image_family_of
 from .image_names import MAGVIT_BUFFERS
 from .keys import converted
@@ -19,6 +19,7 @@ from .loading import LazySlice, check_tensors
 from .pickles import read_pickle
 from .seed_voken import averaged
 from .tensors import LazyTensor, by_name, tensor_files
+from .wrong_values import blamed_on
 
 # What files of weights are called: by transformers, diffusers, and Show-o.
 _WEIGHTS = (WEIGHTS_FILE, "diffusion_pytorch_model.safetensors", "pytorch_model.safetensors")
@@ -60,7 +61,7 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
     theirs = _within(theirs, family.prefixes)
     folder = replace(folder, shapes={name: one.shape for name, one in theirs.items()})
     settings = said_settings(family, folder)
-    with blamed_on(family, folder), torch.device("meta"):
+    with blamed_on(family.name, path), torch.device("meta"):
         ours = own_configuration(family.model.config_class, folder, settings)
         expected = family.model(ours).state_dict()
     tensors, unknown = converted(theirs, family.rules(folder))

@@ -18,10 +18,11 @@ from unidiff.tokens.processor import UniDiffProcessor
 from unidiff.tokens.sentencepiece_text import SentencePieceText
 
 from .families import family_of
-from .family import Family, ForeignFolder, blamed_on
+from .family import Family, ForeignFolder
 from .keys import converted
 from .pickles import weight_files
 from .tensors import LazyTensor, TensorFile, by_name
+from .wrong_values import blamed_on
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -237,7 +238,7 @@ def check_complete(
     unknown: Sequence[str],
 ) -> None:
     """Raise ValueError unless the tensors are exactly those of the configuration."""
-    with blamed_on(family, folder), torch.device("meta"):
+    with blamed_on(family.name, folder.path), torch.device("meta"):
         expected = UniDiffForBlockDiffusion(config).state_dict()
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)

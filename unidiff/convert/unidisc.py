@@ -8,7 +8,7 @@ told the time, or that project the picture tokenizer's vectors, are other models
 Layout and maths: alexanderswerdlow's `models/dit.py`, `model.py` and `configs/`, in own words.
 """
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
@@ -40,6 +40,13 @@ _TABLES = {
     "modality_embed.embedding": "model.embed_inputs.kinds.weight",
     "img_count_embedding": "model.embed_inputs.numbers.weight",
 }
+# What `config.json` may say of the maths: the value that the model has, or the tensor that is there
+# if it says true.
+_FIXED = {"norm_type": "rms", "full_attention": True, "time_conditioning": False, "rope_2d": True}
+_PARTS = {
+    "qk_norm": "blocks.0.attention.q_norm.weight",
+    "sandwich_normalization": "blocks.0.post_ff_norm.weight",
+}
 _HEAD_DIM = 128
 _TEXT_END, _TEXT_BEGIN = 2, 1  # of Llama's tokenizer
 _TRAINED_SIDE = 16  # of a picture's codes, at which positions are not stretched
@@ -54,15 +61,12 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
     """
     config, prefix = folder.config, _prefix(folder)
     shapes = {name.removeprefix(prefix): shape for name, shape in folder.shapes.items()}
-    if "blocks.0.adaLN_modulation.weight" in shapes:
-        raise ValueError(
-            f"{folder.path} is a UniDisc whose blocks are told the time; what can be loaded is one "
-            "without time conditioning, as published"
-        )
-    folder.wants("norm_type", "rms")
     rows, width = shapes[_TABLE]
     layout = _layout(folder, rows)
-    side = layout.image_grid[0]
+    # Rows and columns of pictures of other sizes are stretched over those of the first.
+    stretch = max(1.0, layout.image_grid[0] / _TRAINED_SIDE)
+    parts = {field: name in shapes for field, name in _PARTS.items()}
+    _check_maths(folder, {**_FIXED, **parts, "linear_factor": stretch})
     return {
         "vocab_size": rows,
         "token_layout": layout.to_dict(),
@@ -79,13 +83,13 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
         "mlp_type": "plain",
         "norm_type": "rms",
         "rms_norm_eps": 1e-6,
-        "norm_placement": "sandwich" if "blocks.0.post_ff_norm.weight" in shapes else "pre",
-        "use_qk_norm": "blocks.0.attention.q_norm.weight" in shapes,
+        "norm_placement": "sandwich" if parts["sandwich_normalization"] else "pre",
+        "use_qk_norm": parts["qk_norm"],
         "qk_norm_type": "all_heads",
         "head_bias": True,
         "tie_word_embeddings": False,
         "picture_axes": True,
-        "picture_rope_factor": max(1.0, side / _TRAINED_SIDE),
+        "picture_rope_factor": stretch,
         "num_picture_numbers": shapes.get("img_count_embedding", (0,))[0],
         "max_position_embeddings": config.get("length", 1536),
         "attention_pattern": "full",
@@ -93,9 +97,26 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
     }
 
 
+def _check_maths(folder: ForeignFolder, has: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `config.json` says of some fields what the model or the weights have.
+
+    Args:
+        folder: of the checkpoint.
+        has: field -> its only value.
+    """
+    if f"{_prefix(folder)}blocks.0.adaLN_modulation.weight" in folder.shapes:
+        raise ValueError(
+            f"{folder.path} is a UniDisc whose blocks are told the time; what can be loaded is one "
+            "without time conditioning, as published"
+        )
+    for name, value in has.items():
+        folder.wants(name, value)
+
+
 def _layout(folder: ForeignFolder, rows: int) -> TokenLayout:
     """Ids of text, the mask behind them, and the codes of pictures."""
-    first, side = folder.config.get("text_vocab_size", 32001), folder.config.get("img_length", 256)
+    first = folder.config.get("text_vocab_size", 32001)
+    side = folder.square_side("img_length", _TRAINED_SIDE**2)
     if not 0 < first < rows:
         raise ValueError(
             f"{folder.path} has {rows} rows of the embedding, by text_vocab_size the codes of "
@@ -107,7 +128,7 @@ def _layout(folder: ForeignFolder, rows: int) -> TokenLayout:
         mask_token_id=first - 1,
         pad_token_id=ends[0],
         end_token_ids=tuple(ends),
-        image_grid=(math.isqrt(side), math.isqrt(side)),
+        image_grid=(side, side),
         has_bare_pictures=True,
     )
 
