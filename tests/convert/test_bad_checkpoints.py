@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unidiff import UniDiffForBlockDiffusion
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert import tensors as stored
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
@@ -42,6 +42,13 @@ def refused(folder: Path, words: str, kind: type[Exception] = ValueError) -> Non
 def test_an_unknown_family_is_named_with_what_there_is(folder: Path) -> None:
     change(folder / "config.json", model_type="mamba")
     refused(folder, r"model_type 'mamba'; what can be loaded is .*'llada'")
+
+
+def test_a_config_without_a_type_is_named_with_what_was_looked_for(folder: Path) -> None:
+    write_json(folder / "config.json", {"hidden_size": 64, "vocab_size": 320})
+    for load in (UniDiffForBlockDiffusion.from_pretrained, UniDiffProcessor.from_pretrained):
+        with pytest.raises(ValueError, match=r"config\.json has no model_type .* 'mask_index'"):
+            load(folder)
 
 
 def test_fields_that_are_not_there_are_named(folder: Path) -> None:
