@@ -7,12 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from unidiff import UniDiffForBlockDiffusion
+from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert import tensors as stored
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
 from .published import TABLE, Published, write_json
+from .published_bert import ROBERTA
+from .published_showo import SHOWOS
+from .published_soft import DREAM_VL, LLADA_V
+from .published_unidisc import UNIDISC
 
 SDAR = next(one for one in TABLE if one.name == "sdar")
 LLADA = next(one for one in TABLE if one.name == "llada")
@@ -38,6 +42,13 @@ def refused(folder: Path, words: str, kind: type[Exception] = ValueError) -> Non
 def test_an_unknown_family_is_named_with_what_there_is(folder: Path) -> None:
     change(folder / "config.json", model_type="mamba")
     refused(folder, r"model_type 'mamba'; what can be loaded is .*'llada'")
+
+
+def test_a_config_without_a_type_is_named_with_what_was_looked_for(folder: Path) -> None:
+    write_json(folder / "config.json", {"hidden_size": 64, "vocab_size": 320})
+    for load in (UniDiffForBlockDiffusion.from_pretrained, UniDiffProcessor.from_pretrained):
+        with pytest.raises(ValueError, match=r"config\.json has no model_type .* 'mask_index'"):
+            load(folder)
 
 
 def test_fields_that_are_not_there_are_named(folder: Path) -> None:
@@ -131,6 +142,61 @@ def test_maths_that_the_model_lacks_is_named(
     folder = LLADA.write(tmp_path / "foreign", LLADA.model())
     change(folder / "config.json", **fields)
     refused(folder, words)
+
+
+_TOWER = DREAM_VL.config["vision_config"]
+
+
+@pytest.mark.parametrize(
+    ("published", "cases"),
+    [
+        (
+            ROBERTA,
+            {
+                "TypeError": {"pad_token_id": None},
+                "ZeroDivisionError": {"num_attention_heads": 0},
+                "RuntimeError": {"hidden_size": -4},
+                "between instances": {"eos_token_id": "end"},
+            },
+        ),
+        (UNIDISC, {"ZeroDivisionError": {"n_heads": 0}, "TypeError": {"img_length": "9"}}),
+        (SHOWOS[0], {"TypeError": {"num_vq_tokens": "9"}}),
+        (
+            LLADA_V,
+            {"TypeError": {"mm_projector_type": None}, "malformed": {"image_grid_pinpoints": "a"}},
+        ),
+        (
+            DREAM_VL,
+            {
+                "TypeError": {"mrope_section": None},
+                "AttributeError": {"vision_config": [1]},
+                "KeyError: 'foo'": {"vision_config": {**_TOWER, "hidden_act": "foo"}},
+                "StrictDataclass": {"vision_config": {**_TOWER, "hidden_act": None}},
+                "32 .* 5 heads": {"vision_config": {**_TOWER, "num_heads": 5}},
+            },
+        ),
+    ],
+    ids=lambda one: one.name if isinstance(one, Published) else "",
+)
+def test_a_value_of_a_wrong_type_or_size_is_told_of_with_file_and_family(
+    published: Published, cases: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    for words, fields in cases.items():
+        write_json(folder / "config.json", {**published.config, **fields})
+        with pytest.raises(ValueError, match=words) as caught:
+            open_foreign(folder)
+        path = folder / "config.json"
+        says = f"{path} or what lies beside it says something that no {published.name} has: "
+        assert str(caught.value).startswith(says)
+
+
+def test_a_word_table_without_rows_is_told_of(folder: Path) -> None:
+    weights = {"model.embed_tokens.weight": torch.zeros(())}
+    for path in folder.glob("model*"):
+        path.unlink()
+    save_file(weights, folder / "model.safetensors")
+    refused(folder, "no sdar has: IndexError")
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import BertForMaskedLM
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint, export_checkpoint
 
-from .published import WIDTH, write_json
+from .published import ROWS, WIDTH, write_json
 from .published_bert import BERT, ROBERTA
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "capital", "of", "is", "pa", "##ris"]
@@ -101,6 +102,14 @@ def test_what_cannot_be_is_named(folder: Path, fields: dict[str, Any], words: st
         UniDiffForBlockDiffusion.from_pretrained(folder)
 
 
+def test_a_roberta_whose_head_has_another_activation_is_refused(tmp_path: Path) -> None:
+    """transformers' class has gelu in the head whatever config.json says."""
+    folder = ROBERTA.write(tmp_path / "foreign", ROBERTA.model())
+    write_json(folder / "config.json", {**ROBERTA.config, "hidden_act": "relu"})
+    with pytest.raises(ValueError, match=r"= 'relu'; what can be loaded is 'gelu'$"):
+        open_foreign(folder)
+
+
 def test_the_table_of_a_trained_head_goes_into_both_copies(folder: Path, tmp_path: Path) -> None:
     native = convert_checkpoint(folder, tmp_path / "native")
     model = UniDiffForBlockDiffusion.from_pretrained(native)
@@ -144,3 +153,59 @@ def test_a_row_longer_than_the_table_is_named(tmp_path: Path) -> None:
         model(torch.zeros(1, 64, dtype=torch.int64))
         with pytest.raises(ValueError, match="has learned 64 positions, and a row has 65"):
             model(torch.zeros(1, 65, dtype=torch.int64))
+
+
+DECODER, BIAS = "cls.predictions.decoder", "cls.predictions.bias"
+TABLE = "bert.embeddings.word_embeddings.weight"
+
+
+def heads_of_their_own(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A decoder whose weight and bias are not those beside it."""
+    own = {f"{DECODER}.weight": weights[TABLE] + 0.1, f"{DECODER}.bias": weights[BIAS] + 1}
+    return weights | own
+
+
+def the_decoders_bias_alone(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    own = {f"{DECODER}.bias": weights[BIAS] + 1}
+    return {n: weight for n, weight in weights.items() if n != BIAS} | own
+
+
+def both_biases(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return weights | {f"{DECODER}.bias": weights[BIAS].clone()}
+
+
+@pytest.mark.parametrize(
+    ("change", "is_tied"),
+    [(heads_of_their_own, False), (the_decoders_bias_alone, True), (both_biases, True)],
+)
+def test_the_decoders_own_bias_is_read_as_transformers_reads_it(
+    change: Any, is_tied: bool, folder: Path, tmp_path: Path
+) -> None:
+    write_json(folder / "config.json", {**BERT.config, "tie_word_embeddings": is_tied})
+    rewritten(folder, change)
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        found = UniDiffForBlockDiffusion.from_pretrained(folder, dtype=torch.float32)(ids).logits
+        expected = BertForMaskedLM.from_pretrained(folder).eval()(ids).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    back = export_checkpoint(convert_checkpoint(folder, tmp_path / "native"), tmp_path / "back")
+    name = "model.safetensors"
+    assert (back / name).read_bytes() == (folder / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({f"{DECODER}.bias": torch.full((ROWS,), 9.0)}, f"{DECODER}.bias' beside '{BIAS}'"),
+        (
+            {"bert.embeddings.LayerNorm.gamma": torch.ones(WIDTH)},
+            r"both 'model\.embed_inputs\.norm\.weight', by .*LayerNorm\.weight.*LayerNorm\.gamma",
+        ),
+    ],
+)
+def test_two_tensors_for_one_place_are_named(
+    extra: dict[str, Tensor], words: str, folder: Path
+) -> None:
+    rewritten(folder, lambda weights: weights | extra)
+    with pytest.raises(ValueError, match=words):
+        UniDiffForBlockDiffusion.from_pretrained(folder)

@@ -201,11 +201,20 @@ def test_a_tokenizer_with_other_ids_is_refused(folders: tuple[Path, Path], tmp_p
         UniDiffProcessor.from_pretrained(folder, image_tokenizer=folders[1])
 
 
-def test_rows_that_do_not_fit_are_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"codebook_size": 15}, r"has 288 rows .* of 15 codes"),
+        ({"num_vq_tokens": 10}, "num_vq_tokens = 10; what can be loaded is the square"),
+    ],
+)
+def test_rows_and_codes_that_do_not_fit_are_named(
+    fields: dict[str, int], words: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     folder = Path(shutil.copytree(folders[0], tmp_path / "wrong"))
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_json(folder / "config.json", {**config, "codebook_size": 15})
-    with pytest.raises(ValueError, match=r"has 288 rows .* of 15 codes"):
+    write_json(folder / "config.json", {**config, **fields})
+    with pytest.raises(ValueError, match=words):
         UniDiffForBlockDiffusion.from_pretrained(folder)
 
 

@@ -1,5 +1,6 @@
 """UniDisc: pictures that stand bare along axes of their own, and what is particular to its file."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.layers import UniDiffRotaryEmbedding
 from unidiff.tokens.positions import sequence_positions
 
-from .published import END, write_json
+from .published import END, HEADS, WIDTH, write_json
 from .published_images import IMAGE_TABLE, random_picture
 from .published_unidisc import FIRST, SIDE, UNIDISC
 from .reference_images import LlamaGen
@@ -159,6 +160,36 @@ def test_sizes_are_those_of_the_published_run(tmp_path: Path) -> None:
     assert settings(ForeignFolder.at(tmp_path, shapes))["picture_rope_factor"] == 2
 
 
+def test_rows_and_columns_are_divided_as_the_authors_class_divides_them(tmp_path: Path) -> None:
+    """By linear_factor where there is one picture; where there are several, by their size."""
+    shapes = {"vocab_embed.embedding": (48385, 256), "blocks.0.mlp.0.weight": (1024, 256)}
+    several = {**shapes, "img_count_embedding": (16, 256)}
+    write_json(tmp_path / "config.json", {"linear_factor": 4, "img_length": 1024})
+    found = [settings(ForeignFolder.at(tmp_path, own)) for own in (shapes, several)]
+    assert [one["picture_rope_factor"] for one in found] == [4, 2]
+
+
+def as_the_hubs_mixin(folder: Path, **fields: object) -> None:
+    """Rewrite a folder's `config.json` to the authors' tree of settings, changed in some places."""
+    model = {"n_heads": HEADS, "img_length": 1536, "length": 1536, "full_attention": True, **fields}
+    tree = {"model": model, "parameterization": "subs", "time_conditioning": False}
+    own = {"vocab_size": FIRST + 50, "text_vocab_size": FIRST, "mask_index": MASK}
+    write_json(folder / "config.json", {"config": tree, **own})
+
+
+def test_what_the_hubs_mixin_writes_is_read(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(folders[0], tmp_path / "hub"))
+    as_the_hubs_mixin(folder)
+    assert UniDiffForBlockDiffusion.from_pretrained(folder).config.hidden_size == WIDTH
+    found = open_foreign(folder).config
+    flat = {key: value for key, value in UNIDISC.config.items() if key != "img_length"}
+    write_json(folder / "config.json", flat)
+    assert found.to_dict() == open_foreign(folder).config.to_dict()
+    as_the_hubs_mixin(folder, full_attention=False)
+    with pytest.raises(ValueError, match="full_attention = False"):
+        UniDiffForBlockDiffusion.from_pretrained(folder)
+
+
 def test_larger_pictures_are_stretched_over_the_same_axes() -> None:
     fields = {"picture_axes": True, "head_dim": 8}
     turns = [
@@ -182,6 +213,14 @@ def test_what_cannot_be_is_named(folders: tuple[Path, Path], tmp_path: Path) -> 
     for fields, words in (
         ({"norm_type": "layernorm"}, "norm_type = 'layernorm'"),
         ({"text_vocab_size": 999}, "codes of pictures begin at 999"),
+        ({"full_attention": False}, "full_attention = False"),
+        ({"time_conditioning": True}, "time_conditioning = True"),
+        ({"rope_2d": False}, "rope_2d = False"),
+        ({"parameterization": "ar"}, "parameterization = 'ar'"),
+        ({"mask_index": 5}, "mask_index = 5; what can be loaded is 299"),
+        ({"qk_norm": False}, "qk_norm = False; what can be loaded is True"),
+        ({"sandwich_normalization": False}, "sandwich_normalization = False"),
+        ({"img_length": 10}, "img_length = 10; what can be loaded is the square"),
     ):
         write_json(tmp_path / "config.json", {**UNIDISC.config, **fields})
         with pytest.raises(ValueError, match=words):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from unidiff.cli.app import ERROR_EXIT, app
+from unidiff.convert import tensors as stored
 from unidiff.convert.loading import open_foreign
 from unidiff.convert.their_code import their_logits, their_model
 
@@ -86,7 +87,10 @@ def test_what_transformers_has_is_compared_with_its_class(
     assert "Qwen" in result.stdout
 
 
-def test_a_checkpoint_without_any_class_says_so(tmp_path: Path) -> None:
+def test_a_checkpoint_without_any_class_says_so_before_weights_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_read_bytes", lambda *given: pytest.fail("a weight was read"))
     folder = write_plain(tmp_path / "foreign", "a2d", "a2d-qwen3")
     result = verified(folder)
     assert result.exit_code == ERROR_EXIT
@@ -193,7 +197,8 @@ def test_what_their_code_does_wrong_is_named(
     assert re.search(words, " ".join(result.stderr.split())), result.stderr
 
 
-def test_a_map_without_a_model_says_so(tmp_path: Path) -> None:
+def test_a_map_without_a_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "_read_bytes", lambda *given: pytest.fail("a weight was read"))
     folder = write_with_code(tmp_path / "foreign", "dream")
     config = json.loads((folder / "config.json").read_text())
     write_json(folder / "config.json", {**config, "auto_map": {"AutoConfig": "theirs.DreamConfig"}})

@@ -17,7 +17,7 @@ from unidiff.tokens.layout import IdRange, TokenLayout
 
 from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .heads import Tied
-from .keys import Copied, Renamed, Rule, Unread
+from .keys import Renamed, Rule, Unread
 
 _LAYER, _THEIRS = "model.layers.{n}.", "encoder.layer.{n}."
 # Behind the name of the encoder: theirs -> ours.
@@ -35,6 +35,7 @@ _LINEAR = {
     f"{_THEIRS}output.dense": f"{_LAYER}mlp.down_proj",
 }
 _WORDS = "embeddings.word_embeddings"
+_BIAS = "lm_head.bias"
 _TABLES = {
     "embeddings.position_embeddings": "model.embed_inputs.positions",
     "embeddings.token_type_embeddings": "model.embed_inputs.segments",
@@ -65,7 +66,8 @@ def bert(folder: ForeignFolder) -> dict[str, Any]:
 
 
 def roberta(folder: ForeignFolder) -> dict[str, Any]:
-    """BERT whose positions begin behind the row of the padding."""
+    """BERT whose positions begin behind the row of the padding; its head has gelu always."""
+    folder.wants("hidden_act", "gelu")
     padding = folder.config.get("pad_token_id", 1)
     mask = folder.special_ids.get("<mask>", 50264)
     return _settings(folder, _ROBERTA, mask, first_position=padding + 1)
@@ -162,17 +164,18 @@ def _prefix(folder: ForeignFolder, whole: str) -> str:
 
 def bert_rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     """Names of the tensors of a BERT."""
-    return _rules(_BERT, _prefix(folder, _BERT[0]), config)
+    return _rules(folder, _BERT, config)
 
 
 def roberta_rules(folder: ForeignFolder, config: UniDiffConfig) -> list[Rule]:
     """Names of the tensors of a RoBERTa."""
-    return _rules(_ROBERTA, _prefix(folder, _ROBERTA[0]), config)
+    return _rules(folder, _ROBERTA, config)
 
 
-def _rules(names: tuple[str, ...], prefix: str, config: UniDiffConfig) -> list[Rule]:
+def _rules(folder: ForeignFolder, names: tuple[str, ...], config: UniDiffConfig) -> list[Rule]:
     """Names of the tensors; the head is a product, its norm, and the table of tokens."""
     whole, head, product, norm = names
+    prefix = _prefix(folder, whole)
     pairs = [(f"{whole}.{one}", two) for one, two in _LINEAR.items()]
     pairs += [(f"{whole}.{one}", two) for one, two in _NORMS.items()]
     pairs += [(f"{head}.{product}", "model.transform"), (f"{head}.{norm}", "model.norm")]
@@ -183,7 +186,6 @@ def _rules(names: tuple[str, ...], prefix: str, config: UniDiffConfig) -> list[R
         for spelled in ((kind, old) if one.endswith("LayerNorm") else (kind,))
     ]
     named += [(f"{whole}.{one}.weight", f"{two}.weight") for one, two in _TABLES.items()]
-    named.append((f"{head}.bias", "lm_head.bias"))
     words, decoder = f"{prefix}{whole}.{_WORDS}.weight", f"{prefix}{head}.decoder.weight"
     table = Renamed(words, EMBEDDING)
     return [
@@ -193,9 +195,28 @@ def _rules(names: tuple[str, ...], prefix: str, config: UniDiffConfig) -> list[R
             if config.tie_word_embeddings
             else [table, Renamed(decoder, HEAD)]
         ),
-        Copied(f"{prefix}{head}.decoder.bias", "lm_head.bias"),
+        *_bias(folder, prefix + head, config.tie_word_embeddings),
         *(Unread(prefix + one.format(whole=whole)) for one in _UNREAD),
     ]
+
+
+def _bias(folder: ForeignFolder, head: str, is_tied: bool) -> list[Rule]:
+    """Names of the bias on the logits, of which files have one or both.
+
+    transformers adds the decoder's. Where the decoder's weight is the table both are one tensor;
+    where it is not, the other one is read by nothing.
+
+    Args:
+        folder: of the checkpoint.
+        head: its name.
+        is_tied: whether the decoder's weight is the table.
+    """
+    one, decoders = f"{head}.bias", f"{head}.decoder.bias"
+    if decoders not in folder.shapes:
+        return [Renamed(one, _BIAS)]
+    if is_tied and one in folder.shapes:
+        return [Tied(Renamed(one, _BIAS), one, decoders)]
+    return [Renamed(decoders, _BIAS), Unread(one)]
 
 
 BERT = Family(

@@ -21,7 +21,7 @@ from .lumina import ARCHITECTURE, LUMINA
 from .mixtures import LLADA2, LLADA_MOE, QWEN3_MOE, SDAR_MOE
 from .mmada import MMADA
 from .showo import SHOWO
-from .unidisc import UNIDISC
+from .unidisc import HUB_FIELDS, UNIDISC, has_hub_fields
 
 # `model_type` of config.json, or its class where it has none -> family.
 FAMILIES: dict[str, Family] = {
@@ -77,6 +77,14 @@ def family_of(folder: ForeignFolder) -> Family:
         return DREAMON  # Dream with two tokens more
     if kind == "qwen2" and folder.named_token("mask_token") is not None:
         return OPEN_DLLM  # written as plain Qwen2; an AR model's tokenizer has no mask
+    if kind is None and has_hub_fields(folder):
+        return UNIDISC
+    if kind is None:
+        raise ValueError(
+            f"{folder.path / 'config.json'} has no model_type and no _class_name, by which a "
+            f"family is told, and not the fields {HUB_FIELDS} of UniDisc's: add the model_type, of "
+            f"UniDiff's own checkpoints 'unidiff', of others one of {sorted(FAMILIES)}"
+        )
     if kind not in FAMILIES:
         raise ValueError(
             f"{folder.path / 'config.json'} says model_type {kind!r}; what can be loaded is "

@@ -1,5 +1,6 @@
 """What the package knows of a family of checkpoints, and what lies in one's folder."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from unidiff.tokens.sentencepiece_text import MODEL_FILE, num_pieces
 from unidiff.tokens.soft_prompts import SoftPrompts
 
 from .keys import Rule
+from .wrong_values import blamed_on
 
 Configuration = TypeVar("Configuration", bound=PreTrainedConfig)
 
@@ -142,6 +144,22 @@ class ForeignFolder:
                 f"{' or '.join(map(repr, values))}"
             )
 
+    def square_side(self, name: str, default: int | None = None) -> int:
+        """Codes along each side of a picture, of a field that counts all of them.
+
+        Raises:
+            KeyError: if it is absent and there is no default.
+            ValueError: if it is no square.
+        """
+        number = self.config[name] if default is None else self.config.get(name, default)
+        side = math.isqrt(number)
+        if side < 1 or side**2 != number:
+            raise ValueError(
+                f"{self.path / 'config.json'} has {name} = {number}; what can be loaded is the "
+                "square of a number of codes along each side of a picture"
+            )
+        return side
+
 
 @dataclass(frozen=True)
 class Family:
@@ -190,8 +208,9 @@ class Family:
             ValueError: if it has something that the model does not, or contradicts itself.
         """
         settings = said_settings(self, folder)
-        check_ids(folder, settings)
-        return own_configuration(UniDiffConfig, folder, settings)
+        with blamed_on(self.name, folder.path):
+            check_ids(folder, settings)
+            return own_configuration(UniDiffConfig, folder, settings)
 
 
 class Settled(Protocol):
@@ -207,14 +226,15 @@ class Settled(Protocol):
 
 
 def said_settings(family: Settled, folder: ForeignFolder) -> dict[str, Any]:
-    """A family's settings of a folder; raises ValueError where its files lack something."""
-    try:
-        return family.settings(folder)
-    except KeyError as error:
-        raise ValueError(
-            f"{folder.path} lacks {error} in its config.json or among its weights, which "
-            f"{family.name} needs"
-        ) from error
+    """A family's settings of a folder; raises ValueError where its files lack or misstate one."""
+    with blamed_on(family.name, folder.path):
+        try:
+            return family.settings(folder)
+        except KeyError as error:
+            raise ValueError(
+                f"{folder.path} lacks {error} in its config.json or among its weights, which "
+                f"{family.name} needs"
+            ) from error
 
 
 def own_configuration(

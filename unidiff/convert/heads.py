@@ -15,10 +15,10 @@ from .tensors import DerivedTensor
 
 @dataclass(frozen=True)
 class Tied:
-    """An embedding that is the head as well.
+    """An embedding that is the head as well; or, of such a head, a bias that has two names.
 
     Attributes:
-        table: rule of the embedding.
+        table: rule of the embedding or the bias.
         theirs: its name in their files.
         head: the name that the same numbers may have there a second time.
     """
@@ -60,5 +60,5 @@ class Tied:
         return ValueError(
             f"by config.json the head is the embedding, and the weights hold {self.head!r} beside "
             f"{self.theirs!r} with {found}: say tie_word_embeddings (LLaDA: weight_tying) false in "
-            "config.json if the head is one of its own, or delete it from the weights"
+            "config.json if the head is one of its own, or delete the wrong one from the weights"
         )

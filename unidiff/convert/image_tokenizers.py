@@ -19,6 +19,7 @@ from .loading import LazySlice, check_tensors
 from .pickles import read_pickle
 from .seed_voken import averaged
 from .tensors import LazyTensor, by_name, tensor_files
+from .wrong_values import blamed_on
 
 # What files of weights are called: by transformers, diffusers, and Show-o.
 _WEIGHTS = (WEIGHTS_FILE, "diffusion_pytorch_model.safetensors", "pytorch_model.safetensors")
@@ -60,10 +61,10 @@ def open_image_tokenizer(path: str | Path, *, allow_pickle: bool = False) -> Ope
     theirs = _within(theirs, family.prefixes)
     folder = replace(folder, shapes={name: one.shape for name, one in theirs.items()})
     settings = said_settings(family, folder)
-    ours = own_configuration(family.model.config_class, folder, settings)
-    tensors, unknown = converted(theirs, family.rules(folder))
-    with torch.device("meta"):
+    with blamed_on(family.name, path), torch.device("meta"):
+        ours = own_configuration(family.model.config_class, folder, settings)
         expected = family.model(ours).state_dict()
+    tensors, unknown = converted(theirs, family.rules(folder))
     check_tensors(path, expected, tensors, unknown)
     if family.name == "magvit-v2":
         _check_digits(path, theirs)

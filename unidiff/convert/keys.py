@@ -62,22 +62,6 @@ class Renamed:
 
 
 @dataclass(frozen=True)
-class Copied:
-    """A second copy of a tensor of theirs, which another rule reads."""
-
-    theirs: str
-    ours: str
-
-    def forwards(self, theirs: Tensors) -> Conversion:
-        """Nothing of ours."""
-        return Conversion({}, _renamed(theirs, self.theirs, self.ours).used)
-
-    def backwards(self, ours: Tensors) -> Conversion:
-        """The copy, made of ours."""
-        return _renamed(ours, self.ours, self.theirs)
-
-
-@dataclass(frozen=True)
 class Linear:
     """The weight of a linear map, in ours a 1 x 1 convolution's: (out, in) and (out, in, 1, 1)."""
 
@@ -234,12 +218,25 @@ class Unread:
 def converted(
     tensors: Tensors, rules: Iterable[Rule], *, backwards: bool = False
 ) -> tuple[dict[str, LazyTensor], tuple[str, ...]]:
-    """Every tensor in the other format, and the names that no rule knows."""
+    """Every tensor in the other format, and the names that no rule knows.
+
+    Raises:
+        ValueError: if two rules make tensors of the same name, as where a file has both spellings
+            of one.
+    """
     made: dict[str, LazyTensor] = {}
+    makers: dict[str, Rule] = {}
     left = set(tensors)
     for rule in rules:
         conversion = rule.backwards(tensors) if backwards else rule.forwards(tensors)
+        for name, tensor in conversion.made.items():
+            if made.get(name, tensor) is not tensor:
+                raise ValueError(
+                    f"two tensors of the weights are both {name!r}, by {makers[name]} and by "
+                    f"{rule}: delete the wrong one from the weights"
+                )
         made |= conversion.made
+        makers |= dict.fromkeys(conversion.made, rule)
         left -= conversion.used
     return made, tuple(sorted(left))
 

@@ -22,6 +22,7 @@ from .family import Family, ForeignFolder
 from .keys import converted
 from .pickles import weight_files
 from .tensors import LazyTensor, TensorFile, by_name
+from .wrong_values import blamed_on
 
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -78,7 +79,7 @@ def open_foreign(path: str | Path, allow_pickle: bool = False) -> Converted:
     family = family_of(folder)
     config = family.configuration(folder)
     tensors, unknown = converted(theirs, family.rules(folder, config))
-    check_complete(folder, config, tensors, unknown)
+    check_complete(family, folder, config, tensors, unknown)
     return Converted(folder, files, family, config, tensors)
 
 
@@ -230,13 +231,14 @@ def tokenizer_of(opened: Converted) -> Any:
 
 
 def check_complete(
+    family: Family,
     folder: ForeignFolder,
     config: UniDiffConfig,
     tensors: Mapping[str, LazyTensor],
     unknown: Sequence[str],
 ) -> None:
     """Raise ValueError unless the tensors are exactly those of the configuration."""
-    with torch.device("meta"):
+    with blamed_on(family.name, folder.path), torch.device("meta"):
         expected = UniDiffForBlockDiffusion(config).state_dict()
     if config.tie_word_embeddings:
         expected.pop("lm_head.weight", None)

@@ -4,7 +4,6 @@ Layout, ids and prompts: Gen-Verse's `modeling_mmada.py`, `prompting_utils.py` a
 `inference_{t2i,mmu}.py`, in own words.
 """
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -75,10 +74,7 @@ def mmada_settings(folder: ForeignFolder) -> dict[str, Any]:
     Codes begin at the number of the tokenizer's ids, among the rows that pad LLaDA's table.
     """
     own = written_settings(folder)
-    codes, side = (
-        folder.config.get("codebook_size", 8192),
-        math.isqrt(folder.config["num_vq_tokens"]),
-    )
+    codes, side = folder.config.get("codebook_size", 8192), folder.square_side("num_vq_tokens")
     first = folder.num_ids
     if first is None:
         raise ValueError(f"{folder.path} lacks tokenizer.json, which says where the codes begin")

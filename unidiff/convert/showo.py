@@ -10,7 +10,6 @@ Layout, ids, prompts and masks: showlab's `modeling_showo.py`, `phi.py`, `prompt
 tensors, but for those of microsoft/phi-1_5 that leave no trace there.
 """
 
-import math
 from typing import Any
 
 from transformers import PhiConfig, PhiForCausalLM, PreTrainedTokenizerBase
@@ -117,7 +116,7 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
 
 def _layout(folder: ForeignFolder, first: int, text_end: int) -> TokenLayout:
     """Ids of a checkpoint whose codes begin at `first`."""
-    codes, side = folder.config["codebook_size"], math.isqrt(folder.config["num_vq_tokens"])
+    codes, side = folder.config["codebook_size"], folder.square_side("num_vq_tokens")
     added = {name: first - len(ADDED) + place for place, name in enumerate(ADDED)}
     around = added["<|soi|>"], added["<|eoi|>"]
     return TokenLayout(

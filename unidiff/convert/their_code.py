@@ -16,6 +16,7 @@ import torch
 import transformers
 from torch import Tensor
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
@@ -48,6 +49,20 @@ def code_of(folder: Path, config: Mapping[str, Any]) -> list[str]:
         module, _, kind = place.rpartition(".")
         found.append(f"{kind} of {repository if dashes else folder}/{module}.py")
     return found
+
+
+def check_comparable(opened: Converted) -> None:
+    """Raise ValueError unless there is a class that a checkpoint can be compared with.
+
+    No code of the checkpoint runs and no weight is read.
+
+    Args:
+        opened: the checkpoint.
+    """
+    if code_of(opened.folder.path, opened.folder.config):
+        _place_of(opened)
+    elif opened.family.own_class is None:
+        _known_class(opened)
 
 
 def their_model(opened: Converted, dtype: torch.dtype, device: str) -> Any:
@@ -86,15 +101,7 @@ def _known_model(opened: Converted, dtype: torch.dtype) -> Any:
             model, prefix = family.own_class(opened.config)
         _fill(model, opened, prefix)
         return model
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} has no code of its own (auto_map in config.json), and transformers has no "
-            f"class for {family.name}: there is nothing to compare with. {_where(opened)}"
-        ) from error
-    is_masked = type(config) in MODEL_FOR_MASKED_LM_MAPPING
-    kind: Any = AutoModelForMaskedLM if is_masked else AutoModelForCausalLM
+    kind = _known_class(opened)
     model, notes = kind.from_pretrained(path, dtype=dtype, output_loading_info=True)
     if lacking := sorted(notes["missing_keys"]):
         raise ValueError(
@@ -102,6 +109,23 @@ def _known_model(opened: Converted, dtype: torch.dtype) -> Any:
             "weights have other names: there is nothing to compare with"
         )
     return model
+
+
+def _known_class(opened: Converted) -> Any:
+    """The auto class of transformers for a checkpoint; raises ValueError where there is none."""
+    path, kind, cause = opened.folder.path, None, None
+    try:
+        kind = type(AutoConfig.from_pretrained(path))
+    except ValueError as error:
+        cause = error
+    if kind in MODEL_FOR_MASKED_LM_MAPPING:
+        return AutoModelForMaskedLM
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING:
+        return AutoModelForCausalLM
+    raise ValueError(
+        f"{path} has no code of its own (auto_map in config.json), and transformers has no class "
+        f"for {opened.family.name}: there is nothing to compare with. {_where(opened)}"
+    ) from cause
 
 
 def _where(opened: Converted) -> str:

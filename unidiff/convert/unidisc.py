@@ -2,13 +2,15 @@
 
 It is published as a file of tensors (`.pt`) without `config.json`; beside it belongs one that says
 `{"model_type": "unidisc"}` and, where they differ from the published run's, the fields that are
-read below by the names of its own configuration. Sizes are read off the tensors. Weights that are
-told the time, or that project the picture tokenizer's vectors, are other models.
+read below by the names of its own configuration. What the hub's mixin writes of the authors'
+class, a tree of settings without a type, is read too. Sizes are read off the tensors. Weights that
+are told the time, or that project the picture tokenizer's vectors, are other models.
 
 Layout and maths: alexanderswerdlow's `models/dit.py`, `model.py` and `configs/`, in own words.
 """
 
-import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from unidiff.model.configuration import UniDiffConfig
@@ -18,7 +20,7 @@ from .family import EMBEDDING, HEAD, Family, ForeignFolder
 from .keys import Fused, Renamed, Rule
 
 _LAYER, _BLOCK = "model.layers.{n}.", "blocks.{n}."
-_TABLE = "vocab_embed.embedding"
+_TABLE, _COUNTS = "vocab_embed.embedding", "img_count_embedding"
 # Weights and biases, and weights alone: theirs -> ours.
 _BOTH = {
     f"{_BLOCK}mlp.0": f"{_LAYER}mlp.up_proj",
@@ -38,8 +40,22 @@ _WEIGHTS = {
 _TABLES = {
     _TABLE: EMBEDDING,
     "modality_embed.embedding": "model.embed_inputs.kinds.weight",
-    "img_count_embedding": "model.embed_inputs.numbers.weight",
+    _COUNTS: "model.embed_inputs.numbers.weight",
 }
+# What `config.json` may say of the maths: the value that the model has, or the tensor that is there
+# if it says true.
+_FIXED = {
+    "norm_type": "rms",
+    "full_attention": True,
+    "time_conditioning": False,
+    "rope_2d": True,
+    "parameterization": "subs",
+}
+_PARTS = {
+    "qk_norm": "blocks.0.attention.q_norm.weight",
+    "sandwich_normalization": "blocks.0.post_ff_norm.weight",
+}
+HUB_FIELDS = ("config", "vocab_size", "text_vocab_size", "mask_index")  # of the authors' class
 _HEAD_DIM = 128
 _TEXT_END, _TEXT_BEGIN = 2, 1  # of Llama's tokenizer
 _TRAINED_SIDE = 16  # of a picture's codes, at which positions are not stretched
@@ -52,17 +68,17 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
     Raises:
         ValueError: for maths that the model does not have.
     """
-    config, prefix = folder.config, _prefix(folder)
+    folder, prefix = _flat(folder), _prefix(folder)
+    config = folder.config
     shapes = {name.removeprefix(prefix): shape for name, shape in folder.shapes.items()}
-    if "blocks.0.adaLN_modulation.weight" in shapes:
-        raise ValueError(
-            f"{folder.path} is a UniDisc whose blocks are told the time; what can be loaded is one "
-            "without time conditioning, as published"
-        )
-    folder.wants("norm_type", "rms")
     rows, width = shapes[_TABLE]
     layout = _layout(folder, rows)
-    side = layout.image_grid[0]
+    # Rows and columns of pictures of other sizes are stretched over those of the first.
+    stretch = max(1.0, layout.image_grid[0] / _TRAINED_SIDE)
+    if _COUNTS not in shapes:  # where several pictures may stand, their sizes alone say it
+        stretch = float(config.get("linear_factor", stretch))
+    parts = {field: name in shapes for field, name in _PARTS.items()}
+    _check_maths(folder, {**_FIXED, **parts, "mask_index": layout.mask_token_id})
     return {
         "vocab_size": rows,
         "token_layout": layout.to_dict(),
@@ -79,23 +95,56 @@ def settings(folder: ForeignFolder) -> dict[str, Any]:
         "mlp_type": "plain",
         "norm_type": "rms",
         "rms_norm_eps": 1e-6,
-        "norm_placement": "sandwich" if "blocks.0.post_ff_norm.weight" in shapes else "pre",
-        "use_qk_norm": "blocks.0.attention.q_norm.weight" in shapes,
+        "norm_placement": "sandwich" if parts["sandwich_normalization"] else "pre",
+        "use_qk_norm": parts["qk_norm"],
         "qk_norm_type": "all_heads",
         "head_bias": True,
         "tie_word_embeddings": False,
         "picture_axes": True,
-        "picture_rope_factor": max(1.0, side / _TRAINED_SIDE),
-        "num_picture_numbers": shapes.get("img_count_embedding", (0,))[0],
+        "picture_rope_factor": stretch,
+        "num_picture_numbers": shapes.get(_COUNTS, (0,))[0],
         "max_position_embeddings": config.get("length", 1536),
         "attention_pattern": "full",
         "canvas_length": 64,
     }
 
 
+def has_hub_fields(folder: ForeignFolder) -> bool:
+    """Whether `config.json` is what the hub's mixin writes of the authors' class."""
+    return all(name in folder.config for name in HUB_FIELDS)
+
+
+def _flat(folder: ForeignFolder) -> ForeignFolder:
+    """The folder with the fields of the mixin's tree of settings, where it is one, side by side."""
+    if not has_hub_fields(folder):
+        return folder
+    tree = folder.config["config"]
+    fields = {**tree, **tree["model"]}
+    if _prefix(folder) + _COUNTS in folder.shapes:
+        fields.pop("img_length", None)  # there not of one picture
+    return replace(folder, config={**fields, **folder.config})
+
+
+def _check_maths(folder: ForeignFolder, has: Mapping[str, Any]) -> None:
+    """Raise ValueError unless `config.json` says of some fields what the model or the weights have.
+
+    Args:
+        folder: of the checkpoint.
+        has: field -> its only value.
+    """
+    if f"{_prefix(folder)}blocks.0.adaLN_modulation.weight" in folder.shapes:
+        raise ValueError(
+            f"{folder.path} is a UniDisc whose blocks are told the time; what can be loaded is one "
+            "without time conditioning, as published"
+        )
+    for name, value in has.items():
+        folder.wants(name, value)
+
+
 def _layout(folder: ForeignFolder, rows: int) -> TokenLayout:
     """Ids of text, the mask behind them, and the codes of pictures."""
-    first, side = folder.config.get("text_vocab_size", 32001), folder.config.get("img_length", 256)
+    first = folder.config.get("text_vocab_size", 32001)
+    side = folder.square_side("img_length", _TRAINED_SIDE**2)
     if not 0 < first < rows:
         raise ValueError(
             f"{folder.path} has {rows} rows of the embedding, by text_vocab_size the codes of "
@@ -107,7 +156,7 @@ def _layout(folder: ForeignFolder, rows: int) -> TokenLayout:
         mask_token_id=first - 1,
         pad_token_id=ends[0],
         end_token_ids=tuple(ends),
-        image_grid=(math.isqrt(side), math.isqrt(side)),
+        image_grid=(side, side),
         has_bare_pictures=True,
     )
 

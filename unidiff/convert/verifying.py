@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .greedy import PLAINLY, greedy_tokens, is_autoregressive, masked_behind
 from .loading import Converted, load_foreign, open_foreign, processor_of
-from .their_code import code_of, their_logits, their_model
+from .their_code import check_comparable, code_of, their_logits, their_model
 
 PROMPTS = (
     "Name the capital of France.",
@@ -123,6 +123,7 @@ def verify(
             f"{folder} brings code of its own, which would run here with your rights: "
             f"{'; '.join(code)}. Read it, and allow it with --trust-remote-code"
         )
+    check_comparable(opened)
     processor = processor_of(opened)
     turns = [[{"role": "user", "content": prompt}] for prompt in prompts]
     rows = [processor.for_chat(turn)["input_ids"][0] for turn in turns]

@@ -105,10 +105,18 @@ class PatchedVision(nn.Module):
                 configuration of it; `projector_depth`, products of the network behind it; and
                 `projector_activation` between them.
             width: of the model's embeddings.
+
+        Raises:
+            ValueError: if the heads of the tower do not divide its width.
         """
         super().__init__()
         config_class, tower_class, width_name = _patch_tower(settings["tower_type"])
         config = config_class(**settings["tower"])
+        inside = getattr(config, "embed_dim", config.hidden_size)
+        if inside % config.num_heads:
+            raise ValueError(
+                f"the width {inside} of the tower is no multiple of its {config.num_heads} heads"
+            )
         self.patches = Patches(
             config.patch_size, config.temporal_patch_size, config.spatial_merge_size
         )

@@ -107,7 +107,7 @@ def converting(name: str, module: str = "loading") -> Any:
 
 
 def _says_foreign(path: Path) -> bool:
-    """Whether a `config.json` is of another format."""
+    """Whether a `config.json` is of another format; ours always says what it is."""
     config = read_json(path)
     kind = config.get("model_type") or config.get("_class_name")  # the latter is diffusers'
-    return kind is not None and not str(kind).startswith(OWN)
+    return not str(kind).startswith(OWN)
