@@ -19,6 +19,7 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
 from unidiff.convert.family import ForeignFolder
 from unidiff.convert.llava import canvases
+from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint
 from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.model.vision import TiledVision
@@ -29,13 +30,14 @@ from unidiff.tokens.tiles import Tiles
 from . import reference_loops as loops
 from .published import write_json
 from .published_soft import (
+    BOS,
     CANVASES,
     DIMPLE,
     DREAM_VL,
+    EOT,
     IMAGE_PAD,
     LLADA_V,
     SIDE,
-    SOFT,
     SOFT_TABLE,
     TOWER,
     PublishedSoft,
@@ -105,12 +107,11 @@ def test_a_chat_with_a_picture_decodes_as_the_references_loop(loaded: Any) -> No
     inputs = processor.for_chat(chat(picture(SIZES[3]), "what is it?"))
     prompt = published.embeddings(theirs, inputs)[0]
     table, length = theirs.language.get_input_embeddings(), len(prompt)
-    layout = ours.config.layout
 
     def logits(ids: Tensor) -> Tensor:
         rows = torch.cat([prompt, table(ids[0, length:])])
         raw = published.logits_of(theirs, rows[None], inputs, length)[0]
-        raw[:, [published.soft, *layout.reserved_token_ids]] = -torch.inf
+        raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 
     expected = loops.one_by_one(
@@ -212,7 +213,7 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     processor = UniDiffProcessor.from_pretrained(folder)
     inputs = processor.for_chat(chat(picture((42, 42)), "hi <|mask|>"))
-    text = processor.tokenizer.decode(inputs["input_ids"][0][inputs["input_ids"][0] != SOFT])
+    text = processor.tokenizer.decode(inputs["input_ids"][0][inputs["input_ids"][0] != LLADA_V.soft])
     assert text.startswith(
         "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language"
     )
@@ -221,8 +222,22 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
     assert LLADA_V.mask not in inputs["input_ids"]  # typed by a user
+    assert set(processor.layout.reserved_token_ids) == set(range(BOS, EOT))  # no answer has them
     own = [{"role": "system", "content": "Be brief."}, *chat("hi")]
     assert "helpful" not in processor.tokenizer.decode(processor.for_chat(own)["input_ids"][0])
+
+
+def test_a_text_begins_with_an_id_that_has_a_row(tmp_path: Path) -> None:
+    """The one of generation_config.json, then the tokenizer's, whatever config.json says."""
+    folder = LLADA_V.write(tmp_path / "foreign", LLADA_V.model())
+    assert open_foreign(folder).config.bos_token_id == BOS
+    write_json(folder / "generation_config.json", {"bos_token_id": 7})
+    assert open_foreign(folder).config.bos_token_id == 7
+    write_json(folder / "generation_config.json", {"bos_token_id": 128001})
+    assert open_foreign(folder).config.bos_token_id == BOS
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="the bos id 128001 lies outside the 320 rows"):
+        open_foreign(folder)
 
 
 def test_pixels_are_the_published_ones() -> None:

@@ -59,8 +59,25 @@ def llada_v(folder: ForeignFolder) -> dict[str, Any]:
     """
     mask = folder.config.get("mask_token_id") or folder.special_ids.get("<|mdm_mask|>", _MASK)
     own = {**shape(folder), "attention_pattern": "full", "canvas_length": 32, "mask_token_id": mask}
+    own["bos_token_id"] = first_id(folder, own["vocab_size"])
     silent = (folder.special_ids[name] for name in _SILENT if name in folder.special_ids)
     return _with_tower(folder, own, tuple(silent))
+
+
+def first_id(folder: ForeignFolder, rows: int) -> int | None:
+    """Id that begins a text: the first of those that the files say which has one of the rows.
+
+    LLaDA-V's training started from a `config.json` that says 128000, of 126464 rows;
+    `generation_config.json` and the tokenizer beside it say 126080. Where no id has a row, the
+    first one, for `check_ids` to name.
+    """
+    said = (
+        folder.decoding.get("bos_token_id"),
+        folder.named_token("bos_token"),
+        folder.config.get("bos_token_id"),
+    )
+    found = [one for one in said if one is not None]
+    return next((one for one in found if 0 <= one < rows), found[0] if found else None)
 
 
 def lavida(folder: ForeignFolder) -> dict[str, Any]:
