@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.convert.dream_vl import pictures as patched_pictures
 from unidiff.convert.family import ForeignFolder
 from unidiff.convert.llava import canvases
 from unidiff.convert.loading import open_foreign
@@ -28,7 +29,7 @@ from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
 from unidiff.tokens.tiles import Tiles
 
 from . import reference_loops as loops
-from .published import write_json
+from .published import MASK, write_json
 from .published_soft import (
     BOS,
     CANVASES,
@@ -36,6 +37,7 @@ from .published_soft import (
     DREAM_VL,
     EOT,
     IMAGE_PAD,
+    LAVIDA,
     LLADA_V,
     SIDE,
     SOFT_TABLE,
@@ -44,6 +46,20 @@ from .published_soft import (
 )
 
 SIZES = [(60, 50), (20, 130), (126, 126), (41, 43), (300, 90)]  # (height, width) of pictures
+# Options of the authors' own examples.
+DECODING: dict[str, dict[str, Any]] = {
+    "llada-v": {"max_new_tokens": 128, "block_length": 128, "unmasking_strategy": "static"},
+    "lavida": {"max_new_tokens": 64, "block_length": 64, "unmasking_strategy": "static"},
+    "lavida-dream": {"confidence_metric": "entropy", "temperature": 0.2, "top_p": 0.95},
+    "dream-vl": {"max_new_tokens": 128, "unmasking_strategy": "static", "temperature": 0.1},
+    "dimple": {
+        "max_new_tokens": 64,
+        "unmasking_strategy": "dynamic",
+        "confidence_threshold": 0.95,
+        "temperature": 0.2,
+        "top_p": 0.95,
+    },
+}
 EACH = pytest.mark.parametrize("published", SOFT_TABLE, ids=lambda one: one.name)
 
 
@@ -121,6 +137,12 @@ def test_a_chat_with_a_picture_decodes_as_the_references_loop(loaded: Any) -> No
     options |= {"unmasking_strategy": "static", "confidence_metric": "prob"}
     found = ours.generate(**inputs, max_new_tokens=10, **options)
     assert found[0].tolist() == expected.tolist()
+
+
+def test_a_folder_is_decoded_as_its_authors_do(loaded: Any) -> None:
+    published, _, ours, _, _ = loaded
+    found = {name: getattr(ours.generation_config, name) for name in DECODING[published.name]}
+    assert found == DECODING[published.name]
 
 
 def test_the_converted_folder_reads_the_same_pictures(loaded: Any, tmp_path: Path) -> None:
@@ -258,20 +280,30 @@ def test_pixels_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("published", "change", "message"),
     [
-        ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type = 'flat'"),
-        ({"mm_projector_type": "pooler"}, "mm_projector_type = 'pooler'"),
-        ({"image_aspect_ratio": "pad"}, "image_aspect_ratio = 'pad'"),
-        ({"mm_vision_select_layer": -1}, "mm_vision_select_layer = -1"),
-        ({"image_grid_pinpoints": [[40, 42]]}, "whole tiles of 42"),
+        (LLADA_V, {"mm_patch_merge_type": "flat"}, "mm_patch_merge_type = 'flat'"),
+        (LLADA_V, {"mm_projector_type": "pooler"}, "mm_projector_type = 'pooler'"),
+        (LLADA_V, {"image_aspect_ratio": "pad"}, "image_aspect_ratio = 'pad'"),
+        (LLADA_V, {"image_aspect_ratio": "anyres_max_0"}, "image_aspect_ratio = 'anyres_max_0'"),
+        (LLADA_V, {"mm_vision_select_layer": -1}, "mm_vision_select_layer = -1"),
+        (LLADA_V, {"mm_vision_select_feature": "cls"}, "mm_vision_select_feature = 'cls'"),
+        (LLADA_V, {"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        (LAVIDA, {"mm_spatial_pool_mode": "average"}, "mm_spatial_pool_mode = 'average'"),
+        (LLADA_V, {"image_grid_pinpoints": [[40, 42]]}, "whole tiles of 42"),
+        (DREAM_VL, {"full_attn_mask": False}, "full_attn_mask = False"),
+        (DREAM_VL, {"projector_hidden_act": "silu"}, "projector_hidden_act = 'silu'"),
+        (DREAM_VL, {"image_token_id": MASK}, "257 as image_token_id and as mask_token_id"),
+        (DIMPLE, {"full_attn_mask": False}, "full_attn_mask = False"),
     ],
 )
-def test_other_ways_to_read_are_refused(change: dict, message: str, tmp_path: Path) -> None:
-    folder = LLADA_V.write(tmp_path / "foreign", LLADA_V.model())
-    write_json(folder / "config.json", {**LLADA_V.config, **change})
+def test_other_ways_to_read_are_refused(
+    published: PublishedSoft, change: dict, message: str, tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    write_json(folder / "config.json", {**published.config, **change})
     with pytest.raises(ValueError, match=message):
-        UniDiffForBlockDiffusion.from_pretrained(folder)
+        open_foreign(folder)
 
 
 @EACH
@@ -300,8 +332,9 @@ def test_patches_stand_between_the_published_tokens(
     published: PublishedSoft, tmp_path: Path
 ) -> None:
     folder = published.write(tmp_path / "foreign", published.model())
-    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 6, "image_mean": [0.1, 0.2, 0.3]}
-    write_json(folder / "preprocessor_config.json", pixels)
+    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 6}
+    colours = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    write_json(folder / "preprocessor_config.json", {**pixels, **colours})
     processor = UniDiffProcessor.from_pretrained(folder)
     inputs = processor.for_chat(chat("see <|image_pad|>", picture((28, 28)), "?"))
     ids = inputs["input_ids"][0].tolist()
@@ -311,13 +344,27 @@ def test_patches_stand_between_the_published_tokens(
     assert ids[first - 1 : first + 5] == around
     assert ids.count(IMAGE_PAD) == 4  # what a user types is plain text
     white = processor.soft_prompts(Image.new("RGB", (56, 56), "white")).pixel_values
-    clip = (0.26862954, 0.26130258, 0.27577711)
-    wanted = [(1 - mean) / std for mean, std in zip(pixels["image_mean"], clip, strict=True)]
+    wanted = [(1 - mean) / std for mean, std in zip(*colours.values(), strict=True)]
     for channel, value in zip(white.view(-1, 3, 2, 14, 14).unbind(1), wanted, strict=True):
         torch.testing.assert_close(channel, torch.full_like(channel, value))
-    write_json(folder / "config.json", {**published.config, "full_attn_mask": False})
-    with pytest.raises(ValueError, match="full_attn_mask = False"):
-        UniDiffForBlockDiffusion.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, (3136, 1003520)),
+        ({"min_pixels": 784, "max_pixels": 7840}, (784, 7840)),
+        ({"size": {"shortest_edge": 784, "longest_edge": 7840}}, (784, 7840)),
+        ({"max_pixels": 7840, "min_pixels": None, "size": {"longest_edge": 1}}, (3136, 7840)),
+    ],
+)
+def test_numbers_of_pixels_are_those_of_either_form(
+    said: dict, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "preprocessor_config.json", said)
+    config: Any = SimpleNamespace(vision={"tower": DREAM_VL.config["vision_config"]})
+    found = patched_pictures(ForeignFolder(tmp_path, {}, {}), config)
+    assert (found.min_pixels, found.max_pixels) == expected
 
 
 def test_pinpoints_may_be_written_as_a_range() -> None:

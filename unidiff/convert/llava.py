@@ -131,11 +131,11 @@ def soft_id(folder: ForeignFolder, rows: int) -> int:
 def most_tiles(folder: ForeignFolder) -> int | None:
     """Tiles' worth of features that a picture keeps, by `image_aspect_ratio`; None: all."""
     said = folder.config["image_aspect_ratio"]
-    found = re.fullmatch(r"anyres(?:_max_(\d+))?", str(said))
+    found = re.fullmatch(r"anyres(?:_max_([1-9]\d*))?", str(said))
     if found is None:
         raise ValueError(
             f"{folder.path / 'config.json'} has image_aspect_ratio = {said!r}; what can be loaded "
-            "is 'anyres' or 'anyres_max_' and a number"
+            "is 'anyres' or 'anyres_max_' and a number from 1 on"
         )
     return None if found[1] is None else int(found[1])
 
