@@ -25,7 +25,8 @@ from unidiff.convert.writing import convert_checkpoint
 from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.model.vision import TiledVision
 from unidiff.plugins.answers import check_modalities
-from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
+from unidiff.tokens.patches import Patches
+from unidiff.tokens.soft_prompts import PatchedPictures, TiledPictures, picture_inputs
 from unidiff.tokens.tiles import Tiles
 
 from . import reference_loops as loops
@@ -210,11 +211,11 @@ def test_pictures_of_every_kind_and_shape_are_read(loaded: Any) -> None:
         for one in (modes[0], modes[0].convert("RGB"))
     )
     assert torch.equal(grey, colours)
-    narrow = chat(picture((1, 900)), "what?")
+    narrow = chat(picture((1, 2000)), "what?")
     if isinstance(processor.soft_prompts, TiledPictures):
         assert ours.generate(**processor.for_chat(narrow), **options) is not None
         return
-    with pytest.raises(ValueError, match="a picture of 900 x 1 pixels is too narrow"):
+    with pytest.raises(ValueError, match="a picture of 2000 x 1 pixels is too narrow"):
         processor.for_chat(narrow)
 
 
@@ -339,6 +340,7 @@ def test_patches_stand_between_the_published_tokens(
     inputs = processor.for_chat(chat("see <|image_pad|>", picture((28, 28)), "?"))
     ids = inputs["input_ids"][0].tolist()
     assert inputs["image_grid_thw"].tolist() == [[1, 4, 4]]  # enlarged to four features
+    assert processor.soft_prompts.enlarges is (published is DREAM_VL)
     first = ids.index(IMAGE_PAD)
     around = [IMAGE_PAD - 2, *[IMAGE_PAD] * 4, IMAGE_PAD - 1]
     assert ids[first - 1 : first + 5] == around
@@ -347,6 +349,42 @@ def test_patches_stand_between_the_published_tokens(
     wanted = [(1 - mean) / std for mean, std in zip(*colours.values(), strict=True)]
     for channel, value in zip(white.view(-1, 3, 2, 14, 14).unbind(1), wanted, strict=True):
         torch.testing.assert_close(channel, torch.full_like(channel, value))
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [  # (height, width) in pixels and in patches, by the published code
+        ((20, 300), (2, 30)),
+        ((300, 20), (30, 2)),
+        ((12, 100), (2, 16)),
+        ((1, 1), (4, 4)),
+        ((20, 30), (4, 6)),
+        ((13, 2600), (2, 400)),
+        ((1, 900), (2, 1800)),
+        ((28, 5600), (2, 400)),
+    ],
+)
+def test_dream_vl_enlarges_small_pictures_as_published(
+    size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    one = picture(size)
+    found = PatchedPictures(Patches(), 3136, 3211264, enlarges=True)(one)
+    assert found.shape == (1, *grid)
+    scaled = one.resize((14 * grid[1], 14 * grid[0]), Image.Resampling.BICUBIC)
+    corner = torch.from_numpy(np.asarray(scaled)[:14, :14].copy()).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(found.pixel_values[0].view(3, 2, 14, 14)[:, 0], corner)
+
+
+@pytest.mark.parametrize(
+    ("size", "enlarges", "most"),
+    [((28, 5601), True, 200), ((27, 5401), False, 200), ((2, 8193), True, 4096)],
+)
+def test_pictures_that_published_code_cannot_scale_are_refused(
+    size: tuple[int, int], enlarges: bool, most: int
+) -> None:
+    pictures = PatchedPictures(Patches(), 3136, 3211264, enlarges=enlarges)
+    with pytest.raises(ValueError, match=f"too narrow .* at most {most} times the other"):
+        pictures(picture(size))
 
 
 @pytest.mark.parametrize(

@@ -161,12 +161,17 @@ def pictures(folder: ForeignFolder, config: UniDiffConfig) -> PatchedPictures:
     )
 
 
+def dream_vl_pictures(folder: ForeignFolder, config: UniDiffConfig) -> PatchedPictures:
+    """The same, with small pictures enlarged as Dream-VL's own code does."""
+    return replace(pictures(folder, config), enlarges=True)
+
+
 DREAM_VL = replace(
     DREAM,
     name="dream-vl",
     settings=dream_vl,
     rules=dream_vl_rules,
-    pictures=pictures,
+    pictures=dream_vl_pictures,
     decoding={
         "max_new_tokens": 128,
         "block_length": 128,
