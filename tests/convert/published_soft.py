@@ -26,6 +26,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 
 from .published import (
+    END,
     HIDDEN,
     LLADA_CONFIG,
     LLAMA,
@@ -40,6 +41,14 @@ from .published import (
 )
 
 SOFT = 256 + len(SPECIALS)  # the first row that is no id of the tokenizer
+LLADA_SPECIALS = (
+    "<|startoftext|>",
+    "<|endoftext|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+)
+BOS, EOT = SOFT, SOFT + 4  # of LLaDA-V's tokenizer, behind the tokens of all
 PATCH, SIDE, TOWER_WIDTH = 14, 42, 144  # 3 x 3 features of a tile; two heads of 72
 TOWER = SiglipVisionConfig(
     hidden_size=TOWER_WIDTH,
@@ -388,11 +397,15 @@ LLADA_V = PublishedTiles(
         architectures=["LlavaLLaDAModelLM"],
         mask_token_id=MASK,
         rms_norm_eps=1e-5,
+        bos_token_id=128000,  # as published: behind the last row
         **PICTURES,
     ),
     LLAMA,
     full,
-    never=(SOFT,),
+    generation={"_from_model_config": True, "bos_token_id": BOS, "eos_token_id": END},
+    specials=LLADA_SPECIALS,
+    soft=EOT + 1,
+    never=(*range(BOS, EOT), EOT + 1),  # of the special ones the end of a turn is said
     most=4,
 )
 _LAVIDA = {

@@ -17,31 +17,50 @@ from torch import Tensor
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from unidiff import UniDiffForBlockDiffusion, UniDiffProcessor
+from unidiff.convert.dream_vl import pictures as patched_pictures
 from unidiff.convert.family import ForeignFolder
 from unidiff.convert.llava import canvases
+from unidiff.convert.loading import open_foreign
 from unidiff.convert.writing import convert_checkpoint
 from unidiff.data.blocks import BlockOptions, blocks_row
 from unidiff.model.vision import TiledVision
 from unidiff.plugins.answers import check_modalities
-from unidiff.tokens.soft_prompts import TiledPictures, picture_inputs
+from unidiff.tokens.patches import Patches
+from unidiff.tokens.soft_prompts import PatchedPictures, TiledPictures, picture_inputs
 from unidiff.tokens.tiles import Tiles
 
 from . import reference_loops as loops
-from .published import write_json
+from .published import MASK, write_json
 from .published_soft import (
+    BOS,
     CANVASES,
     DIMPLE,
     DREAM_VL,
+    EOT,
     IMAGE_PAD,
+    LAVIDA,
     LLADA_V,
     SIDE,
-    SOFT,
     SOFT_TABLE,
     TOWER,
     PublishedSoft,
 )
 
 SIZES = [(60, 50), (20, 130), (126, 126), (41, 43), (300, 90)]  # (height, width) of pictures
+# Options of the authors' own examples.
+DECODING: dict[str, dict[str, Any]] = {
+    "llada-v": {"max_new_tokens": 128, "block_length": 128, "unmasking_strategy": "static"},
+    "lavida": {"max_new_tokens": 64, "block_length": 64, "unmasking_strategy": "static"},
+    "lavida-dream": {"confidence_metric": "entropy", "temperature": 0.2, "top_p": 0.95},
+    "dream-vl": {"max_new_tokens": 128, "unmasking_strategy": "static", "temperature": 0.1},
+    "dimple": {
+        "max_new_tokens": 64,
+        "unmasking_strategy": "dynamic",
+        "confidence_threshold": 0.95,
+        "temperature": 0.2,
+        "top_p": 0.95,
+    },
+}
 EACH = pytest.mark.parametrize("published", SOFT_TABLE, ids=lambda one: one.name)
 
 
@@ -105,12 +124,11 @@ def test_a_chat_with_a_picture_decodes_as_the_references_loop(loaded: Any) -> No
     inputs = processor.for_chat(chat(picture(SIZES[3]), "what is it?"))
     prompt = published.embeddings(theirs, inputs)[0]
     table, length = theirs.language.get_input_embeddings(), len(prompt)
-    layout = ours.config.layout
 
     def logits(ids: Tensor) -> Tensor:
         rows = torch.cat([prompt, table(ids[0, length:])])
         raw = published.logits_of(theirs, rows[None], inputs, length)[0]
-        raw[:, [published.soft, *layout.reserved_token_ids]] = -torch.inf
+        raw[:, published.never] = -torch.inf
         return torch.cat([raw[:1], raw[:-1]]) if published.shift else raw
 
     expected = loops.one_by_one(
@@ -120,6 +138,12 @@ def test_a_chat_with_a_picture_decodes_as_the_references_loop(loaded: Any) -> No
     options |= {"unmasking_strategy": "static", "confidence_metric": "prob"}
     found = ours.generate(**inputs, max_new_tokens=10, **options)
     assert found[0].tolist() == expected.tolist()
+
+
+def test_a_folder_is_decoded_as_its_authors_do(loaded: Any) -> None:
+    published, _, ours, _, _ = loaded
+    found = {name: getattr(ours.generation_config, name) for name in DECODING[published.name]}
+    assert found == DECODING[published.name]
 
 
 def test_the_converted_folder_reads_the_same_pictures(loaded: Any, tmp_path: Path) -> None:
@@ -187,11 +211,11 @@ def test_pictures_of_every_kind_and_shape_are_read(loaded: Any) -> None:
         for one in (modes[0], modes[0].convert("RGB"))
     )
     assert torch.equal(grey, colours)
-    narrow = chat(picture((1, 900)), "what?")
+    narrow = chat(picture((1, 2000)), "what?")
     if isinstance(processor.soft_prompts, TiledPictures):
         assert ours.generate(**processor.for_chat(narrow), **options) is not None
         return
-    with pytest.raises(ValueError, match="a picture of 900 x 1 pixels is too narrow"):
+    with pytest.raises(ValueError, match="a picture of 2000 x 1 pixels is too narrow"):
         processor.for_chat(narrow)
 
 
@@ -212,7 +236,7 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     processor = UniDiffProcessor.from_pretrained(folder)
     inputs = processor.for_chat(chat(picture((42, 42)), "hi <|mask|>"))
-    text = processor.tokenizer.decode(inputs["input_ids"][0][inputs["input_ids"][0] != SOFT])
+    text = processor.tokenizer.decode(inputs["input_ids"][0][inputs["input_ids"][0] != LLADA_V.soft])
     assert text.startswith(
         "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language"
     )
@@ -221,8 +245,22 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
         "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
     assert LLADA_V.mask not in inputs["input_ids"]  # typed by a user
+    assert set(processor.layout.reserved_token_ids) == set(range(BOS, EOT))  # no answer has them
     own = [{"role": "system", "content": "Be brief."}, *chat("hi")]
     assert "helpful" not in processor.tokenizer.decode(processor.for_chat(own)["input_ids"][0])
+
+
+def test_a_text_begins_with_an_id_that_has_a_row(tmp_path: Path) -> None:
+    """The one of generation_config.json, then the tokenizer's, whatever config.json says."""
+    folder = LLADA_V.write(tmp_path / "foreign", LLADA_V.model())
+    assert open_foreign(folder).config.bos_token_id == BOS
+    write_json(folder / "generation_config.json", {"bos_token_id": 7})
+    assert open_foreign(folder).config.bos_token_id == 7
+    write_json(folder / "generation_config.json", {"bos_token_id": 128001})
+    assert open_foreign(folder).config.bos_token_id == BOS
+    (folder / "tokenizer_config.json").unlink()
+    with pytest.raises(ValueError, match="the bos id 128001 lies outside the 320 rows"):
+        open_foreign(folder)
 
 
 def test_pixels_are_the_published_ones() -> None:
@@ -243,20 +281,30 @@ def test_pixels_are_the_published_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("published", "change", "message"),
     [
-        ({"mm_patch_merge_type": "flat"}, "mm_patch_merge_type = 'flat'"),
-        ({"mm_projector_type": "pooler"}, "mm_projector_type = 'pooler'"),
-        ({"image_aspect_ratio": "pad"}, "image_aspect_ratio = 'pad'"),
-        ({"mm_vision_select_layer": -1}, "mm_vision_select_layer = -1"),
-        ({"image_grid_pinpoints": [[40, 42]]}, "whole tiles of 42"),
+        (LLADA_V, {"mm_patch_merge_type": "flat"}, "mm_patch_merge_type = 'flat'"),
+        (LLADA_V, {"mm_projector_type": "pooler"}, "mm_projector_type = 'pooler'"),
+        (LLADA_V, {"image_aspect_ratio": "pad"}, "image_aspect_ratio = 'pad'"),
+        (LLADA_V, {"image_aspect_ratio": "anyres_max_0"}, "image_aspect_ratio = 'anyres_max_0'"),
+        (LLADA_V, {"mm_vision_select_layer": -1}, "mm_vision_select_layer = -1"),
+        (LLADA_V, {"mm_vision_select_feature": "cls"}, "mm_vision_select_feature = 'cls'"),
+        (LLADA_V, {"mm_use_im_start_end": True}, "mm_use_im_start_end = True"),
+        (LAVIDA, {"mm_spatial_pool_mode": "average"}, "mm_spatial_pool_mode = 'average'"),
+        (LLADA_V, {"image_grid_pinpoints": [[40, 42]]}, "whole tiles of 42"),
+        (DREAM_VL, {"full_attn_mask": False}, "full_attn_mask = False"),
+        (DREAM_VL, {"projector_hidden_act": "silu"}, "projector_hidden_act = 'silu'"),
+        (DREAM_VL, {"image_token_id": MASK}, "257 as image_token_id and as mask_token_id"),
+        (DIMPLE, {"full_attn_mask": False}, "full_attn_mask = False"),
     ],
 )
-def test_other_ways_to_read_are_refused(change: dict, message: str, tmp_path: Path) -> None:
-    folder = LLADA_V.write(tmp_path / "foreign", LLADA_V.model())
-    write_json(folder / "config.json", {**LLADA_V.config, **change})
+def test_other_ways_to_read_are_refused(
+    published: PublishedSoft, change: dict, message: str, tmp_path: Path
+) -> None:
+    folder = published.write(tmp_path / "foreign", published.model())
+    write_json(folder / "config.json", {**published.config, **change})
     with pytest.raises(ValueError, match=message):
-        UniDiffForBlockDiffusion.from_pretrained(folder)
+        open_foreign(folder)
 
 
 @EACH
@@ -285,24 +333,76 @@ def test_patches_stand_between_the_published_tokens(
     published: PublishedSoft, tmp_path: Path
 ) -> None:
     folder = published.write(tmp_path / "foreign", published.model())
-    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 6, "image_mean": [0.1, 0.2, 0.3]}
-    write_json(folder / "preprocessor_config.json", pixels)
+    pixels = {"min_pixels": 28 * 28 * 4, "max_pixels": 28 * 28 * 6}
+    colours = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]}
+    write_json(folder / "preprocessor_config.json", {**pixels, **colours})
     processor = UniDiffProcessor.from_pretrained(folder)
     inputs = processor.for_chat(chat("see <|image_pad|>", picture((28, 28)), "?"))
     ids = inputs["input_ids"][0].tolist()
     assert inputs["image_grid_thw"].tolist() == [[1, 4, 4]]  # enlarged to four features
+    assert processor.soft_prompts.enlarges is (published is DREAM_VL)
     first = ids.index(IMAGE_PAD)
     around = [IMAGE_PAD - 2, *[IMAGE_PAD] * 4, IMAGE_PAD - 1]
     assert ids[first - 1 : first + 5] == around
     assert ids.count(IMAGE_PAD) == 4  # what a user types is plain text
     white = processor.soft_prompts(Image.new("RGB", (56, 56), "white")).pixel_values
-    clip = (0.26862954, 0.26130258, 0.27577711)
-    wanted = [(1 - mean) / std for mean, std in zip(pixels["image_mean"], clip, strict=True)]
+    wanted = [(1 - mean) / std for mean, std in zip(*colours.values(), strict=True)]
     for channel, value in zip(white.view(-1, 3, 2, 14, 14).unbind(1), wanted, strict=True):
         torch.testing.assert_close(channel, torch.full_like(channel, value))
-    write_json(folder / "config.json", {**published.config, "full_attn_mask": False})
-    with pytest.raises(ValueError, match="full_attn_mask = False"):
-        UniDiffForBlockDiffusion.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("size", "grid"),
+    [  # (height, width) in pixels and in patches, by the published code
+        ((20, 300), (2, 30)),
+        ((300, 20), (30, 2)),
+        ((12, 100), (2, 16)),
+        ((1, 1), (4, 4)),
+        ((20, 30), (4, 6)),
+        ((13, 2600), (2, 400)),
+        ((1, 900), (2, 1800)),
+        ((28, 5600), (2, 400)),
+    ],
+)
+def test_dream_vl_enlarges_small_pictures_as_published(
+    size: tuple[int, int], grid: tuple[int, int]
+) -> None:
+    one = picture(size)
+    found = PatchedPictures(Patches(), 3136, 3211264, enlarges=True)(one)
+    assert found.shape == (1, *grid)
+    scaled = one.resize((14 * grid[1], 14 * grid[0]), Image.Resampling.BICUBIC)
+    corner = torch.from_numpy(np.asarray(scaled)[:14, :14].copy()).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(found.pixel_values[0].view(3, 2, 14, 14)[:, 0], corner)
+
+
+@pytest.mark.parametrize(
+    ("size", "enlarges", "most"),
+    [((28, 5601), True, 200), ((27, 5401), False, 200), ((2, 8193), True, 4096)],
+)
+def test_pictures_that_published_code_cannot_scale_are_refused(
+    size: tuple[int, int], enlarges: bool, most: int
+) -> None:
+    pictures = PatchedPictures(Patches(), 3136, 3211264, enlarges=enlarges)
+    with pytest.raises(ValueError, match=f"too narrow .* at most {most} times the other"):
+        pictures(picture(size))
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, (3136, 1003520)),
+        ({"min_pixels": 784, "max_pixels": 7840}, (784, 7840)),
+        ({"size": {"shortest_edge": 784, "longest_edge": 7840}}, (784, 7840)),
+        ({"max_pixels": 7840, "min_pixels": None, "size": {"longest_edge": 1}}, (3136, 7840)),
+    ],
+)
+def test_numbers_of_pixels_are_those_of_either_form(
+    said: dict, expected: tuple[int, int], tmp_path: Path
+) -> None:
+    write_json(tmp_path / "preprocessor_config.json", said)
+    config: Any = SimpleNamespace(vision={"tower": DREAM_VL.config["vision_config"]})
+    found = patched_pictures(ForeignFolder(tmp_path, {}, {}), config)
+    assert (found.min_pixels, found.max_pixels) == expected
 
 
 def test_pinpoints_may_be_written_as_a_range() -> None:

@@ -12,6 +12,7 @@ from unidiff.model.cache import BlockCache
 from unidiff.model.configuration import UniDiffConfig
 from unidiff.model.denoiser import ModelDenoiser
 from unidiff.model.modeling import UniDiffForBlockDiffusion
+from unidiff.tokens.layout import IdRange, TokenLayout
 
 VOCAB = 40
 
@@ -197,6 +198,26 @@ def test_cropped_and_recommitted_cache_equals_a_fresh_one() -> None:
     cache.crop([2])
     denoiser.commit(cache, run_of([20, 21], start=[2]))
     denoiser.commit(fresh, run_of([5, 6, 20, 21]))
+    for one, other in zip(snapshot(cache), snapshot(fresh), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_beginning_whose_tokens_see_each_other_ends_in_the_first_run() -> None:
+    """A further picture's end, in a run behind it, leaves the tokens before that causal."""
+    end = 9
+    layout = TokenLayout(
+        ranges={"text": IdRange(0, VOCAB)},
+        mask_token_id=1,
+        pad_token_id=0,
+        end_token_ids=(3,),
+        prefix_end_token_id=end,
+    )
+    denoiser = denoiser_of(token_layout=layout.to_dict())
+    rows = [5, 6, end, 7, 8, 10, end, 11], [5, end, 6, 7, 8, end, 10]
+    cache, fresh = denoiser.new_cache(2), denoiser.new_cache(2)
+    denoiser.commit(cache, run_of(*(row[:4] for row in rows)))
+    denoiser.commit(cache, run_of(*(row[4:] for row in rows), start=[4, 4]))
+    denoiser.commit(fresh, run_of(*rows))
     for one, other in zip(snapshot(cache), snapshot(fresh), strict=True):
         torch.testing.assert_close(one, other)
 

@@ -67,16 +67,25 @@ def _settings(folder: ForeignFolder, kind: str, activation: str) -> dict[str, An
         folder: of the checkpoint.
         kind: of the tower.
         activation: between the products behind it.
+
+    Raises:
+        ValueError: for what the model does not have, or one id for masks and features.
     """
     folder.wants("full_attn_mask", True)
     own = dream(folder)
     sections = folder.config.get("mrope_section", _SECTIONS)
+    soft = folder.config.get("image_token_id", _IMAGE)
+    if soft == own["mask_token_id"]:
+        raise ValueError(
+            f"{folder.path / 'config.json'} has {soft} as image_token_id and as mask_token_id: "
+            "features of pictures and masks need an id each"
+        )
     layout = TokenLayout(
         ranges={"text": IdRange(0, own["vocab_size"])},
         mask_token_id=own["mask_token_id"],
         pad_token_id=own["pad_token_id"] or 0,
         end_token_ids=tuple(folder.end_ids),
-        soft_token_id=folder.config.get("image_token_id", _IMAGE),
+        soft_token_id=soft,
     )
     said: Mapping[str, Any] = folder.config.get("vision_config") or {}
     tower = {name: said.get(name, value) for name, value in _TOWERS[kind].items()}
@@ -140,10 +149,11 @@ def pictures(folder: ForeignFolder, config: UniDiffConfig) -> PatchedPictures:
     assert config.vision is not None  # by the settings
     path, tower = folder.path / "preprocessor_config.json", config.vision["tower"]
     said = read_json(path) if path.is_file() else {}
+    sizes = said.get("size") or {}  # newer files have the numbers of pixels there
     return PatchedPictures(
         Patches(tower["patch_size"], tower["temporal_patch_size"], tower["spatial_merge_size"]),
-        min_pixels=said.get("min_pixels", _MIN_PIXELS),
-        max_pixels=said.get("max_pixels", _MAX_PIXELS),
+        min_pixels=said.get("min_pixels") or sizes.get("shortest_edge") or _MIN_PIXELS,
+        max_pixels=said.get("max_pixels") or sizes.get("longest_edge") or _MAX_PIXELS,
         opening=_AROUND[0],
         closing=_AROUND[1],
         mean=tuple(said.get("image_mean", _MEAN)),
@@ -151,12 +161,17 @@ def pictures(folder: ForeignFolder, config: UniDiffConfig) -> PatchedPictures:
     )
 
 
+def dream_vl_pictures(folder: ForeignFolder, config: UniDiffConfig) -> PatchedPictures:
+    """The same, with small pictures enlarged as Dream-VL's own code does."""
+    return replace(pictures(folder, config), enlarges=True)
+
+
 DREAM_VL = replace(
     DREAM,
     name="dream-vl",
     settings=dream_vl,
     rules=dream_vl_rules,
-    pictures=pictures,
+    pictures=dream_vl_pictures,
     decoding={
         "max_new_tokens": 128,
         "block_length": 128,

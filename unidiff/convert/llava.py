@@ -59,8 +59,25 @@ def llada_v(folder: ForeignFolder) -> dict[str, Any]:
     """
     mask = folder.config.get("mask_token_id") or folder.special_ids.get("<|mdm_mask|>", _MASK)
     own = {**shape(folder), "attention_pattern": "full", "canvas_length": 32, "mask_token_id": mask}
+    own["bos_token_id"] = first_id(folder, own["vocab_size"])
     silent = (folder.special_ids[name] for name in _SILENT if name in folder.special_ids)
     return _with_tower(folder, own, tuple(silent))
+
+
+def first_id(folder: ForeignFolder, rows: int) -> int | None:
+    """Id that begins a text: the first of those that the files say which has one of the rows.
+
+    LLaDA-V's training started from a `config.json` that says 128000, of 126464 rows;
+    `generation_config.json` and the tokenizer beside it say 126080. Where no id has a row, the
+    first one, for `check_ids` to name.
+    """
+    said = (
+        folder.decoding.get("bos_token_id"),
+        folder.named_token("bos_token"),
+        folder.config.get("bos_token_id"),
+    )
+    found = [one for one in said if one is not None]
+    return next((one for one in found if 0 <= one < rows), found[0] if found else None)
 
 
 def lavida(folder: ForeignFolder) -> dict[str, Any]:
@@ -114,11 +131,11 @@ def soft_id(folder: ForeignFolder, rows: int) -> int:
 def most_tiles(folder: ForeignFolder) -> int | None:
     """Tiles' worth of features that a picture keeps, by `image_aspect_ratio`; None: all."""
     said = folder.config["image_aspect_ratio"]
-    found = re.fullmatch(r"anyres(?:_max_(\d+))?", str(said))
+    found = re.fullmatch(r"anyres(?:_max_([1-9]\d*))?", str(said))
     if found is None:
         raise ValueError(
             f"{folder.path / 'config.json'} has image_aspect_ratio = {said!r}; what can be loaded "
-            "is 'anyres' or 'anyres_max_' and a number"
+            "is 'anyres' or 'anyres_max_' and a number from 1 on"
         )
     return None if found[1] is None else int(found[1])
 

@@ -6,6 +6,7 @@ rows and columns as positions. Source: Qwen2-VL, arXiv 2409.12191, section 2.1.
 
 # Shapes: B rows, L tokens.
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,36 @@ class Patches:
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary."""
         return asdict(self)
+
+    @property
+    def square(self) -> int:
+        """Pixels of a feature along each side."""
+        return self.side * self.merge
+
+    def enlarged(self, size: Shape, least: int) -> tuple[int, int]:
+        """(height, width) in pixels that a picture with a side shorter than a feature is scaled to.
+
+        The shorter side becomes a feature's and the other grows with it; then both are rounded to
+        whole features, or where these have too few pixels are scaled once more and rounded up.
+
+        Args:
+            size: (height, width) of the picture in pixels.
+            least: pixels that it has afterwards, at least.
+
+        Source: `image_processing_dreamvl.py` of DreamLM/Dream-VLX, in own words.
+        """
+        height, width = size
+        if height < width:
+            height, width = self.square, round(width / height * self.square)
+        else:
+            height, width = round(height / width * self.square), self.square
+        down, across = (round(one / self.square) * self.square for one in (height, width))
+        if down * across < least:
+            times = math.sqrt(least / (height * width))
+            down, across = (
+                math.ceil(one * times / self.square) * self.square for one in (height, width)
+            )
+        return down, across
 
     def grid(self, shape: Shape) -> tuple[int, int, int]:
         """(times, rows, columns) of features of a picture of (times, rows, columns) patches.

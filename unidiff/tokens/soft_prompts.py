@@ -17,7 +17,7 @@ from .patches import Patches
 from .tiles import Tiles, best_canvas, fitted
 
 _HALF = (0.5, 0.5, 0.5)
-_MOST_NARROW = 200  # times the other side; transformers' processor of patches takes less
+_MOST_NARROW = 200  # times the other side; transformers' processor of patches takes no more
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,8 @@ class PatchedPictures:
         patches: the geometry.
         min_pixels: a smaller picture is enlarged to.
         max_pixels: a larger one is reduced to.
+        enlarges: whether one with a side shorter than a feature is scaled as Dream-VL scales it, by
+            `Patches.enlarged`.
         opening: template text before a picture's positions.
         closing: template text behind them.
         mean: of each channel, of values in [0, 1].
@@ -126,6 +128,7 @@ class PatchedPictures:
     patches: Patches
     min_pixels: int
     max_pixels: int
+    enlarges: bool = False
     opening: str = ""
     closing: str = ""
     mean: Sequence[float] = _HALF
@@ -136,13 +139,18 @@ class PatchedPictures:
         """A picture ready for the tower; raises ValueError if it is too narrow for patches."""
         from transformers.models.qwen2_vl import image_processing_pil_qwen2_vl
 
-        if max(picture.size) >= _MOST_NARROW * min(picture.size):
+        is_small = self.enlarges and min(picture.size) < self.patches.square
+        most = self.max_pixels // self.patches.square**2 if is_small else _MOST_NARROW
+        if max(picture.size) > most * min(picture.size):
             raise ValueError(
                 f"a picture of {picture.width} x {picture.height} pixels is too narrow for this "
-                f"checkpoint: its longer side must be less than {_MOST_NARROW} times the other; "
-                "cut it"
+                f"checkpoint: its longer side must be at most {most} times the other; cut it"
             )
+        if is_small:
+            down, across = self.patches.enlarged((picture.height, picture.width), self.min_pixels)
+            picture = picture.resize((across, down), Image.Resampling.BICUBIC)
         found = image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(
+            do_resize=not is_small,
             size={"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels},
             patch_size=self.patches.side,
             temporal_patch_size=self.patches.frames,
