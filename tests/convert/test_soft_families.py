@@ -236,7 +236,8 @@ def test_lladas_chat_is_the_published_one(tmp_path: Path) -> None:
     (folder / "chat_template.jinja").unlink()
     processor = UniDiffProcessor.from_pretrained(folder)
     inputs = processor.for_chat(chat(picture((42, 42)), "hi <|mask|>"))
-    text = processor.tokenizer.decode(inputs["input_ids"][0][inputs["input_ids"][0] != LLADA_V.soft])
+    ids = inputs["input_ids"][0]
+    text = processor.tokenizer.decode(ids[ids != LLADA_V.soft])
     assert text.startswith(
         "<|startoftext|><|start_header_id|>system<|end_header_id|>\n\nYou are a helpful language"
     )
