@@ -36,7 +36,7 @@ class ExperimentSizes:
     source_steps: Annotated[
         int, typer.Option(help="Steps of the AR model.", rich_help_panel=_RUNS)
     ] = 1500
-    steps: Annotated[int, typer.Option(help="Steps of the other two.", rich_help_panel=_RUNS)] = 600
+    steps: Annotated[int, typer.Option(help="Steps of the other two.", rich_help_panel=_RUNS)] = 200
     recipe: Annotated[
         str, typer.Option(help="causal, fast-dllm or sdar.", rich_help_panel=_RUNS)
     ] = "causal"

@@ -72,7 +72,7 @@ class AdaptationExperiment:
     length: int = 96
     max_documents: int | None = None
     source_steps: int = 1500
-    steps: int = 600
+    steps: int = 200
     recipe: str = "causal"
     block_length: int = 8
     source_rate: float = 4e-3
