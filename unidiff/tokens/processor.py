@@ -101,11 +101,6 @@ class UniDiffProcessor(
     def image_tokenizer(self) -> ImageTokenizer:
         """The image tokenizer, loaded on first use; raises ValueError when there is none."""
         if self._image_tokenizer is None:
-            if "image" not in self.layout.ranges:
-                raise ValueError(
-                    "this processor has no image tokenizer, and its token layout no ids for codes "
-                    f"of pictures, only for {', '.join(self.layout.ranges)}: give it no pictures"
-                )
             if self._image_source is None:
                 raise ValueError(
                     "this processor has no image tokenizer: load it with from_pretrained from a "
