@@ -10,12 +10,11 @@ from typing import Any
 
 import typer
 
-from unidiff.bundled import bundled_checkpoint
-from unidiff.tokens.foreign import is_foreign, local_folder
+from unidiff.tokens.foreign import is_foreign
 
 from .options import JsonFlag, ModelChoice, takes_options
 from .output import print_json
-from .session import check_checkpoint, quiet_transformers
+from .session import chosen_folder, quiet_transformers
 
 _LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -32,9 +31,7 @@ def show_version(wanted: bool) -> None:
 @takes_options
 def info(model: ModelChoice, as_json: JsonFlag = False) -> None:
     """Show versions and the facts of a checkpoint."""
-    given = model.checkpoint
-    folder = bundled_checkpoint() if given is None else local_folder(given)
-    check_checkpoint(folder)
+    folder = chosen_folder(model)
     report = {"versions": versions(), "checkpoint": checkpoint_facts(folder)}
     if as_json:
         print_json(report)

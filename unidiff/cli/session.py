@@ -104,9 +104,7 @@ def open_session(choice: ModelChoice) -> Session:
         FileNotFoundError: if the folder or one of its files is missing.
         ValueError: if a file is damaged, or the device unknown.
     """
-    given = choice.checkpoint
-    folder = bundled_checkpoint() if given is None else local_folder(given)
-    check_checkpoint(folder)
+    folder = chosen_folder(choice)
     import torch
     from safetensors import SafetensorError
 
@@ -124,6 +122,14 @@ def open_session(choice: ModelChoice) -> Session:
     if device == "cpu" and model.num_parameters() < SMALL_MODEL:
         torch.set_num_threads(1)
     return Session(model.to(device).eval(), processor, folder)
+
+
+def chosen_folder(choice: ModelChoice) -> Path:
+    """The chosen checkpoint's folder, looked over; raises as `check_checkpoint`."""
+    given = choice.checkpoint
+    folder = bundled_checkpoint() if given is None else local_folder(given)
+    check_checkpoint(folder)
+    return folder
 
 
 def quiet_transformers() -> None:

@@ -90,31 +90,18 @@ def adapter_base(folder: str | Path) -> str | None:
     """
     folder = Path(folder)
     if is_adapter_folder(folder):
-        return base_source(read_record(folder), folder)
-    if not (folder / CONFIG_FILE).is_file() or weight_files(folder):  # of a model with an adapter
+        base = read_record(folder).base
+        if base == BUNDLED:
+            return str(bundled_checkpoint())
+    elif (folder / CONFIG_FILE).is_file() and not weight_files(folder):
+        base = str(read_json(folder / CONFIG_FILE).get("base_model_name_or_path") or "")
+        if not base:
+            raise ValueError(
+                f"{folder / CONFIG_FILE} names no base (base_model_name_or_path): load the base "
+                f"and call model.load_adapter({str(folder)!r})"
+            )
+    else:  # no adapter, or a whole model with one
         return None
-    base = read_json(folder / CONFIG_FILE).get("base_model_name_or_path")
-    if not base:
-        raise ValueError(
-            f"{folder / CONFIG_FILE} names no base (base_model_name_or_path): load the base and "
-            f"call model.load_adapter({str(folder)!r})"
-        )
-    return _present(str(base), folder)
-
-
-def base_source(record: AdapterRecord, folder: str | Path) -> str:
-    """Folder or repository to load an adapter's base from.
-
-    Raises:
-        FileNotFoundError: if it was a local folder that is not there.
-    """
-    if record.base == BUNDLED:
-        return str(bundled_checkpoint())
-    return _present(record.base, folder)
-
-
-def _present(base: str, folder: str | Path) -> str:
-    """A base; raises FileNotFoundError if it is a local folder that is not there."""
     if Path(base).is_absolute() and not Path(base).is_dir():
         raise FileNotFoundError(
             f"{folder} was trained on {base}, which is not there: load the base from where "
