@@ -5,10 +5,20 @@ from typing import Any
 
 from .instructions import METAWORLD_TASKS
 from .protocol import InstructedEnv, check_environment
-from .registration import NAMESPACE, TABLETOP_TASKS, environment_id, register_environments
+from .registration import (
+    NAMESPACE,
+    PUSHT_TASKS,
+    TABLETOP_TASKS,
+    environment_id,
+    register_environments,
+)
 
 METAWORLD = "metaworld-"
-SHORT_NAMES = (*(f"tabletop-{task}" for task in TABLETOP_TASKS), "pusht", f"{METAWORLD}<task>")
+SHORT_NAMES = (
+    *(f"tabletop-{task}" for task in TABLETOP_TASKS),
+    *PUSHT_TASKS,
+    f"{METAWORLD}<task>",
+)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""An expert for PushT: try many pushes in a copy of the physics, walk to the best, push, repeat.
+"""An expert for PushT: try a grid of pushes in a copy of the physics, walk to the best, push.
 
 It sees the full state. The T stops at once when nothing pushes it, so positions alone describe the
-state and a copy can be set to it.
+state and a copy can be set to it. Nothing is drawn by chance: what it does follows from where the T
+and the disc are, so that whoever learns from it can know as much.
 """
 
 import math
@@ -11,16 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from .pusht_geometry import normals_of, outline_at, way_around
+from .pusht_geometry import distances_to, normals_of, outline_at, way_around
 
-NUM_CANDIDATES = 120
 _CLEARANCE = (
     19.0  # px from the edge to the disc's centre before a push; the disc has a radius of 15
 )
-_ANGLE_SPREAD = 0.25  # radians around the inward normal
-_SPEEDS = (4.0, 8.0, 12.0)  # px per step
-_STEPS = (3, 13)  # fewest and most of a push
+_SPACING = 14.0  # px of an edge between two pushes
+_ANGLES = (-0.35, 0.0, 0.35)  # radians from the inward normal
+_NEAR = 25.0  # px of mean corner distance from the goal: nearer, pushes are slow
+_SLOW, _FAST = 4.0, 10.0  # px per step
+_MOST_STEPS = 12  # of a push
 _STEP_COST = 0.02  # px of mean corner distance that a step is worth
+_WAY_COST = 0.003  # px of mean corner distance that a px of the way to a push is worth
 _MARGIN = 20.0  # px that the disc keeps to the table's rim
 _TABLE = 512.0
 _SETTLED, _MOST_SETTLING = 2.0, 12  # px, steps
@@ -41,13 +44,11 @@ class PushTExpert:
     Args:
         simulator: gym-pusht's environment that is being played; read only.
         copy: another one, in which pushes are tried.
-        seed: of the candidates.
         reach: pixels of an action of 1.
     """
 
-    def __init__(self, simulator: Any, copy: Any, seed: int, reach: float) -> None:
+    def __init__(self, simulator: Any, copy: Any, reach: float) -> None:
         self._simulator, self._copy, self._reach = simulator, copy, reach
-        self._rng = np.random.default_rng((seed, 2))
         copy.reset(seed=0)
         self._targets = self._plan()
 
@@ -81,35 +82,17 @@ class PushTExpert:
 
     def _best_push(self, pose: np.ndarray) -> Push:
         """The candidate that brings the T nearest to its goal, cut where it does."""
-        goal = outline_at(*self._simulator.goal_pose)
+        goal, disc = outline_at(*self._simulator.goal_pose), self._disc
+        distance = _mean_distance(outline_at(*pose), goal)
         best, best_cost = None, math.inf
-        for _ in range(NUM_CANDIDATES):
-            push = self._candidate(pose)
+        for push in candidates(outline_at(*pose), _SLOW if distance < _NEAR else _FAST):
+            way = _WAY_COST * math.dist(push.start, disc)
             for step, reached in enumerate(self._tried(pose, push), start=1):
-                away = np.linalg.norm(outline_at(*reached) - goal, axis=1).mean()
-                if away + _STEP_COST * step < best_cost:
-                    best_cost = away + _STEP_COST * step
-                    best = Push(push.start, push.targets[:step])
-        assert best is not None
+                cost = _mean_distance(outline_at(*reached), goal) + _STEP_COST * step + way
+                if cost < best_cost:
+                    best, best_cost = Push(push.start, push.targets[:step]), cost
+        assert best is not None  # a T cannot be so placed that no edge is free
         return best
-
-    def _candidate(self, pose: np.ndarray) -> Push:
-        """A push at a random place of the outline, roughly inwards."""
-        outline = outline_at(*pose)
-        normals, after = normals_of(outline), np.roll(outline, -1, axis=0)
-        while True:
-            edge = int(self._rng.integers(len(outline)))
-            share = self._rng.uniform(0.0, 1.0)
-            contact = outline[edge] + share * (after[edge] - outline[edge])
-            start = contact + _CLEARANCE * normals[edge]
-            if (start > _MARGIN).all() and (start < _TABLE - _MARGIN).all():
-                break
-        inward = math.atan2(-normals[edge][1], -normals[edge][0])
-        angle = inward + self._rng.normal(0.0, _ANGLE_SPREAD)
-        ways = np.arange(1, self._rng.integers(_STEPS[0], _STEPS[1] + 1) + 1)
-        ways = self._rng.choice(_SPEEDS) * ways
-        targets = start + ways[:, None] * (math.cos(angle), math.sin(angle))
-        return Push(start, np.clip(targets, 0.0, _TABLE))
 
     def _tried(self, pose: np.ndarray, push: Push) -> Iterator[np.ndarray]:
         """(3,) pose of the T after each step of a push in the copy."""
@@ -129,3 +112,31 @@ class PushTExpert:
                 disc.velocity = (speed_x, speed_y)
                 copy.space.step(dt)
             yield np.array([*block.position, block.angle])
+
+
+def candidates(outline: np.ndarray, speed: float) -> Iterator[Push]:
+    """Pushes at even places of each edge, straight inwards and askew, whose start is free.
+
+    Args:
+        outline: (8, 2) of the T.
+        speed: px per step.
+    """
+    normals, after = normals_of(outline), np.roll(outline, -1, axis=0)
+    ways = speed * np.arange(1, _MOST_STEPS + 1)[:, None]
+    for corner, end, normal in zip(outline, after, normals, strict=True):
+        number = max(1, round(math.dist(corner, end) / _SPACING))
+        shares = (np.arange(number)[:, None] + 0.5) / number
+        for start in corner + shares * (end - corner) + _CLEARANCE * normal:
+            on_table = (start > _MARGIN).all() and (start < _TABLE - _MARGIN).all()
+            # In the T's inner corners the other edge is nearer.
+            if not on_table or distances_to(outline, start[None])[0] < _CLEARANCE - 0.5:
+                continue
+            inward = math.atan2(-normal[1], -normal[0])
+            for angle in _ANGLES:
+                direction = (math.cos(inward + angle), math.sin(inward + angle))
+                yield Push(start, np.clip(start + ways * direction, 0.0, _TABLE))
+
+
+def _mean_distance(outline: np.ndarray, other: np.ndarray) -> float:
+    """Mean distance of two T's corners, in pixels."""
+    return float(np.linalg.norm(outline - other, axis=1).mean())

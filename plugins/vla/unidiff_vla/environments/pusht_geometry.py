@@ -23,6 +23,12 @@ def outline_at(x: float, y: float, angle: float) -> np.ndarray:
     return _OUTLINE @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)
 
 
+def in_frame_of(point: np.ndarray, x: float, y: float, angle: float) -> np.ndarray:
+    """(2,) a point (2,) of the table in the frame of a T at a position, turned by an angle."""
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return (point - (x, y)) @ np.array([[cosine, -sine], [sine, cosine]])
+
+
 def normals_of(outline: np.ndarray) -> np.ndarray:
     """(8, 2) outward unit normals of the edges from each corner to the next."""
     edges = np.roll(outline, -1, axis=0) - outline

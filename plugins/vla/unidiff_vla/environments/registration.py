@@ -3,11 +3,13 @@
 import importlib.util
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 from .instructions import METAWORLD_TASKS
 
 NAMESPACE = "unidiff_vla"
 TABLETOP_TASKS = ("reach", "push")
+PUSHT_TASKS = ("pusht", "pusht-pose")  # by the picture; with the T's place in the state
 
 
 def environment_id(task: str) -> str:
@@ -38,7 +40,7 @@ class _Entry:
 
     id: str
     point: str
-    arguments: dict[str, str]
+    arguments: dict[str, Any]
 
 
 @cache
@@ -49,7 +51,10 @@ def _entries() -> dict[str, _Entry]:
         task: _Entry(f"{NAMESPACE}/MetaWorld-{task}-v0", metaworld, {"task": task})
         for task in METAWORLD_TASKS
     }
-    entries["pusht"] = _Entry(f"{NAMESPACE}/PushT-v0", f"{__package__}.pusht_env:PushTEnv", {})
+    pusht = f"{__package__}.pusht_env:PushTEnv"
+    by_picture, by_pose = PUSHT_TASKS
+    entries[by_picture] = _Entry(f"{NAMESPACE}/PushT-v0", pusht, {})
+    entries[by_pose] = _Entry(f"{NAMESPACE}/PushT-pose-v0", pusht, {"feels_pose": True})
     for task in TABLETOP_TASKS:
         entries[f"tabletop-{task}"] = _Entry(
             f"{NAMESPACE}/Tabletop-{task}-v0", f"{table}:TabletopEnv", {"task": task}
