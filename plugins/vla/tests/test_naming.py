@@ -17,6 +17,7 @@ from .toy_gym import Corridor
     [
         ("tabletop-push", "unidiff_vla/Tabletop-push-v0"),
         ("pusht", "unidiff_vla/PushT-v0"),
+        ("pusht-pose", "unidiff_vla/PushT-pose-v0"),
         ("metaworld-drawer-open", "unidiff_vla/MetaWorld-drawer-open-v0"),
         ("package:Name-v0", "package:Name-v0"),
     ],

@@ -7,7 +7,14 @@ gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed"
 pytest.importorskip("gym_pusht", reason="gym-pusht is not installed: unidiff-vla[pusht]")
 
 from unidiff_vla.environments import check_environment, split_of  # noqa: E402
-from unidiff_vla.environments.pusht_env import _LAYOUT_HIGH, _LAYOUT_LOW, REACH  # noqa: E402
+from unidiff_vla.environments.pusht_env import (  # noqa: E402
+    _LAYOUT_HIGH,
+    _LAYOUT_LOW,
+    NEARBY,
+    REACH,
+)
+from unidiff_vla.environments.pusht_expert import candidates  # noqa: E402
+from unidiff_vla.environments.pusht_geometry import distances_to, outline_at  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +70,32 @@ def test_an_action_that_is_not_finite_moves_nothing(env):
     np.testing.assert_array_equal(env.observe()["state"], before)
 
 
+def test_where_the_t_is_can_be_felt():
+    env = gymnasium.make("unidiff_vla/PushT-pose-v0", cameras=()).unwrapped
+    is_near = []
+    for seed in range(20):
+        observation, _ = env.reset(seed=seed)
+        assert observation in env.observation_space
+        disc, place, turn, near = observation["state"].reshape(4, 2)
+        np.testing.assert_allclose(disc, env.layout[:2], atol=1e-3)
+        np.testing.assert_allclose(place, env._simulator.block.position, atol=1e-3)
+        cosine, sine = turn
+        assert np.arctan2(sine, cosine) == pytest.approx(env.layout[4], abs=1e-5)
+        assert np.abs(near).max() <= NEARBY
+        back = place + np.array([[cosine, -sine], [sine, cosine]]) @ near
+        is_near.append(np.linalg.norm(back - disc) < 0.1)
+        assert is_near[-1] == (np.abs(near).max() < NEARBY)
+    assert set(is_near) == {True, False}
+
+
+def test_only_the_state_tells_where_the_t_is(env):
+    other = gymnasium.make("unidiff_vla/PushT-pose-v0", image_size=96).unwrapped
+    plain, felt = env.reset(seed=3)[0], other.reset(seed=3)[0]
+    np.testing.assert_array_equal(plain["image"], felt["image"])
+    np.testing.assert_array_equal(plain["state"], felt["state"][:2])
+    assert plain["instruction"] == felt["instruction"]
+
+
 def test_an_unknown_camera_is_refused():
     with pytest.raises(ValueError, match=r"cameras \('top',\)"):
         gymnasium.make("unidiff_vla/PushT-v0", cameras=("front",))
@@ -82,3 +115,17 @@ def test_the_expert_solves_five_unseen_layouts_and_repeats_itself():
     results = [play(seed) for seed in range(5)]
     assert sum(success for success, _ in results) == 5
     assert play(4) == results[4]
+
+
+def test_pushes_that_are_tried_begin_beside_the_t_and_meet_it():
+    outline = outline_at(250.0, 230.0, 0.6)
+    pushes = list(candidates(outline, speed=10.0))
+    starts = np.array([one.start for one in pushes])
+    away = distances_to(outline, starts)
+    assert away.min() > 18.4  # the disc's radius is 15
+    assert away.max() < 19.1
+    nearest = [distances_to(outline, one.targets).min() for one in pushes]
+    assert max(nearest) < 15  # all would push
+    assert len({tuple(one.start) for one in pushes}) > 25
+    at_rim = list(candidates(outline_at(40.0, 250.0, 0.0), speed=10.0))
+    assert np.array([one.start for one in at_rim]).min() > 20

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from unidiff_vla.environments.pusht_geometry import (
     distances_to,
+    in_frame_of,
     normals_of,
     outline_at,
     way_around,
@@ -14,6 +15,11 @@ def test_a_quarter_turn_puts_the_stem_on_the_left():
     outline = outline_at(100.0, 200.0, np.pi / 2)
     assert outline[:, 0].min() == pytest.approx(100 - 120)
     assert outline[:, 1].tolist()[:2] == pytest.approx([140, 260])
+
+
+def test_a_corner_has_its_own_coordinates_in_the_frame_of_its_t():
+    corner = outline_at(100.0, 200.0, 0.7)[3]
+    np.testing.assert_allclose(in_frame_of(corner, 100.0, 200.0, 0.7), (15, 30), atol=1e-9)
 
 
 def test_normals_point_outwards():

@@ -1,7 +1,7 @@
 """This repository's environments under lerobot: `--env.type=unidiff_vla --env.task=NAME`.
 
-NAME is `tabletop-reach`, `tabletop-push` (numpy alone), `pusht` or one of Meta-World's tasks, such
-as `drawer-open`.
+NAME is `tabletop-reach`, `tabletop-push` (numpy alone), `pusht`, `pusht-pose` (its state tells
+where the T is) or one of Meta-World's tasks, such as `drawer-open`.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from unidiff.data.sources.tabletop import STEP_LIMITS, TabletopEnv
 from unidiff.data.sources.tabletop_scene import EVALUATION_SEED_START, IMAGE_SIZE
 
 TABLE = "tabletop-"
-TASKS = (*(TABLE + task for task in STEP_LIMITS), "pusht", *METAWORLD_TASKS)
+POSE = "pusht-pose"
+TASKS = (*(TABLE + task for task in STEP_LIMITS), "pusht", POSE, *METAWORLD_TASKS)
 GYM_ID = "lerobot_policy_unidiff/Instructed-v0"
 
 
@@ -48,6 +49,7 @@ class InstructedEnvConfig(EnvConfig):
         if self.task not in TASKS:
             raise ValueError(f"--env.task must be one of {TASKS}; got {self.task!r}")
         dim = 4 if self.task in METAWORLD_TASKS else 2
+        felt = 8 if self.task == POSE else dim
         size = IMAGE_SIZE if self.task.startswith(TABLE) else self.image_size
         picture = PolicyFeature(type=FeatureType.VISUAL, shape=(size, size, 3))
         several = self.cameras if len(self.cameras) > 1 else []
@@ -55,7 +57,7 @@ class InstructedEnvConfig(EnvConfig):
         names = names or {"pixels": "observation.image"}
         self.features = {
             "action": PolicyFeature(type=FeatureType.ACTION, shape=(dim,)),
-            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(dim,)),
+            "agent_pos": PolicyFeature(type=FeatureType.STATE, shape=(felt,)),
             **dict.fromkeys(names, picture),
         }
         self.features_map = {"action": "action", "agent_pos": "observation.state", **names}

@@ -14,7 +14,7 @@ from lerobot_policy_unidiff.environment import InstructedEnv
 from unidiff_vla.lerobot_dataset import DatasetWriter, Feature, image_feature
 
 
-@pytest.mark.parametrize("task", ["tabletop-push", "pusht"])
+@pytest.mark.parametrize("task", ["tabletop-push", "pusht", "pusht-pose"])
 def test_lerobot_sees_pictures_states_and_instructions(task):
     config = InstructedEnvConfig(task=task)
     vector = make_env(config, n_envs=2)["unidiff_vla"][0]

@@ -33,7 +33,8 @@ class Scene:
     env: Annotated[
         str,
         typer.Option(
-            help="tabletop-reach, tabletop-push, metaworld-<task>, pusht, pusht-pose or an id of gymnasium's.",
+            help="tabletop-reach, tabletop-push, metaworld-<task>, pusht, pusht-pose, or an id of "
+            "gymnasium's.",
             rich_help_panel=_ENV,
         ),
     ] = "tabletop-push"
