@@ -343,7 +343,7 @@ def test_a_text_only_processor_names_what_it_lacks(processor):
     assert set(text_only.layout.ranges) == {"text"}
     with pytest.raises(ValueError, match="image"):
         text_only.for_image("draw a sneaker")
-    with pytest.raises(ValueError, match="no image tokenizer"):
+    with pytest.raises(ValueError, match="no image tokenizer: load it with from_pretrained"):
         text_only.for_chat(user({"type": "image", "image": PICTURE}))
     with pytest.raises(ValueError, match="state_bins"):
         text_only.for_chat(user({"type": "state", "state": [0, 0]}))

@@ -12,14 +12,19 @@ import numpy as np
 from gymnasium import spaces
 from lerobot.configs.types import FeatureType, PolicyFeature
 from lerobot.envs.configs import EnvConfig
-from unidiff_vla.environments import METAWORLD_TASKS, bounds_of, environment_id, pictures_of
+from unidiff_vla.environments import (
+    METAWORLD_TASKS,
+    PUSHT_TASKS,
+    bounds_of,
+    environment_id,
+    pictures_of,
+)
 
 from unidiff.data.sources.tabletop import STEP_LIMITS, TabletopEnv
 from unidiff.data.sources.tabletop_scene import EVALUATION_SEED_START, IMAGE_SIZE
 
 TABLE = "tabletop-"
-POSE = "pusht-pose"
-TASKS = (*(TABLE + task for task in STEP_LIMITS), "pusht", POSE, *METAWORLD_TASKS)
+TASKS = (*(TABLE + task for task in STEP_LIMITS), *PUSHT_TASKS, *METAWORLD_TASKS)
 GYM_ID = "lerobot_policy_unidiff/Instructed-v0"
 
 
@@ -49,7 +54,7 @@ class InstructedEnvConfig(EnvConfig):
         if self.task not in TASKS:
             raise ValueError(f"--env.task must be one of {TASKS}; got {self.task!r}")
         dim = 4 if self.task in METAWORLD_TASKS else 2
-        felt = 8 if self.task == POSE else dim
+        felt = 8 if self.task == "pusht-pose" else dim
         size = IMAGE_SIZE if self.task.startswith(TABLE) else self.image_size
         picture = PolicyFeature(type=FeatureType.VISUAL, shape=(size, size, 3))
         several = self.cameras if len(self.cameras) > 1 else []

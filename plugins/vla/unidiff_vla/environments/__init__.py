@@ -10,12 +10,13 @@ from .instructions import METAWORLD_TASKS, WORDINGS, choose_instruction, instruc
 from .layouts import SPLITS, LayoutSampler, split_of
 from .naming import SHORT_NAMES, EnvironmentName, find_environment, make_environment
 from .protocol import ExpertEnv, InstructedEnv, check_environment, pictures_of
-from .registration import environment_id, register_environments
+from .registration import PUSHT_TASKS, environment_id, register_environments
 
 register_environments()
 
 __all__ = [
     "METAWORLD_TASKS",
+    "PUSHT_TASKS",
     "SHORT_NAMES",
     "SPLITS",
     "WORDINGS",

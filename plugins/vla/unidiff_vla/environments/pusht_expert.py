@@ -83,9 +83,10 @@ class PushTExpert:
     def _best_push(self, pose: np.ndarray) -> Push:
         """The candidate that brings the T nearest to its goal, cut where it does."""
         goal, disc = outline_at(*self._simulator.goal_pose), self._disc
-        distance = _mean_distance(outline_at(*pose), goal)
+        outline = outline_at(*pose)
+        speed = _SLOW if _mean_distance(outline, goal) < _NEAR else _FAST
         best, best_cost = None, math.inf
-        for push in candidates(outline_at(*pose), _SLOW if distance < _NEAR else _FAST):
+        for push in candidates(outline, speed):
             way = _WAY_COST * math.dist(push.start, disc)
             for step, reached in enumerate(self._tried(pose, push), start=1):
                 cost = _mean_distance(outline_at(*reached), goal) + _STEP_COST * step + way

@@ -19,14 +19,18 @@ _NEAR_T = 44.0  # every node of the way is visited inside, every second one outs
 
 def outline_at(x: float, y: float, angle: float) -> np.ndarray:
     """(8, 2) corners of a T at a position, turned by an angle in radians."""
-    cosine, sine = math.cos(angle), math.sin(angle)
-    return _OUTLINE @ np.array([[cosine, sine], [-sine, cosine]]) + (x, y)
+    return _OUTLINE @ _turn(angle) + (x, y)
 
 
 def in_frame_of(point: np.ndarray, x: float, y: float, angle: float) -> np.ndarray:
     """(2,) a point (2,) of the table in the frame of a T at a position, turned by an angle."""
+    return (point - (x, y)) @ _turn(angle).T
+
+
+def _turn(angle: float) -> np.ndarray:
+    """(2, 2) that turns rows of points by an angle in radians."""
     cosine, sine = math.cos(angle), math.sin(angle)
-    return (point - (x, y)) @ np.array([[cosine, -sine], [sine, cosine]])
+    return np.array([[cosine, sine], [-sine, cosine]])
 
 
 def normals_of(outline: np.ndarray) -> np.ndarray:
